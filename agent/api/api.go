@@ -1,0 +1,271 @@
+// Package api holds the messages of lpad's local socket: plain structs with
+// JSON members, and the kinds of errors. It imports nothing of lpad, so that a
+// client links nothing but this.
+//
+// The protocol is HTTP/1.1 over a unix socket, every path under [Prefix]:
+//
+//	GET    /v1/status                        Status
+//	GET    /v1/euicc                         EUICC
+//	GET    /v1/profiles                      Profiles
+//	POST   /v1/install                       InstallRequest  -> 202 Job
+//	POST   /v1/profiles/{iccid}/enable       EnableRequest   -> 202 Job
+//	POST   /v1/profiles/{iccid}/disable                      -> 202 Job
+//	DELETE /v1/profiles/{iccid}                              -> 202 Job
+//	PUT    /v1/profiles/{iccid}/nickname     NicknameRequest -> 202 Job
+//	GET    /v1/notifications                 Notifications
+//	POST   /v1/notifications/deliver                         -> 200 Notifications
+//	GET    /v1/jobs                          Jobs
+//	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
+//	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
+//	POST   /v1/jobs/{id}/abort                               -> 200 Job
+//	GET    /v1/events[?job=ID]               server-sent events, each an Event;
+//	                                         Last-Event-ID resumes
+//
+// What takes long is a job: the request is answered at once with 202, and the
+// job goes on whether anybody listens or not. An error is [Problem] as
+// application/problem+json (RFC 9457). Requests must carry the Host [Host] and
+// neither Origin nor Referer: no browser is to be talked into using a socket
+// of root.
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Prefix is the version of the protocol, and Host the name that a request must
+// be addressed to.
+const (
+	Prefix = "/v1"
+	Host   = "lpad.local"
+)
+
+// ProblemType is the media type of a [Problem].
+const ProblemType = "application/problem+json"
+
+// Problem is an error as the socket tells it (RFC 9457, with members of ours).
+type Problem struct {
+	Type   string `json:"type"`             // "urn:lpad:problem:" + Code
+	Status int    `json:"status,omitempty"` // HTTP status, 0 inside a job
+	Code   string `json:"code"`             // stable, kebab-case
+	Title  string `json:"title"`            // plain words
+	Detail string `json:"detail,omitempty"` // the whole chain of causes
+	Retry  bool   `json:"retry"`            // the same request may succeed later
+	Who    string `json:"who,omitempty"`    // who can mend it
+	Next   string `json:"next,omitempty"`   // what to do next
+	State  string `json:"state,omitempty"`  // of the job, when it happened
+}
+
+// Error makes a Problem an error for Go clients.
+func (p *Problem) Error() string {
+	if p.Detail != "" && p.Detail != p.Title {
+		return p.Title + " (" + p.Detail + ")"
+	}
+	return p.Title
+}
+
+// Codes of problems of the socket itself; those of jobs come from the parts
+// that explain them.
+const (
+	CodeNotFound     = "not-found"
+	CodeBadRequest   = "bad-request"
+	CodeForbidden    = "forbidden"
+	CodeNotLocal     = "not-local"
+	CodeConflict     = "conflict"
+	CodeStopping     = "stopping"
+	CodeNotRunning   = "daemon-not-running" // made by the client
+	CodeNoPermission = "no-permission"      // made by the client
+	CodeTooLarge     = "request-too-large"
+)
+
+// Status is the one-screen answer to "how is it going".
+type Status struct {
+	Version       string      `json:"version"`
+	Since         time.Time   `json:"since"`
+	State         string      `json:"state"` // ready, busy, needs-provisioning, card-missing, starting
+	Card          CardStatus  `json:"card"`
+	Profile       *Profile    `json:"profile,omitempty"` // the enabled one
+	Network       Network     `json:"network"`
+	Job           *Job        `json:"job,omitempty"` // the running one
+	Queued        int         `json:"queued"`        // jobs waiting
+	Notifications NoteStatus  `json:"notifications"`
+	Trust         []TrustRoot `json:"trust"`
+	Clock         Clock       `json:"clock"`
+	Warnings      []string    `json:"warnings,omitempty"` // shown loudly: test CIs, damaged journal …
+	Next          string      `json:"next,omitempty"`     // what to do next, if anything
+}
+
+// CardStatus says which card, by which path, and how it is.
+type CardStatus struct {
+	EID     string   `json:"eid,omitempty"`
+	Backend string   `json:"backend"` // pcsc, at
+	Path    string   `json:"path"`    // reader or port
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Network says what carries data.
+type Network struct {
+	Backend   string   `json:"backend"` // networkmanager, none
+	Interface string   `json:"interface,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+	APN       string   `json:"apn,omitempty"`
+}
+
+// NoteStatus counts notifications that wait on the card.
+type NoteStatus struct {
+	Pending   int       `json:"pending"`
+	LastError *Problem  `json:"last_error,omitempty"`
+	NextTry   time.Time `json:"next_try,omitzero"`
+}
+
+// TrustRoot is one certificate authority that is believed.
+type TrustRoot struct {
+	Name        string `json:"name"`
+	Fingerprint string `json:"fingerprint"` // SHA-256, upper-case hex
+	Source      string `json:"source"`      // built-in, file, test
+	Test        bool   `json:"test,omitempty"`
+}
+
+// Clock says whether the time can be believed.
+type Clock struct {
+	Now time.Time `json:"now"`
+	Set bool      `json:"set"`
+}
+
+// EUICC is what the card says of itself.
+type EUICC struct {
+	EID              string    `json:"eid"`
+	SVN              string    `json:"svn"` // highest SGP.22 version
+	ProfileVersion   string    `json:"profile_version,omitempty"`
+	Firmware         string    `json:"firmware,omitempty"`
+	FreeMemory       int64     `json:"free_memory"` // bytes, non-volatile; a hint
+	DefaultSMDP      string    `json:"default_smdp,omitempty"`
+	RootSMDS         string    `json:"root_smds,omitempty"`
+	CIVerification   []string  `json:"ci_verification"` // subject key identifiers, upper-case hex
+	CISigning        []string  `json:"ci_signing"`
+	Category         string    `json:"category,omitempty"`
+	SASAccreditation string    `json:"sas_accreditation,omitempty"`
+	AsOf             time.Time `json:"as_of"`
+}
+
+// Profile is one profile on the card.
+type Profile struct {
+	ICCID           string   `json:"iccid"`
+	AID             string   `json:"aid,omitempty"`
+	State           string   `json:"state"` // enabled, disabled
+	Nickname        string   `json:"nickname,omitempty"`
+	ServiceProvider string   `json:"service_provider,omitempty"`
+	Name            string   `json:"name,omitempty"`
+	Class           string   `json:"class"`           // test, provisioning, operational
+	Rules           []string `json:"rules,omitempty"` // profile policy rules in plain words
+}
+
+// Profiles is a list with its age: while a job has the card, the last list
+// that was read is given.
+type Profiles struct {
+	Profiles []Profile `json:"profiles"`
+	AsOf     time.Time `json:"as_of"`
+}
+
+// Notification is one signed receipt that waits on the card.
+type Notification struct {
+	SeqNumber int64  `json:"seq"`
+	Event     string `json:"event"` // install, enable, disable, delete
+	Address   string `json:"address"`
+	ICCID     string `json:"iccid,omitempty"`
+}
+
+// Notifications lists what waits.
+type Notifications struct {
+	Notifications []Notification `json:"notifications"`
+	AsOf          time.Time      `json:"as_of"`
+}
+
+// InstallRequest orders a download.
+type InstallRequest struct {
+	ActivationCode   string          `json:"activation_code,omitempty"` // LPA:1$…; empty with Source
+	Source           string          `json:"source,omitempty"`          // default-smdp or smds instead of a code
+	ConfirmationCode string          `json:"confirmation_code,omitempty"`
+	Enable           bool            `json:"enable"`
+	Consent          bool            `json:"consent"`     // consented beforehand
+	PPRConsent       bool            `json:"ppr_consent"` // also to profile policy rules
+	DeleteOld        bool            `json:"delete_old,omitempty"`
+	Parameters       json.RawMessage `json:"parameters,omitempty"` // terminal parameters document
+}
+
+// EnableRequest orders a switch.
+type EnableRequest struct {
+	Parameters json.RawMessage `json:"parameters,omitempty"`
+	DeleteOld  bool            `json:"delete_old,omitempty"`
+}
+
+// NicknameRequest names a profile; empty removes the name.
+type NicknameRequest struct {
+	Nickname string `json:"nickname"`
+}
+
+// AnswerRequest answers a job that waits in state "consent".
+type AnswerRequest struct {
+	Accept           bool   `json:"accept"`
+	ConfirmationCode string `json:"confirmation_code,omitempty"`
+}
+
+// Job is one order on its way.
+type Job struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"`
+	State    string    `json:"state"`
+	Step     int       `json:"step"` // of the ten, 0 outside them
+	Ended    bool      `json:"ended"`
+	Created  time.Time `json:"created"`
+	Progress *Progress `json:"progress,omitempty"` // while loading
+
+	SMDP         string   `json:"smdp,omitempty"`
+	ICCID        string   `json:"iccid,omitempty"`
+	Profile      *Profile `json:"profile,omitempty"` // from the server's metadata
+	CodeRequired bool     `json:"code_required,omitempty"`
+	Previous     string   `json:"previous,omitempty"` // ICCID enabled before
+	APN          string   `json:"apn,omitempty"`
+	APNSource    string   `json:"apn_source,omitempty"`
+	Rung         string   `json:"rung,omitempty"` // how the SIM was read again
+	Network      *Network `json:"network,omitempty"`
+	Undelivered  int      `json:"undelivered,omitempty"`
+	Problem      *Problem `json:"problem,omitempty"`
+	Timeline     []Mark   `json:"timeline,omitempty"`
+}
+
+// Mark is one line of a job's timeline.
+type Mark struct {
+	State string    `json:"state"`
+	Step  int       `json:"step"`
+	At    time.Time `json:"at"`
+	Note  string    `json:"note,omitempty"`
+}
+
+// Progress counts the segments of the profile package.
+type Progress struct {
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+// Jobs lists jobs, the newest first.
+type Jobs struct {
+	Jobs []Job `json:"jobs"`
+}
+
+// Event is one line of the event stream.
+type Event struct {
+	ID   uint64    `json:"id"`
+	At   time.Time `json:"at"`
+	Type string    `json:"type"` // job, progress, card, notification
+	Job  *Job      `json:"job,omitempty"`
+	Text string    `json:"text,omitempty"`
+}
+
+// Types of events.
+const (
+	EventJob          = "job"
+	EventProgress     = "progress"
+	EventCard         = "card"
+	EventNotification = "notification"
+)

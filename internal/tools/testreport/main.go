@@ -1,0 +1,172 @@
+// Testreport turns the output of "go test -json" into something a person can
+// read, and ends with one line: "N passed, N failed, N skipped".
+//
+//	go test -json -cover ./... | go run ./internal/tools/testreport [-cover 85:apdu,agent/rsp/...] [-no-skips]
+//
+// A test with subtests is not counted beside them. The output of a failed test
+// is printed whole, a skipped one with its reason. It exits with 1 when a test
+// or a package failed, when a named package has less coverage than demanded,
+// when nothing ran at all, or, with -no-skips, when anything was skipped.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string
+	Test       string
+	Output     string
+	Elapsed    float64
+}
+
+type report struct {
+	passed, failed, skipped int
+	output                  map[string][]string // by package and test, until it ends
+	parents                 map[string]bool     // tests that have subtests
+	coverage                map[string]float64
+	slow                    []string
+	out                     io.Writer
+}
+
+var coverLine = regexp.MustCompile(`coverage: ([0-9.]+)% of statements`)
+
+// slowTest is from where on a test is worth a line, in seconds.
+const slowTest = 10
+
+func (r *report) take(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "output", "build-output":
+		if m := coverLine.FindStringSubmatch(e.Output); m != nil && e.Test == "" {
+			r.coverage[strings.TrimPrefix(e.Package, "lpad/")], _ = strconv.ParseFloat(m[1], 64)
+		}
+		if e.Action == "build-output" {
+			key = e.ImportPath + " "
+			fmt.Fprint(r.out, e.Output)
+		}
+		r.output[key] = append(r.output[key], e.Output)
+	case "run":
+		if i := strings.LastIndex(e.Test, "/"); i > 0 {
+			r.parents[e.Package+" "+e.Test[:i]] = true
+		}
+	case "pass", "fail", "skip":
+		r.end(e, key)
+	}
+}
+
+func (r *report) end(e event, key string) {
+	lines := r.output[key]
+	delete(r.output, key)
+	if e.Test == "" { // a package
+		if e.Action == "fail" {
+			fmt.Fprintf(r.out, "FAIL package %s\n%s", e.Package, strings.Join(lines, ""))
+			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "FAIL\t") }) || r.failed == 0 {
+				r.failed++ // did not build, or died outside a test
+			}
+		} else if e.Action == "pass" {
+			fmt.Fprintf(r.out, "ok   %-44s %6.1f s\n", e.Package, e.Elapsed)
+		}
+		return
+	}
+	leaf := !r.parents[key]
+	switch e.Action {
+	case "pass":
+		if leaf {
+			r.passed++
+		}
+		if leaf && e.Elapsed >= slowTest {
+			r.slow = append(r.slow, fmt.Sprintf("slow %s %.0f s", key, e.Elapsed))
+		}
+	case "skip":
+		r.skipped++
+		fmt.Fprintf(r.out, "SKIP %s\n%s", key, strings.Join(lines, ""))
+	case "fail":
+		if leaf {
+			r.failed++
+		}
+		fmt.Fprintf(r.out, "FAIL %s\n%s", key, strings.Join(lines, ""))
+	}
+}
+
+func main() {
+	cover := flag.String("cover", "", "minimum coverage, as PERCENT:PACKAGE,PACKAGE/...")
+	noSkips := flag.Bool("no-skips", false, "a skipped test is a failure")
+	flag.Parse()
+	r := &report{output: map[string][]string{}, parents: map[string]bool{}, coverage: map[string]float64{}, out: os.Stdout}
+	in := bufio.NewReader(os.Stdin)
+	for {
+		line, err := in.ReadString('\n')
+		if line != "" {
+			var e event
+			if json.Unmarshal([]byte(line), &e) == nil {
+				r.take(e)
+			} else {
+				fmt.Print(line) // not JSON: the go command itself speaks
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	for _, s := range r.slow {
+		fmt.Println(s)
+	}
+	bad := r.failed > 0 || r.passed == 0
+	if thin := thinCoverage(*cover, r.coverage); len(thin) > 0 {
+		bad = true
+		fmt.Println(strings.Join(thin, "\n"))
+	}
+	if *noSkips && r.skipped > 0 {
+		bad = true
+		fmt.Println("FAIL: something was skipped, and here nothing may be")
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	if bad {
+		os.Exit(1)
+	}
+}
+
+// thinCoverage lists the packages that are covered less than demanded.
+func thinCoverage(rule string, got map[string]float64) []string {
+	percent, names, ok := strings.Cut(rule, ":")
+	if !ok {
+		return nil
+	}
+	least, err := strconv.ParseFloat(percent, 64)
+	if err != nil {
+		return []string{"FAIL: -cover wants PERCENT:PACKAGE,…"}
+	}
+	var thin []string
+	for _, name := range strings.Split(names, ",") {
+		base, tree := strings.CutSuffix(name, "/...")
+		found := false
+		for _, pkg := range slices.Sorted(maps.Keys(got)) {
+			if pkg != base && (!tree || !strings.HasPrefix(pkg, base+"/")) {
+				continue
+			}
+			found = true
+			if got[pkg] < least {
+				thin = append(thin, fmt.Sprintf("FAIL coverage of %s is %.1f %%, at least %.0f %% are asked for", pkg, got[pkg], least))
+			} else {
+				fmt.Printf("cover %-43s %5.1f %%\n", pkg, got[pkg])
+			}
+		}
+		if !found {
+			thin = append(thin, "FAIL no coverage was measured for "+name)
+		}
+	}
+	return thin
+}
