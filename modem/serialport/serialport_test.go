@@ -1,0 +1,197 @@
+package serialport_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"go.uber.org/goleak"
+
+	"lpad/internal/fault"
+	"lpad/modem/serialport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open returns both ends of a pseudo terminal, ours opened as a serial port.
+func open(t *testing.T) (modem *os.File, port *serialport.Port, path string) {
+	t.Helper()
+	modem, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = modem.Close() }) // a test may have closed it
+	path = slave.Name()
+	port, err = serialport.Open(path, 115200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := slave.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := port.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return modem, port, path
+}
+
+func TestReadAndWriteAreRaw(t *testing.T) {
+	modem, port, _ := open(t)
+	for _, b := range [][]byte{[]byte("\r\nOK\r\n"), {0x00, 0x03, 0x04, 0x11, 0x13, 0x1A, 0x7F, 0xFF, '\n', '\r'}} {
+		for _, dir := range []struct {
+			name     string
+			from, to interface {
+				Read([]byte) (int, error)
+				Write([]byte) (int, error)
+			}
+		}{{"from the modem", modem, port}, {"to the modem", port, modem}} {
+			if _, err := dir.from.Write(b); err != nil {
+				t.Fatalf("%s: %v", dir.name, err)
+			}
+			got := make([]byte, 0, 64)
+			for len(got) < len(b) {
+				chunk := make([]byte, 64)
+				n, err := dir.to.Read(chunk)
+				if err != nil {
+					t.Fatalf("%s: %v", dir.name, err)
+				}
+				got = append(got, chunk[:n]...)
+			}
+			if !bytes.Equal(got, b) {
+				t.Errorf("%s: got %x, want %x", dir.name, got, b)
+			}
+		}
+	}
+}
+
+func TestDeadlines(t *testing.T) {
+	modem, port, _ := open(t)
+	b := make([]byte, 8)
+	if err := port.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := port.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("read of a silent modem: %v, want os.ErrDeadlineExceeded", err)
+	}
+	if err := port.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := port.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("write to a modem that does not read: %v, want os.ErrDeadlineExceeded", err)
+	}
+	if err := port.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := port.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := modem.WriteString("x"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := port.Read(b); err != nil || string(b[:n]) != "x" {
+		t.Fatalf("read after a deadline: %q, %v", b[:n], err)
+	}
+}
+
+func TestCloseEndsPendingRead(t *testing.T) {
+	_, port, _ := open(t)
+	begun, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		close(begun)
+		_, err := port.Read(make([]byte, 8))
+		done <- err
+	}()
+	<-begun
+	if err := port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("pending read: %v, want os.ErrClosed", err)
+	}
+	if _, err := port.Write([]byte("AT\r")); !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("write after close: %v, want os.ErrClosed", err)
+	}
+	if err := port.Flush(); err == nil {
+		t.Fatal("flush after close: no error")
+	}
+}
+
+func TestHangup(t *testing.T) {
+	modem, port, _ := open(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := port.Read(make([]byte, 8))
+		done <- err
+	}()
+	if err := modem.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, serialport.ErrHangup) {
+		t.Fatalf("pending read: %v, want ErrHangup", err)
+	}
+	// Not an endless stream of io.EOF: the same error, and it explains itself.
+	_, err := port.Read(make([]byte, 8))
+	if !errors.Is(err, serialport.ErrHangup) || fault.Of(err).Code != "modem-hangup" {
+		t.Fatalf("second read: %v (%s), want ErrHangup", err, fault.Of(err).Code)
+	}
+	if _, err := port.Write([]byte("AT\r")); !errors.Is(err, serialport.ErrHangup) {
+		t.Fatalf("write: %v, want ErrHangup", err)
+	}
+}
+
+func TestOpenIsExclusive(t *testing.T) {
+	_, port, path := open(t)
+	_, err := serialport.Open(path, 115200)
+	if !errors.Is(err, serialport.ErrBusy) || fault.Of(err).Code != "port-busy" {
+		t.Fatalf("second open: %v, want ErrBusy", err)
+	}
+	if err := port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := serialport.Open(path, 9600)
+	if err != nil {
+		t.Fatalf("open after close: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	if _, err := serialport.Open(filepath.Join(t.TempDir(), "ttyUSB9"), 115200); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such device: %v, want fs.ErrNotExist", err)
+	}
+	plain := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serialport.Open(plain, 115200); err == nil {
+		t.Error("a plain file: no error")
+	}
+	modem, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer modem.Close()
+	defer slave.Close()
+	if _, err := serialport.Open(slave.Name(), 12345); err == nil {
+		t.Error("a speed that does not exist: no error")
+	}
+}
+
+// A pseudo terminal has no modem lines: the kernel says so, and we pass it on.
+func TestDTRWithoutLines(t *testing.T) {
+	_, port, _ := open(t)
+	for _, up := range []bool{true, false} {
+		if err := port.SetDTR(up); err == nil {
+			t.Errorf("SetDTR(%v) on a pty: no error", up)
+		}
+	}
+}
