@@ -1,0 +1,120 @@
+package rsp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"lpad/apdu/ber"
+)
+
+// Object identifiers of X.509 extensions, as contents of an OBJECT IDENTIFIER.
+var (
+	oidSubjectKeyID   = []byte{0x55, 0x1D, 0x0E}
+	oidSubjectAltName = []byte{0x55, 0x1D, 0x11}
+	oidAuthorityKeyID = []byte{0x55, 0x1D, 0x23}
+)
+
+// CertificateOID returns the registeredID in the subjectAltName of an X.509
+// certificate: the OID of an SM-DP+ or SM-DS. It verifies nothing (the card
+// does) and works with every curve, which crypto/x509 does not.
+func CertificateOID(der []byte) (string, error) {
+	value, err := certificateExtension(der, oidSubjectAltName)
+	if err != nil {
+		return "", err
+	}
+	names, err := ber.Parse(value)
+	if err != nil {
+		return "", fmt.Errorf("certificate: subjectAltName: %w", err)
+	}
+	r := names.Reader()
+	id, ok := r.Find(0x88)
+	if err := r.Err(); err != nil {
+		return "", fmt.Errorf("certificate: subjectAltName: %w", err)
+	}
+	if !ok {
+		return "", errors.New("certificate: no registeredID")
+	}
+	oid, err := parseOID(id.Value)
+	if err != nil {
+		return "", fmt.Errorf("certificate: registeredID: %w", err)
+	}
+	return oid, nil
+}
+
+// CertificateSKI returns the subjectKeyIdentifier of an X.509 certificate.
+func CertificateSKI(der []byte) ([]byte, error) {
+	value, err := certificateExtension(der, oidSubjectKeyID)
+	if err != nil {
+		return nil, err
+	}
+	t, err := ber.Parse(value)
+	if err != nil || t.Tag != 0x04 {
+		return nil, errors.New("certificate: subjectKeyIdentifier is not an octet string")
+	}
+	return clone(t.Value), nil
+}
+
+// CertificateAKI returns the keyIdentifier in the authorityKeyIdentifier of an
+// X.509 certificate: the SKI of its issuer.
+func CertificateAKI(der []byte) ([]byte, error) {
+	value, err := certificateExtension(der, oidAuthorityKeyID)
+	if err != nil {
+		return nil, err
+	}
+	t, err := ber.Parse(value)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: authorityKeyIdentifier: %w", err)
+	}
+	r := t.Reader()
+	id, ok := r.Find(0x80)
+	if err := r.Err(); err != nil {
+		return nil, fmt.Errorf("certificate: authorityKeyIdentifier: %w", err)
+	}
+	if !ok {
+		return nil, errors.New("certificate: no keyIdentifier of the issuer")
+	}
+	return clone(id.Value), nil
+}
+
+// certificateExtension walks to the value of one extension (RFC 5280, 4.1).
+func certificateExtension(der, oid []byte) ([]byte, error) {
+	cert, err := ber.Parse(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	if cert.Tag != 0x30 {
+		return nil, fmt.Errorf("certificate: tag %X, want 30", uint32(cert.Tag))
+	}
+	outer := cert.Reader()
+	tbs := outer.Read(0x30).Reader()
+	wrapper, ok := tbs.Find(0xA3)
+	if err := errors.Join(outer.Err(), tbs.Err()); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	if !ok {
+		return nil, errors.New("certificate: no extensions")
+	}
+	w := wrapper.Reader()
+	list := w.Read(0x30).Reader()
+	for !list.Empty() && list.Err() == nil {
+		ext := list.Read(0x30).Reader()
+		id := ext.Read(0x06)
+		ext.Optional(0x01) // critical
+		value := ext.Read(0x04)
+		if err := errors.Join(list.Err(), ext.Err()); err != nil {
+			return nil, fmt.Errorf("certificate: extension: %w", err)
+		}
+		if bytes.Equal(id.Value, oid) {
+			return value.Value, nil
+		}
+	}
+	if err := errors.Join(w.Err(), list.Err()); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	name, err := parseOID(oid)
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("certificate: no extension %s", name)
+}
