@@ -1,0 +1,172 @@
+package job
+
+import (
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"time"
+
+	"lpad/agent/rsp"
+	"lpad/internal/fault"
+)
+
+// Kind is what is asked for.
+type Kind string
+
+// The kinds of jobs.
+const (
+	Install  Kind = "install"  // download and install a profile, and enable it when Order.Enable says so
+	Enable   Kind = "enable"   // switch to an installed profile: steps 5 to 10
+	Disable  Kind = "disable"  // disable the enabled profile; the device may lose its network
+	Delete   Kind = "delete"   // delete a disabled profile for ever
+	Nickname Kind = "nickname" // set or remove the user's name of a profile
+)
+
+// Source says where the download order comes from (SGP.22 v2.5, section 3.1.3).
+type Source string
+
+// The sources of a download.
+const (
+	SourceActivationCode Source = "activation-code" // typed or scanned
+	SourceDefaultSMDP    Source = "default-smdp"    // the card's default SM-DP+ address, empty matching id
+	SourceSMDS           Source = "smds"            // an event registered at the SM-DS
+)
+
+// Order is what somebody asked for. It is journalled, in a file that only the
+// daemon may read; it logs without its secrets.
+type Order struct {
+	Kind   Kind   `json:"kind"`
+	Source Source `json:"source,omitempty"`
+
+	// For Install. SMDP is empty until it is known for the sources other than
+	// an activation code.
+	SMDP       string `json:"smdp,omitempty"`
+	MatchingID string `json:"matching_id,omitempty"` // secret: whoever knows it can take the profile
+	OID        string `json:"oid,omitempty"`         // SM-DP+ OID demanded by the activation code, dotted
+	Enable     bool   `json:"enable,omitempty"`      // switch to the profile once it is installed
+	Consent    bool   `json:"consent,omitempty"`     // the technician or the policy has consented beforehand
+	PPRConsent bool   `json:"ppr_consent,omitempty"` // also to profile policy rules (cannot be disabled or deleted)
+	HasCode    bool   `json:"has_code,omitempty"`    // a confirmation code came with the order; it is held in memory only
+
+	// For the others.
+	ICCID    rsp.ICCID `json:"iccid,omitzero"`
+	Nickname string    `json:"nickname,omitempty"`
+
+	// For Install with Enable and for Enable.
+	Parameters json.RawMessage `json:"parameters,omitempty"` // the order's terminal parameters document
+	DeleteOld  bool            `json:"delete_old,omitempty"` // delete the previous profile after a proven switch
+
+	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)"
+}
+
+// LogValue shows an order without matching id and with a shortened ICCID.
+func (o Order) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("kind", string(o.Kind))}
+	if o.SMDP != "" {
+		attrs = append(attrs, slog.String("smdp", o.SMDP))
+	}
+	if o.ICCID != (rsp.ICCID{}) {
+		attrs = append(attrs, slog.Any("iccid", o.ICCID))
+	}
+	if o.By != "" {
+		attrs = append(attrs, slog.String("by", o.By))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Problem is why a job went wrong: an explained error and its full text.
+type Problem struct {
+	Code   string    `json:"code"`   // stable, kebab-case
+	Text   string    `json:"text"`   // plain words
+	Retry  bool      `json:"retry"`  // the same order may succeed later
+	Who    fault.Who `json:"who"`    // who can mend it
+	Next   string    `json:"next"`   // what to do next
+	Detail string    `json:"detail"` // the whole chain of causes
+	State  State     `json:"state"`  // in which state it happened
+}
+
+// ProblemOf explains err.
+func ProblemOf(err error) *Problem {
+	f := fault.Of(err)
+	return &Problem{Code: f.Code, Text: f.Text, Retry: f.Retry, Who: f.Who, Next: f.Next, Detail: err.Error()}
+}
+
+// ProfileFacts is what the server's metadata says of the profile, for people.
+type ProfileFacts struct {
+	ICCID           rsp.ICCID `json:"iccid"`
+	ServiceProvider string    `json:"service_provider,omitempty"`
+	Name            string    `json:"name,omitempty"`
+	Class           string    `json:"class,omitempty"`
+	Rules           []string  `json:"rules,omitempty"` // profile policy rules in plain words
+}
+
+// Switch is what a profile switch must know to go on or to go back after a
+// power cut.
+type Switch struct {
+	Previous rsp.ICCID       `json:"previous,omitzero"`  // enabled before; zero on an empty card
+	Snapshot json.RawMessage `json:"snapshot,omitempty"` // settings before the switch, opaque to us (agent/switchover)
+	Started  time.Time       `json:"started,omitzero"`   // the dead-man time counts from here
+	APN      string          `json:"apn,omitempty"`      // the one that is in use
+	Source   string          `json:"source,omitempty"`   // where the APN came from
+	Rung     string          `json:"rung,omitempty"`     // how the SIM was read again
+	Link     json.RawMessage `json:"link,omitempty"`     // the new network, opaque to us (modem.Link)
+	Enabled  bool            `json:"enabled,omitempty"`  // the eUICC confirmed the activation
+}
+
+// Mark is one line of a job's timeline: when it entered a state.
+type Mark struct {
+	State State     `json:"state"`
+	At    time.Time `json:"at"`
+	Note  string    `json:"note,omitempty"`
+}
+
+// maxMarks bounds the timeline: a job has some twenty states, and rollback may
+// repeat a few times.
+const maxMarks = 64
+
+// Job is one order on its way. It is a value: Step never changes its argument.
+type Job struct {
+	ID      string    `json:"id"`
+	Order   Order     `json:"order"`
+	State   State     `json:"state"`
+	Created time.Time `json:"created"`
+
+	TransactionID string        `json:"transaction_id,omitempty"` // of the RSP session, upper-case hex
+	CodeRequired  bool          `json:"code_required,omitempty"`  // the server wants a confirmation code
+	Profile       *ProfileFacts `json:"profile,omitempty"`
+	Switch        Switch        `json:"switch,omitzero"`
+	RollbackTries int           `json:"rollback_tries,omitempty"`
+	Undelivered   int           `json:"undelivered,omitempty"` // notifications still waiting for their server
+	Problem       *Problem      `json:"problem,omitempty"`
+	Aborted       bool          `json:"aborted,omitempty"` // somebody asked to stop it
+	Timeline      []Mark        `json:"timeline,omitempty"`
+}
+
+// New makes a queued job. now is journalled, never compared with a clock that
+// may jump.
+func New(id string, o Order, now time.Time) Job {
+	return Job{ID: id, Order: o, State: Queued, Created: now, Timeline: []Mark{{State: Queued, At: now}}}
+}
+
+// Ended reports whether nothing more will happen to the job.
+func (j Job) Ended() bool { return j.State.Ended() }
+
+// ICCID is the profile that the job is about; zero while it is not known.
+func (j Job) ICCID() rsp.ICCID {
+	if j.Profile != nil {
+		return j.Profile.ICCID
+	}
+	return j.Order.ICCID
+}
+
+// enter moves a job to a state and notes the time.
+func (j Job) enter(s State, e Event) Job {
+	j.State = s
+	mark := Mark{State: s, At: e.At, Note: e.Note}
+	if len(j.Timeline) >= maxMarks { // keep the beginning, which tells the story
+		j.Timeline = append(slices.Clone(j.Timeline[:maxMarks-1]), mark)
+		return j
+	}
+	j.Timeline = append(slices.Clone(j.Timeline), mark)
+	return j
+}

@@ -1,0 +1,307 @@
+package job_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"lpad/agent/job"
+	"lpad/agent/rsp"
+)
+
+var (
+	t0   = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	newP = must(rsp.ParseICCID("89440000000000000022"))
+	oldP = must(rsp.ParseICCID("89330000000000000017"))
+)
+
+func must(i rsp.ICCID, err error) rsp.ICCID {
+	if err != nil {
+		panic(err)
+	}
+	return i
+}
+
+// drive runs a job through a list of events, "event[!][:note]" separated by
+// spaces, and returns the states it went through.
+func drive(t *testing.T, o job.Order, script string) (job.Job, string) {
+	t.Helper()
+	j := job.New("1", o, t0)
+	states := []string{string(j.State)}
+	for _, word := range strings.Fields(script) {
+		before, _ := json.Marshal(j)
+		next, actions, err := job.Step(j, event(word))
+		if err != nil {
+			t.Fatalf("%s in %s: %v", word, j.State, err)
+		}
+		if after, _ := json.Marshal(j); string(after) != string(before) {
+			t.Fatalf("%s: Step changed its argument", word)
+		}
+		if next.Ended() != (len(actions) == 0) {
+			t.Fatalf("%s: state %s with actions %v", word, next.State, actions)
+		}
+		j = next
+		states = append(states, string(j.State))
+	}
+	return j, strings.Join(states, " ")
+}
+
+func event(word string) job.Event {
+	kind, arg, _ := strings.Cut(word, ":")
+	e := job.Event{Kind: job.EventKind(kind), At: t0.Add(time.Second)}
+	switch e.Kind {
+	case job.Authenticated:
+		e.Profile = &job.ProfileFacts{ICCID: newP, Name: "New"}
+		e.TransactionID = "0102"
+		e.CodeRequired = arg == "code"
+		e.NeedsPerson = arg == "person"
+	case job.Answered:
+		e.Accept = arg == "yes"
+	case job.Snapshotted:
+		e.Previous, e.Snapshot = oldP, json.RawMessage(`{"a":1}`)
+	case job.Applied:
+		e.APN, e.Source = "iot.example", "order"
+	case job.Reread:
+		e.Rung = "cfun-0-1"
+	case job.Online:
+		e.Link = json.RawMessage(`{"interface":"wwan0"}`)
+	case job.Fail:
+		e.Problem = &job.Problem{Code: arg}
+	case job.Delivered:
+		if arg == "later" {
+			e.Undelivered = 2
+		}
+	}
+	return e
+}
+
+func TestStories(t *testing.T) {
+	install := job.Order{Kind: job.Install, Source: job.SourceActivationCode, SMDP: "smdp.example", MatchingID: "M", Consent: true}
+	enable := install
+	enable.Enable = true
+	withCode := install
+	withCode.HasCode = true
+	asking := install
+	asking.Consent = false
+	replacing := enable
+	replacing.DeleteOld = true
+	swtch := job.Order{Kind: job.Enable, ICCID: newP}
+	for _, tc := range []struct {
+		name, script, states string
+		order                job.Order
+		problem              string
+	}{
+		{"install and switch: the ten steps", "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed delivered",
+			"queued authenticating preparing loading reporting snapshotting gating enabling applying rereading verifying committing confirming done", enable, ""},
+		{"install only", "start authenticated prepared loaded delivered:later", "queued authenticating preparing loading reporting done", install, ""},
+		{"old profile deleted after the proof", "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed delivered deleted delivered",
+			"queued authenticating preparing loading reporting snapshotting gating enabling applying rereading verifying committing confirming deleting notifying done", replacing, ""},
+		{"old profile that cannot be deleted is no failure", "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed delivered failed:x delivered",
+			"queued authenticating preparing loading reporting snapshotting gating enabling applying rereading verifying committing confirming deleting notifying done", replacing, ""},
+		{"code asked for", "start authenticated:code answered:yes prepared loaded delivered", "queued authenticating consent preparing loading reporting done", install, ""},
+		{"code known", "start authenticated:code prepared loaded delivered", "queued authenticating preparing loading reporting done", withCode, ""},
+		{"policy wants a person", "start authenticated:person answered:yes prepared loaded delivered", "queued authenticating consent preparing loading reporting done", install, ""},
+		{"refused", "start authenticated answered:no ended", "queued authenticating consent cancelling failed", asking, "consent-refused"},
+		{"nobody answers", "start authenticated expired failed", "queued authenticating consent cancelling failed", asking, "consent-timeout"},
+		{"aborted while asking", "start authenticated abort ended", "queued authenticating consent cancelling cancelled", asking, ""},
+		{"aborted before it began", "abort", "queued cancelled", install, ""},
+		{"aborted, cancel fails", "start abort failed:x", "queued authenticating cancelling cancelled", install, ""},
+		{"server refuses", "start failed:matching-id-refused", "queued authenticating failed", install, "matching-id-refused"},
+		{"package wrong", "start authenticated failed:bpp", "queued authenticating preparing failed", install, "bpp"},
+		{"card refuses the package: its result is still told", "start authenticated prepared failed:card-full delivered", "queued authenticating preparing loading notifying failed", install, "card-full"},
+		{"no service: everything comes back", "start snapshotted gated enabled applied reread failed:no-service rolled-back delivered",
+			"queued snapshotting gating enabling applying rereading verifying rolling-back notifying failed", swtch, "no-service"},
+		{"card says no", "start snapshotted gated failed:cat-busy rolled-back delivered", "queued snapshotting gating enabling rolling-back notifying failed", swtch, "cat-busy"},
+		{"gate fails", "start snapshotted failed:mm rolled-back delivered", "queued snapshotting gating rolling-back notifying failed", swtch, "mm"},
+		{"cannot read the old settings: nothing was touched", "start failed:nm", "queued snapshotting failed", swtch, "nm"},
+		{"tidying fails: the network is up all the same", "start snapshotted gated enabled applied reread online failed:nm delivered",
+			"queued snapshotting gating enabling applying rereading verifying committing confirming done", swtch, ""},
+		{"rollback is tried five times", "start snapshotted gated enabled failed:apn failed:a failed:b failed:c failed:d failed:e delivered",
+			"queued snapshotting gating enabling applying rolling-back rolling-back rolling-back rolling-back rolling-back notifying failed", swtch, "apn"},
+		{"disable", "start disabled delivered", "queued disabling notifying done", job.Order{Kind: job.Disable, ICCID: newP}, ""},
+		{"disable refused", "start failed:ppr", "queued disabling failed", job.Order{Kind: job.Disable, ICCID: newP}, "ppr"},
+		{"delete", "start deleted delivered", "queued deleting notifying done", job.Order{Kind: job.Delete, ICCID: newP}, ""},
+		{"delete refused", "start failed:enabled delivered", "queued deleting notifying failed", job.Order{Kind: job.Delete, ICCID: newP}, "enabled"},
+		{"nickname", "start renamed", "queued renaming done", job.Order{Kind: job.Nickname, ICCID: newP}, ""},
+		{"nickname refused", "start failed:long", "queued renaming failed", job.Order{Kind: job.Nickname, ICCID: newP}, "long"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			j, states := drive(t, tc.order, tc.script)
+			if states != tc.states {
+				t.Errorf("states\n got %s\nwant %s", states, tc.states)
+			}
+			got := ""
+			if j.Problem != nil {
+				got = j.Problem.Code
+			}
+			if got != tc.problem {
+				t.Errorf("problem %q, want %q", got, tc.problem)
+			}
+			if len(j.Timeline) != len(strings.Fields(states)) {
+				t.Errorf("timeline of %d marks for %d states", len(j.Timeline), len(strings.Fields(states)))
+			}
+			b, err := json.Marshal(j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var back job.Job
+			if err := json.Unmarshal(b, &back); err != nil {
+				t.Fatal(err)
+			}
+			if again, _ := json.Marshal(back); string(again) != string(b) {
+				t.Errorf("journal form changes:\n%s\n%s", b, again)
+			}
+		})
+	}
+}
+
+func TestWhatIsLearned(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Install, Consent: true, Enable: true}, "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed delivered:later")
+	if j.ICCID() != newP || j.Switch.Previous != oldP || !j.Switch.Enabled || j.Switch.APN != "iot.example" || j.Switch.Rung != "cfun-0-1" ||
+		string(j.Switch.Link) == "" || j.Undelivered != 2 || j.TransactionID != "0102" {
+		t.Errorf("something was forgotten: %+v", j)
+	}
+	if n := job.Verifying.Number(); n != 9 {
+		t.Errorf("verifying is step %d", n)
+	}
+}
+
+func TestUnexpectedEventsChangeNothing(t *testing.T) {
+	j := job.New("1", job.Order{Kind: job.Install}, t0)
+	for _, k := range []job.EventKind{job.Loaded, job.Online, job.RolledBack, "nonsense"} {
+		next, actions, err := job.Step(j, job.Event{Kind: k})
+		if !errors.Is(err, job.ErrUnexpected) || len(actions) != 0 || next.State != j.State || len(next.Timeline) != 1 {
+			t.Errorf("%s: %v %v %v", k, next.State, actions, err)
+		}
+	}
+}
+
+func TestResume(t *testing.T) {
+	for _, tc := range []struct {
+		script string
+		order  job.Order
+		state  job.State
+		action job.ActionKind
+		query  bool
+	}{
+		{"start", job.Order{Kind: job.Install}, job.Authenticating, job.ActAuthenticate, false},
+		{"start authenticated", job.Order{Kind: job.Install}, job.Authenticating, job.ActAuthenticate, false},
+		{"start authenticated", job.Order{Kind: job.Install, Consent: true}, job.Authenticating, job.ActAuthenticate, false},
+		{"start authenticated prepared", job.Order{Kind: job.Install, Consent: true}, job.Loading, job.ActLoad, true},
+		{"start snapshotted", job.Order{Kind: job.Enable, ICCID: newP}, job.Gating, job.ActGate, false},
+		{"start snapshotted gated", job.Order{Kind: job.Enable, ICCID: newP}, job.Enabling, job.ActEnable, true},
+		{"start snapshotted gated enabled applied reread", job.Order{Kind: job.Enable, ICCID: newP}, job.Verifying, job.ActVerify, false},
+		{"start snapshotted gated failed:x", job.Order{Kind: job.Enable, ICCID: newP}, job.RollingBack, job.ActRollback, false},
+		{"start", job.Order{Kind: job.Delete, ICCID: newP}, job.Deleting, job.ActDelete, true},
+	} {
+		j, _ := drive(t, tc.order, tc.script)
+		next, actions, err := job.Step(j, job.Event{Kind: job.Resumed, At: t0})
+		if err != nil {
+			t.Errorf("%s: %v", tc.script, err)
+			continue
+		}
+		if next.State != tc.state || len(actions) != 1 || actions[0].Kind != tc.action || actions[0].Query != tc.query {
+			t.Errorf("%s: resumed to %s with %+v, want %s, %s, query %v", tc.script, next.State, actions, tc.state, tc.action, tc.query)
+		}
+	}
+	queued := job.New("1", job.Order{Kind: job.Install}, t0)
+	if next, actions, err := job.Step(queued, job.Event{Kind: job.Resumed}); err != nil || next.State != job.Queued || len(actions) != 0 {
+		t.Errorf("queued: %v %v %v", next.State, actions, err)
+	}
+	cancelling, _ := drive(t, job.Order{Kind: job.Install}, "start abort")
+	if next, actions, err := job.Step(cancelling, job.Event{Kind: job.Resumed}); err != nil || next.State != job.Cancelled || len(actions) != 0 {
+		t.Errorf("cancelling: %v %v %v", next.State, actions, err)
+	}
+	done, _ := drive(t, job.Order{Kind: job.Nickname}, "start renamed")
+	if _, _, err := job.Step(done, job.Event{Kind: job.Resumed}); !errors.Is(err, job.ErrUnexpected) {
+		t.Errorf("an ended job was resumed: %v", err)
+	}
+}
+
+func TestCancelReasonsKeepTheOrderAlive(t *testing.T) {
+	for _, tc := range []struct {
+		script string
+		want   rsp.CancelReason
+	}{
+		{"start authenticated answered:no", rsp.CancelEndUserRejection},
+		{"start authenticated expired", rsp.CancelTimeout},
+		{"start authenticated abort", rsp.CancelPostponed},
+	} {
+		j := job.New("1", job.Order{Kind: job.Install}, t0)
+		var actions []job.Action
+		for _, w := range strings.Fields(tc.script) {
+			var err error
+			if j, actions, err = job.Step(j, event(w)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(actions) != 1 || actions[0].Kind != job.ActCancel || actions[0].Why != tc.want {
+			t.Errorf("%s: %+v, want cancel with %v", tc.script, actions, tc.want)
+		}
+	}
+}
+
+func TestTimelineIsBounded(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP}, "start snapshotted gated")
+	for range 500 {
+		var err error
+		if j, _, err = job.Step(j, job.Event{Kind: job.Resumed, At: t0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(j.Timeline); n > 64 {
+		t.Errorf("timeline of %d marks", n)
+	}
+}
+
+func TestOrderLogsNoSecrets(t *testing.T) {
+	o := job.Order{Kind: job.Install, SMDP: "smdp.example", MatchingID: "SECRET-TOKEN", ICCID: newP, By: "uid 0"}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("order", "order", o)
+	if got := log.String(); strings.Contains(got, "SECRET") || strings.Contains(got, newP.String()) {
+		t.Errorf("the log shows %s", got)
+	}
+}
+
+// TestChart holds the chart of the package comment against the code, both
+// ways, and against the states and events that exist.
+func TestChart(t *testing.T) {
+	b, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chart, _ := strings.Cut(string(b), "# The chart")
+	drawn := map[string]bool{}
+	for _, line := range strings.Split(chart, "\n") {
+		fields := strings.Fields(strings.TrimPrefix(line, "//\t"))
+		if !strings.HasPrefix(line, "//\t") || len(fields) < 3 {
+			continue
+		}
+		for _, s := range []string{fields[0], fields[2]} {
+			if !job.State(s).Known() {
+				t.Errorf("the chart has a state %q that does not exist", s)
+			}
+		}
+		drawn[fields[0]+" "+fields[1]] = true
+	}
+	coded := map[string]bool{}
+	for _, p := range job.Transitions() {
+		coded[p] = true
+		if !drawn[p] {
+			t.Errorf("not in the chart: %s", p)
+		}
+	}
+	for p := range drawn {
+		if !coded[p] {
+			t.Errorf("not in the code: %s", p)
+		}
+	}
+	if len(coded) < 40 {
+		t.Errorf("only %d transitions", len(coded))
+	}
+}

@@ -1,0 +1,365 @@
+package job
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"lpad/agent/rsp"
+)
+
+// EventKind names what happened.
+type EventKind string
+
+// The events.
+const (
+	Start         EventKind = "start"         // the job's turn has come
+	Authenticated EventKind = "authenticated" // both sides are proven; Profile, TransactionID and CodeRequired are known
+	Answered      EventKind = "answered"      // a person consented (Accept) or refused
+	Expired       EventKind = "expired"       // nobody answered in time
+	Prepared      EventKind = "prepared"      // the bound profile package is here and checked
+	Loaded        EventKind = "loaded"        // the eUICC reports a successful installation
+	Delivered     EventKind = "delivered"     // notifications went out; Undelivered says how many wait
+	Snapshotted   EventKind = "snapshotted"   // Snapshot holds the settings of before, Previous the profile
+	Gated         EventKind = "gated"         // nothing can attach until the gate opens
+	Enabled       EventKind = "enabled"       // the eUICC confirmed, or its state says so
+	Applied       EventKind = "applied"       // the new APN is on the modem
+	Reread        EventKind = "reread"        // the modem shows the new ICCID
+	Online        EventKind = "online"        // registered, bearer up, probe passed
+	Committed     EventKind = "committed"     // the gate is open, the new settings stay
+	RolledBack    EventKind = "rolled-back"   // the previous profile and its settings are back
+	Disabled      EventKind = "disabled"
+	Deleted       EventKind = "deleted"
+	Renamed       EventKind = "renamed"
+	EndedSession  EventKind = "ended"   // the RSP session is cancelled
+	Abort         EventKind = "abort"   // somebody asks to stop the job
+	Fail          EventKind = "failed"  // the action went wrong; Problem says how
+	Resumed       EventKind = "resumed" // the daemon was restarted
+)
+
+// Event is one thing that happened, with what is learned by it.
+type Event struct {
+	Kind EventKind
+	At   time.Time
+	Note string // for the timeline, no identifiers, no secrets
+
+	SMDP          string // Authenticated, when discovery found the server
+	MatchingID    string
+	TransactionID string
+	CodeRequired  bool
+	NeedsPerson   bool // Authenticated: policy wants a person's consent beyond the order's
+	Profile       *ProfileFacts
+	Accept        bool
+	Undelivered   int
+	Previous      rsp.ICCID
+	Snapshot      json.RawMessage
+	APN, Source   string
+	Rung          string
+	Link          json.RawMessage
+	Problem       *Problem
+}
+
+// ActionKind names what is to be done.
+type ActionKind string
+
+// The actions, one for each state that does something.
+const (
+	ActNone         ActionKind = ""
+	ActAuthenticate ActionKind = "authenticate"
+	ActAskConsent   ActionKind = "ask-consent"
+	ActPrepare      ActionKind = "prepare"
+	ActLoad         ActionKind = "load"
+	ActDeliver      ActionKind = "deliver"
+	ActSnapshot     ActionKind = "snapshot"
+	ActGate         ActionKind = "gate"
+	ActEnable       ActionKind = "enable"
+	ActApply        ActionKind = "apply"
+	ActReread       ActionKind = "reread"
+	ActVerify       ActionKind = "verify"
+	ActCommit       ActionKind = "commit"
+	ActRollback     ActionKind = "rollback"
+	ActDisable      ActionKind = "disable"
+	ActDelete       ActionKind = "delete"
+	ActRename       ActionKind = "rename"
+	ActCancel       ActionKind = "cancel"
+)
+
+// Action is one thing to do now that the job's state is durable.
+type Action struct {
+	Kind  ActionKind
+	Delay time.Duration // wait so long first
+	Query bool          // a restart lies behind: ask for the truth before acting
+	Why   rsp.CancelReason
+}
+
+// Rollback is tried this often, with a pause that grows by rollbackPause each
+// time; after that the job ends and says that the device needs a person.
+const (
+	maxRollbackTries = 5
+	rollbackPause    = 5 * time.Second
+)
+
+// ErrUnexpected means that a state does not know an event. The job is unchanged.
+var ErrUnexpected = errors.New("unexpected event")
+
+type pair struct {
+	state State
+	event EventKind
+}
+
+// transitions is the chart of the package comment. A handler returns the next
+// state; enter and the action of that state follow by themselves.
+var transitions = map[pair]func(*Job, Event) State{
+	{Queued, Start}: start,
+	{Queued, Abort}: aborted(Cancelled),
+
+	{Authenticating, Authenticated}: authenticated,
+	{Authenticating, Abort}:         aborted(Cancelling),
+	{Authenticating, Fail}:          broken(Failed),
+
+	{Consent, Answered}: answered,
+	{Consent, Expired}:  expired,
+	{Consent, Abort}:    aborted(Cancelling),
+	{Consent, Fail}:     broken(Failed),
+
+	{Preparing, Prepared}: to(Loading),
+	{Preparing, Abort}:    aborted(Cancelling),
+	{Preparing, Fail}:     broken(Failed),
+
+	{Loading, Loaded}: to(Reporting),
+	{Loading, Fail}:   broken(Notifying), // a failed installation has a notification too
+
+	{Reporting, Delivered}: reported,
+
+	{Snapshotting, Snapshotted}: snapshotted,
+	{Snapshotting, Fail}:        broken(Failed),
+	{Gating, Gated}:             to(Enabling),
+	{Gating, Fail}:              broken(RollingBack),
+	{Enabling, Enabled}:         enabled,
+	{Enabling, Fail}:            broken(RollingBack),
+	{Applying, Applied}:         applied,
+	{Applying, Fail}:            broken(RollingBack),
+	{Rereading, Reread}:         reread,
+	{Rereading, Fail}:           broken(RollingBack),
+	{Verifying, Online}:         online,
+	{Verifying, Fail}:           broken(RollingBack),
+	{Committing, Committed}:     to(Confirming),
+	{Committing, Fail}:          noted(Confirming), // the network is up: what could not be tidied is no reason to go back
+	{Confirming, Delivered}:     confirmed,
+
+	{RollingBack, RolledBack}: to(Notifying),
+	{RollingBack, Fail}:       rollbackFailed,
+
+	{Disabling, Disabled}: to(Notifying),
+	{Disabling, Fail}:     broken(Failed),
+	{Deleting, Deleted}:   to(Notifying),
+	{Deleting, Fail}:      deleteFailed,
+	{Renaming, Renamed}:   to(Done),
+	{Renaming, Fail}:      broken(Failed),
+
+	{Cancelling, EndedSession}: cancelled,
+	{Cancelling, Fail}:         cancelled, // cancelling is a courtesy; the first reason stands
+	{Notifying, Delivered}:     notified,
+}
+
+// Step moves a job by one event. It returns the job's next value and what is
+// to be done once that value is durable. It is pure.
+func Step(j Job, e Event) (Job, []Action, error) {
+	if e.Kind == Resumed {
+		return Resume(j, e)
+	}
+	handler, ok := transitions[pair{j.State, e.Kind}]
+	if !ok {
+		return j, nil, fmt.Errorf("job %s: %w: %q in state %q", j.ID, ErrUnexpected, e.Kind, j.State)
+	}
+	next := j
+	state := handler(&next, e)
+	next = next.enter(state, e)
+	return next, next.actions(), nil
+}
+
+// actions is what the present state asks for.
+func (j Job) actions() []Action {
+	a := Action{Kind: facts[j.State].action}
+	switch a.Kind {
+	case ActNone:
+		return nil
+	case ActCancel:
+		a.Why = j.cancelReason()
+	case ActRollback:
+		a.Delay = time.Duration(j.RollbackTries) * rollbackPause
+	}
+	return []Action{a}
+}
+
+// Resume decides how a job goes on after the daemon was restarted: an action
+// that may be repeated is repeated, one whose outcome the card knows is asked
+// for first, and an RSP session that died with the daemon is begun anew (the
+// server's order survives: nothing has been cancelled).
+func Resume(j Job, e Event) (Job, []Action, error) {
+	if j.Ended() {
+		return j, nil, fmt.Errorf("job %s: %w: it has ended", j.ID, ErrUnexpected)
+	}
+	e.Note = "resumed"
+	switch {
+	case j.State == Queued:
+		return j, nil, nil
+	case j.State.Safety() == Once:
+		j = j.enter(Authenticating, e)
+	case j.State == Cancelling: // the session is gone with the daemon; only the outcome is left to be told
+		j = j.enter(cancelled(&j, e), e)
+	default:
+		j = j.enter(j.State, e)
+	}
+	actions := j.actions()
+	for i := range actions {
+		actions[i].Query = j.State.Safety() == Queryable
+	}
+	return j, actions, nil
+}
+
+func to(s State) func(*Job, Event) State { return func(*Job, Event) State { return s } }
+
+func broken(s State) func(*Job, Event) State {
+	return func(j *Job, e Event) State { j.blame(e); return s }
+}
+
+// noted goes on in spite of a failure, which stays visible in the timeline.
+func noted(s State) func(*Job, Event) State { return func(*Job, Event) State { return s } }
+
+func aborted(s State) func(*Job, Event) State {
+	return func(j *Job, _ Event) State { j.Aborted = true; return s }
+}
+
+// blame keeps the first problem: what follows from it is less telling.
+func (j *Job) blame(e Event) {
+	if j.Problem != nil || e.Problem == nil {
+		return
+	}
+	p := *e.Problem
+	p.State = j.State
+	j.Problem = &p
+}
+
+func start(j *Job, _ Event) State {
+	switch j.Order.Kind {
+	case Enable:
+		return Snapshotting
+	case Disable:
+		return Disabling
+	case Delete:
+		return Deleting
+	case Nickname:
+		return Renaming
+	}
+	return Authenticating
+}
+
+func authenticated(j *Job, e Event) State {
+	if e.SMDP != "" {
+		j.Order.SMDP, j.Order.MatchingID = e.SMDP, e.MatchingID
+	}
+	j.TransactionID, j.CodeRequired, j.Profile = e.TransactionID, e.CodeRequired, e.Profile
+	if !j.Order.Consent || e.NeedsPerson || (e.CodeRequired && !j.Order.HasCode) {
+		return Consent
+	}
+	return Preparing
+}
+
+func answered(j *Job, e Event) State {
+	if e.Accept {
+		return Preparing
+	}
+	j.Problem = &Problem{Code: "consent-refused", Text: "the download was refused", Who: "nobody",
+		Next: "the activation code is used up at the server; ask the operator for a new one if that was a mistake", State: Consent}
+	return Cancelling
+}
+
+func expired(j *Job, _ Event) State {
+	j.Problem = &Problem{Code: "consent-timeout", Text: "nobody answered in time", Retry: true, Who: "technician",
+		Next: "order again and answer, or consent beforehand; the activation code is still good", State: Consent}
+	return Cancelling
+}
+
+// cancelReason never ends an order at the server unless a person refused it:
+// reasons 1 and 2 keep the activation code alive (sgp22 brief, 7.5).
+func (j Job) cancelReason() rsp.CancelReason {
+	switch {
+	case j.Problem != nil && j.Problem.Code == "consent-refused":
+		return rsp.CancelEndUserRejection
+	case j.Problem != nil && j.Problem.Code == "consent-timeout":
+		return rsp.CancelTimeout
+	}
+	return rsp.CancelPostponed
+}
+
+func cancelled(j *Job, _ Event) State {
+	if j.Aborted {
+		return Cancelled
+	}
+	return Failed
+}
+
+func reported(j *Job, e Event) State {
+	j.Undelivered = e.Undelivered
+	if j.Order.Enable {
+		return Snapshotting
+	}
+	return Done
+}
+
+func snapshotted(j *Job, e Event) State {
+	j.Switch.Previous, j.Switch.Snapshot, j.Switch.Started = e.Previous, e.Snapshot, e.At
+	return Gating
+}
+
+func enabled(j *Job, _ Event) State { j.Switch.Enabled = true; return Applying }
+
+func applied(j *Job, e Event) State {
+	j.Switch.APN, j.Switch.Source = e.APN, e.Source
+	return Rereading
+}
+
+func reread(j *Job, e Event) State { j.Switch.Rung = e.Rung; return Verifying }
+
+func online(j *Job, e Event) State {
+	j.Switch.Link = e.Link
+	if e.APN != "" {
+		j.Switch.APN = e.APN
+	}
+	return Committing
+}
+
+// deleteFailed ends a delete job badly; after a proven switch it is only a
+// profile too many on the card.
+func deleteFailed(j *Job, e Event) State {
+	if j.Order.Kind == Delete {
+		j.blame(e)
+	}
+	return Notifying
+}
+
+func confirmed(j *Job, e Event) State {
+	j.Undelivered = e.Undelivered
+	if j.Order.DeleteOld && j.Switch.Previous != (rsp.ICCID{}) {
+		return Deleting
+	}
+	return Done
+}
+
+func rollbackFailed(j *Job, e Event) State {
+	j.blame(e)
+	if j.RollbackTries++; j.RollbackTries < maxRollbackTries {
+		return RollingBack
+	}
+	return Notifying
+}
+
+func notified(j *Job, e Event) State {
+	j.Undelivered = e.Undelivered
+	if j.Problem != nil {
+		return Failed
+	}
+	return Done
+}

@@ -1,0 +1,58 @@
+// Package journal is what survives a power cut: the jobs with their results,
+// and the settings that last worked for each profile.
+//
+// It is one append-only file of records. A record is durable when [Journal.Append]
+// returns; whoever acts on a decision appends it first. The file is read whole
+// at [Open] and rewritten (compacted) when it has grown past its limit, so both
+// are bounded. One process holds it at a time (flock), one goroutine appends.
+//
+//	j, err := journal.Open(filepath.Join(stateDir, "journal"), journal.Options{})
+//	if err != nil { … }          // *NewerError, *DamagedError, or of the file system
+//	defer j.Close()
+//	err = j.PutJob(next)          // append, sync; then act
+//
+// # Why not a database
+//
+// An embedded key-value store writes about 38 KiB to flash for an update of
+// 360 bytes and does not survive a truncated file. A switch writes some twenty
+// small records; here each costs its own length, rounded up to what the file
+// system's block makes of it.
+//
+// # The format, version 1
+//
+// All numbers are little-endian. The file begins with 16 bytes:
+//
+//	0   8  magic "lpadjrnl"
+//	8   2  version of the format: 1
+//	10  2  zero
+//	12  4  CRC-32C of bytes 0 to 11
+//
+// Records follow without padding:
+//
+//	0   4  length n of the payload, at most 1 MiB
+//	4   1  version of the record's payload: 1
+//	5   1  kind: 1 job, 2 forget job, 3 setting, 4 forget setting
+//	6   2  zero
+//	8   4  CRC-32C (Castagnoli) of bytes 0 to 7 and the payload
+//	12  n  payload, JSON
+//
+// A job record holds the whole job and replaces an earlier one with its id. A
+// setting record holds {"key","value"} likewise.
+//
+// # After a power cut
+//
+// A write that did not finish leaves a tail that is too short, or whose CRC is
+// wrong with nothing valid behind it: it never took effect, because nobody was
+// told that it had. [Open] cuts it off and reports how much ([Journal.Torn]).
+// A record that is wrong with valid records behind it was durable once and is
+// damaged: Open renames the file to "….damaged-N" so that it can be looked at,
+// keeps what could be read in a new one, and reports it by [Journal.Damage]. A
+// file with an unknown magic is kept aside in the same way. A file of a newer
+// version is refused with [*NewerError] and left alone.
+//
+// # Compaction
+//
+// The live records are written to "….new" in the same directory, which is
+// synced and renamed over the journal, and then the directory is synced: a
+// rename that is not in the directory on disk is no rename after a power cut.
+package journal

@@ -1,0 +1,403 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lpad/agent/job"
+	"lpad/internal/fault"
+)
+
+// Defaults of [Options].
+const (
+	DefaultMaxBytes = 256 << 10
+	DefaultHistory  = 50
+)
+
+// Options bound a journal. The zero value means the defaults.
+type Options struct {
+	MaxBytes int // compact when the file is larger; 0: DefaultMaxBytes
+	History  int // ended jobs that are kept; 0: DefaultHistory
+}
+
+// Journal is an open journal. It is owned by one goroutine.
+type Journal struct {
+	path string
+	opts Options
+	file *os.File
+	lock *os.File
+	size int // bytes in the file
+	live int // bytes at the last compaction: below twice that, compacting again is not worth the flash
+
+	jobs     map[string]job.Job
+	settings map[string]json.RawMessage
+
+	written int64 // bytes written since Open, the wear of the flash
+	torn    int
+	damage  string
+	broken  error // a write failed half-way: nothing may be appended any more
+}
+
+// ErrLocked means that another process holds the journal.
+var ErrLocked = errors.New("another lpad holds the journal")
+
+// Open reads the journal at path, makes it if it is missing, and repairs what
+// a power cut left. Its directory must exist. See the package comment for what
+// happens to torn, damaged and newer files.
+func Open(path string, opts Options) (*Journal, error) {
+	if opts.MaxBytes <= 0 {
+		opts.MaxBytes = DefaultMaxBytes
+	}
+	if opts.History <= 0 {
+		opts.History = DefaultHistory
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, settings: map[string]json.RawMessage{}}
+	if err := j.load(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return j, nil
+}
+
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func (j *Journal) load() error {
+	b, err := readAll(j.path)
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	c, err := scan(j.path, b)
+	if err != nil {
+		return err
+	}
+	j.torn = c.torn
+	for i, r := range c.records {
+		if err := j.replay(r); err != nil && c.damage == "" {
+			c.damage = fmt.Sprintf("record %d: %v", i, err)
+		}
+	}
+	if c.damage != "" {
+		aside, err := setAside(j.path)
+		if err != nil {
+			return fmt.Errorf("set the damaged journal aside: %w", err)
+		}
+		j.damage = fmt.Sprintf("%s; the file is kept as %s", c.damage, aside)
+	}
+	if c.damage != "" || c.torn > 0 || c.good < headerSize {
+		return j.Compact() // also makes the first file
+	}
+	j.size, j.live = c.good, c.good
+	return j.openForAppend()
+}
+
+func (j *Journal) openForAppend() error {
+	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	j.file = f
+	return nil
+}
+
+// maxAside bounds how many damaged files are kept.
+const maxAside = 5
+
+// setAside renames a damaged file to the first free name; when all are taken,
+// the last one is replaced.
+func setAside(path string) (string, error) {
+	for n := 1; ; n++ {
+		to := fmt.Sprintf("%s.damaged-%d", path, n)
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) || n == maxAside {
+			return to, os.Rename(path, to)
+		}
+	}
+}
+
+type setting struct {
+	Key   string          `json:"key"`
+	Value json.RawMessage `json:"value,omitempty"`
+}
+
+type forgetJob struct {
+	ID string `json:"id"`
+}
+
+func (j *Journal) replay(r record) error {
+	switch r.kind {
+	case kindJob:
+		var v job.Job
+		if err := json.Unmarshal(r.payload, &v); err != nil {
+			return err
+		}
+		if v.ID == "" || !v.State.Known() {
+			return fmt.Errorf("job %q in unknown state %q", v.ID, v.State)
+		}
+		j.jobs[v.ID] = v
+	case kindForgetJob:
+		var v forgetJob
+		if err := json.Unmarshal(r.payload, &v); err != nil {
+			return err
+		}
+		delete(j.jobs, v.ID)
+	case kindSetting, kindForgetSetting:
+		var v setting
+		if err := json.Unmarshal(r.payload, &v); err != nil {
+			return err
+		}
+		if r.kind == kindSetting {
+			j.settings[v.Key] = v.Value
+		} else {
+			delete(j.settings, v.Key)
+		}
+	default:
+		return fmt.Errorf("unknown kind or version of record")
+	}
+	return nil
+}
+
+// WriteError means that the disk did not take a record: what it stands for was
+// not decided, and nothing may be done about it.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return "write journal: " + e.Err.Error() }
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// Fault explains the error to whoever keeps the disk.
+func (e *WriteError) Fault() fault.Fault {
+	f := fault.Fault{Code: "journal-write", Text: "the state of the job could not be written to disk", Retry: true, Who: fault.Technician,
+		Next: "look at the disk that holds the state directory"}
+	switch {
+	case errors.Is(e.Err, unix.ENOSPC), errors.Is(e.Err, unix.EDQUOT):
+		f.Code, f.Text, f.Next = "disk-full", "the disk that holds the state directory is full", "make room on it and try again"
+	case errors.Is(e.Err, unix.EROFS):
+		f.Code, f.Text, f.Next = "disk-read-only", "the disk that holds the state directory is read-only", "mount it writable and try again"
+	}
+	return f
+}
+
+// put appends one record and makes it durable.
+func (j *Journal) put(k kind, v any) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return &WriteError{err}
+	}
+	if len(payload) > maxPayload {
+		return &WriteError{fmt.Errorf("a record of %d bytes is over the limit of %d", len(payload), maxPayload)}
+	}
+	if j.broken != nil { // a half-written frame may lie at the end: only a new file mends that
+		if err := j.Compact(); err != nil {
+			return err
+		}
+	}
+	frame := appendFrame(nil, record{k, payload})
+	if _, err := j.file.Write(frame); err != nil {
+		return j.fail(err)
+	}
+	if err := j.file.Sync(); err != nil {
+		return j.fail(err)
+	}
+	j.size += len(frame)
+	j.written += int64(len(frame))
+	return nil
+}
+
+func (j *Journal) fail(err error) error {
+	j.broken = err
+	return &WriteError{err}
+}
+
+// tidy compacts a file that has outgrown its limit. The limit gives way to
+// what is alive, so that a journal full of live records is not rewritten at
+// every append.
+func (j *Journal) tidy() error {
+	if j.size <= j.opts.MaxBytes || j.size <= 2*j.live {
+		return nil
+	}
+	return j.Compact()
+}
+
+// PutJob makes a job's value durable. When it returns an error the decision
+// does not stand and must not be acted on.
+func (j *Journal) PutJob(v job.Job) error {
+	if err := j.put(kindJob, v); err != nil {
+		return err
+	}
+	j.jobs[v.ID] = v
+	for _, id := range j.surplus() {
+		if err := j.put(kindForgetJob, forgetJob{id}); err != nil {
+			return err
+		}
+		delete(j.jobs, id)
+	}
+	return j.tidy()
+}
+
+// surplus lists the oldest ended jobs beyond the history that is kept.
+func (j *Journal) surplus() []string {
+	var ended []job.Job
+	for _, v := range j.jobs {
+		if v.Ended() {
+			ended = append(ended, v)
+		}
+	}
+	if len(ended) <= j.opts.History {
+		return nil
+	}
+	slices.SortFunc(ended, byAge)
+	var ids []string
+	for _, v := range ended[:len(ended)-j.opts.History] {
+		ids = append(ids, v.ID)
+	}
+	return ids
+}
+
+func byAge(a, b job.Job) int {
+	if c := a.Created.Compare(b.Created); c != 0 {
+		return c
+	}
+	return strings.Compare(a.ID, b.ID)
+}
+
+// Jobs returns all jobs, the oldest first.
+func (j *Journal) Jobs() []job.Job {
+	return slices.SortedFunc(maps.Values(j.jobs), byAge)
+}
+
+// Job returns one job.
+func (j *Journal) Job(id string) (job.Job, bool) {
+	v, ok := j.jobs[id]
+	return v, ok
+}
+
+// PutSetting makes a value durable under a key, such as the APN that last
+// worked for a profile.
+func (j *Journal) PutSetting(key string, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return &WriteError{err}
+	}
+	if old, ok := j.settings[key]; ok && string(old) == string(raw) {
+		return nil // spare the flash
+	}
+	if err := j.put(kindSetting, setting{key, raw}); err != nil {
+		return err
+	}
+	j.settings[key] = raw
+	return j.tidy()
+}
+
+// Setting reads a value into v. ok is false when there is none.
+func (j *Journal) Setting(key string, v any) (ok bool, err error) {
+	raw, ok := j.settings[key]
+	if !ok {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return true, fmt.Errorf("setting %s: %w", key, err)
+	}
+	return true, nil
+}
+
+// ForgetSetting removes a value.
+func (j *Journal) ForgetSetting(key string) error {
+	if _, ok := j.settings[key]; !ok {
+		return nil
+	}
+	if err := j.put(kindForgetSetting, setting{Key: key}); err != nil {
+		return err
+	}
+	delete(j.settings, key)
+	return j.tidy()
+}
+
+// Compact rewrites the file with the live records only.
+func (j *Journal) Compact() error {
+	b := fileHeader()
+	for _, v := range j.Jobs() {
+		payload, err := json.Marshal(v)
+		if err != nil {
+			return &WriteError{err}
+		}
+		b = appendFrame(b, record{kindJob, payload})
+	}
+	for _, k := range slices.Sorted(maps.Keys(j.settings)) {
+		payload, err := json.Marshal(setting{k, j.settings[k]})
+		if err != nil {
+			return &WriteError{err}
+		}
+		b = appendFrame(b, record{kindSetting, payload})
+	}
+	if err := replace(j.path, b); err != nil {
+		return j.fail(err)
+	}
+	j.written += int64(len(b))
+	if j.file != nil {
+		if err := j.file.Close(); err != nil {
+			return j.fail(err)
+		}
+		j.file = nil
+	}
+	j.size, j.live, j.broken = len(b), len(b), nil
+	if err := j.openForAppend(); err != nil {
+		return j.fail(err)
+	}
+	return nil
+}
+
+// Torn is how many bytes of an unfinished write were cut off at Open.
+func (j *Journal) Torn() int { return j.torn }
+
+// Damage says what durable content was found damaged at Open; empty if none.
+func (j *Journal) Damage() string { return j.damage }
+
+// Size is the length of the file in bytes.
+func (j *Journal) Size() int { return j.size }
+
+// Written is how many bytes were written since Open, for the account of flash
+// wear.
+func (j *Journal) Written() int64 { return j.written }
+
+// Close releases the file. Nothing is lost by not calling it.
+func (j *Journal) Close() error {
+	err := j.lock.Close()
+	if j.file != nil {
+		err = errors.Join(j.file.Close(), err)
+	}
+	return err
+}
+
+// NewID makes the id of a job: the time it was made in UTC and, when that is
+// taken, a letter.
+func (j *Journal) NewID(now time.Time) string {
+	base := now.UTC().Format("20060102-150405")
+	id := base
+	for n := 2; ; n++ {
+		if _, taken := j.jobs[id]; !taken {
+			return id
+		}
+		id = fmt.Sprintf("%s-%d", base, n)
+	}
+}
