@@ -43,10 +43,8 @@ func OpenChannel(ctx context.Context, t Transport, aid []byte) (*Channel, error)
 	basic := &Channel{t: t}
 	r, err := basic.Transmit(ctx, Command{INS: insManageChannel, Le: 1})
 	switch {
-	case (r.SW == 0x6881 || r.SW == 0x6A81 || r.SW == 0x6A84) && err != nil:
-		return nil, fmt.Errorf("open channel: %w: %w", ErrNoChannel, err)
 	case err != nil:
-		return nil, fmt.Errorf("open channel: %w", err)
+		return nil, fmt.Errorf("open channel: %w", noChannel(err))
 	case len(r.Data) == 0 || r.Data[0] < 1 || r.Data[0] > 19:
 		return nil, fmt.Errorf("open channel: the card gave no channel number from 1 to 19: %w", ErrNoChannel)
 	}
@@ -62,6 +60,16 @@ func OpenChannel(ctx context.Context, t Transport, aid []byte) (*Channel, error)
 	}
 	c.fci = r.Data
 	return c, nil
+}
+
+// noChannel gives the status words their meaning for MANAGE CHANNEL open: all
+// channels are taken, or there are none.
+func noChannel(err error) error {
+	var status *StatusError
+	if errors.As(err, &status) && (status.SW == 0x6881 || status.SW == 0x6A81 || status.SW == 0x6A84) {
+		status.kind = ErrNoChannel
+	}
+	return err
 }
 
 // manageClose gives a channel back. The length byte 00 makes it five bytes,
@@ -133,6 +141,7 @@ func (c *Channel) exchange(ctx context.Context, cmd Command) (Response, error) {
 		// The class byte is that of the command; cards take both families.
 		r, err = c.fit(ctx, Command{CLA: cmd.CLA, INS: insGetResponse, Le: length(r.SW.SW2())})
 		if err != nil {
+			c.broken = err // also when ctx ended between two pieces: the rest is lost
 			return Response{}, fmt.Errorf("get response: %w", err)
 		}
 		data = append(data, r.Data...)

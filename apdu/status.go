@@ -81,8 +81,8 @@ var (
 		Code: "card-malformed", Text: "the card takes a command for malformed",
 		Who: fault.CardVendor, Next: "try a smaller block size; else report this with a support bundle",
 	}}
-	// ErrUnsupported: the card has no such function (6881 is not among them;
-	// 6882, 6A81, 6D00, 6E00).
+	// ErrUnsupported: the card has no such function (6800, 6882, 6A81, 6D00,
+	// 6E00).
 	ErrUnsupported error = &kind{"not supported by the card", fault.Fault{
 		Code: "card-unsupported", Text: "the card does not support the command",
 		Who: fault.CardVendor, Next: "use a card that supports it",
@@ -174,13 +174,20 @@ func (s SW) meaning() meaning {
 type StatusError struct {
 	SW SW
 	Op string // what was being done: "SELECT"
+
+	kind error // if Op gives the status word a meaning of its own
 }
 
 func (e *StatusError) Error() string { return fmt.Sprintf("%s: card: %v", e.Op, e.SW) }
 
 // Unwrap gives the kind of the error, [ErrNotFound] or one of its siblings, or
 // nil if there is no more to say than the status word.
-func (e *StatusError) Unwrap() error { return e.SW.meaning().kind }
+func (e *StatusError) Unwrap() error {
+	if e.kind != nil {
+		return e.kind
+	}
+	return e.SW.meaning().kind
+}
 
 // Fault explains the error.
 func (e *StatusError) Fault() fault.Fault {
