@@ -9,8 +9,8 @@ import (
 )
 
 // ICCID identifies a profile: up to 20 digits, the nibbles of each byte
-// swapped, filled with F to 10 bytes (ITU-T E.118; SGP.22 v2.5, section
-// 5.7.17). It is always sent with all 10 bytes: a card answers "not found" to
+// swapped, filled with F to 10 bytes (ITU-T E.118; ETSI TS 102 221, section
+// 13.2). It is always sent with all 10 bytes: a card answers "not found" to
 // nine. Some cards carry digits A to E; they are kept.
 type ICCID [10]byte
 
