@@ -1,0 +1,246 @@
+// Package apiserver is lpad's local socket: HTTP and JSON over a unix socket,
+// as package agent/api describes it.
+//
+// The kernel says who calls: the socket's peer credentials and groups are read
+// once for each connection, and each route of the one table in routes.go names
+// the level it asks for. There is no other authentication, no TCP, and no way
+// in for a browser: a request with an Origin or a Referer, or that is not
+// addressed to api.Host, is refused before anything looks at it.
+//
+//	l, err := apiserver.Listen("/run/lpad/lpad.sock", apiserver.SocketOptions{})
+//	srv := apiserver.New(backend, apiserver.Options{Policy: policy, Log: log})
+//	err = srv.Serve(ctx, l)      // until ctx ends
+//
+// What is behind the socket is a [Backend], declared here and implemented by
+// the daemon's wiring; tests give it a small one of their own.
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"lpad/agent/api"
+	"lpad/internal/fault"
+)
+
+// Backend is the daemon as the socket sees it. Its methods are called from
+// many goroutines; an error is explained by package fault.
+type Backend interface {
+	Status(ctx context.Context) (api.Status, error)
+	EUICC(ctx context.Context) (api.EUICC, error)
+	Profiles(ctx context.Context) (api.Profiles, error)
+	Notifications(ctx context.Context) (api.Notifications, error)
+	DeliverNotifications(ctx context.Context) (api.Notifications, error)
+
+	Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error)
+	Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error)
+	Disable(ctx context.Context, by, iccid string) (api.Job, error)
+	Delete(ctx context.Context, by, iccid string) (api.Job, error)
+	SetNickname(ctx context.Context, by, iccid string, r api.NicknameRequest) (api.Job, error)
+
+	Jobs(ctx context.Context) (api.Jobs, error)
+	Job(ctx context.Context, id string) (api.Job, error)
+	// WaitJob returns the job at its next change, at its end, or when ctx
+	// ends, whichever is first.
+	WaitJob(ctx context.Context, id string) (api.Job, error)
+	Answer(ctx context.Context, by, id string, r api.AnswerRequest) (api.Job, error)
+	Abort(ctx context.Context, by, id string) (api.Job, error)
+
+	// Watch sends events that came after the one with id after, then new ones,
+	// until ctx ends; then it closes the channel.
+	Watch(ctx context.Context, after uint64) <-chan api.Event
+}
+
+// Limits of the socket. It is local, but a wedged script must not take the
+// daemon down.
+const (
+	maxBody        = 256 << 10 // a terminal parameters document has at most 64 KiB
+	maxHeader      = 8 << 10
+	maxConnections = 64
+	maxWait        = 60 * time.Second // of GET /v1/jobs/{id}?wait=
+	headerTimeout  = 5 * time.Second
+	bodyTimeout    = 10 * time.Second
+	answerTimeout  = 90 * time.Second // above maxWait
+	idleTimeout    = 60 * time.Second
+	stopTimeout    = 3 * time.Second
+	pingInterval   = 15 * time.Second // comment lines in an event stream, to notice the dead
+)
+
+// Options of a [Server].
+type Options struct {
+	Policy Policy
+	Log    *slog.Logger // nil: discards
+}
+
+// Server serves the socket.
+type Server struct {
+	backend Backend
+	policy  Policy
+	log     *slog.Logger
+}
+
+// New makes a server.
+func New(b Backend, o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{backend: b, policy: o.Policy, log: o.Log}
+}
+
+// Serve answers on l until ctx ends, lets answers under way finish for a short
+// while, and closes l.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	streams, stopStreams := context.WithCancel(context.Background())
+	defer stopStreams()
+	srv := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return streams },
+		ConnContext:       s.withPeer,
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(limitConnections(l, maxConnections)) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stopStreams() // or Shutdown would wait for every open event stream
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		if cerr := srv.Close(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+		s.log.Warn("socket did not come to rest", "err", err)
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// handler is the table of routes with everything that stands before a route.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		mux.HandleFunc(r.method+" "+api.Prefix+r.path, s.guard(r))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.problem(w, r, http.StatusNotFound, fault.New(fault.Fault{Code: api.CodeNotFound, Text: "there is no " + r.Method + " " + r.URL.Path,
+			Who: fault.Technician, Next: "see the list of routes; client and daemon may be of different versions"}, nil))
+	})
+	return s.onlyLocal(mux)
+}
+
+// onlyLocal refuses what a browser, or something talked into being one, sends.
+func (s *Server) onlyLocal(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != api.Host || r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" {
+			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeNotLocal, Text: "this socket takes local requests only",
+				Who: fault.Technician, Next: "send the header Host: " + api.Host + " and neither Origin nor Referer"}, nil))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// guard lets a caller of sufficient level through to a route.
+func (s *Server) guard(rt route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, ok := r.Context().Value(peerKey{}).(Peer)
+		if !ok || s.policy.Level(peer) < rt.level {
+			s.log.Warn("refused", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern)
+			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeForbidden,
+				Text: "you may not do this: it needs the level " + rt.level.String(), Who: fault.Configuration,
+				Next: "ask for membership in the group that the configuration names under api, and log in again"}, nil))
+			return
+		}
+		if rt.level > Read {
+			s.log.Info("request", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern)
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		rt.handle(s, w, r)
+	}
+}
+
+// statusOf chooses the HTTP status of an explained error.
+func statusOf(err error) int {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return http.StatusRequestEntityTooLarge
+	}
+	switch f := fault.Of(err); {
+	case f.Code == api.CodeNotFound:
+		return http.StatusNotFound
+	case f.Code == api.CodeBadRequest || f.Who == fault.Technician && !f.Retry:
+		return http.StatusBadRequest
+	case f.Code == api.CodeConflict:
+		return http.StatusConflict
+	case f.Code == fault.Internal:
+		return http.StatusInternalServerError
+	}
+	return http.StatusServiceUnavailable
+}
+
+// problem writes an error as application/problem+json.
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, status int, err error) {
+	f := fault.Of(err)
+	if status == http.StatusInternalServerError {
+		s.log.Error("unexplained error", "route", r.Pattern, "err", err)
+	}
+	p := api.Problem{Type: "urn:lpad:problem:" + f.Code, Status: status, Code: f.Code, Title: f.Text, Detail: err.Error(),
+		Retry: f.Retry, Who: string(f.Who), Next: f.Next}
+	w.Header().Set("Content-Type", api.ProblemType)
+	w.WriteHeader(status)
+	s.write(w, p)
+}
+
+// answer writes what a backend returned.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, status int, v any, err error) {
+	if err != nil {
+		s.problem(w, r, statusOf(err), err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	s.write(w, v)
+}
+
+func (s *Server) write(w io.Writer, v any) {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.log.Debug("caller went away", "err", err)
+	}
+}
+
+// decode reads a JSON body strictly: a misspelt member is a refusal, not
+// something that silently has no effect.
+func decode(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something stands behind the document")
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil // no body: everything at its default
+	}
+	if err != nil {
+		return fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "the request is not what this route takes", Who: fault.Technician,
+			Next: "correct the request"}, err)
+	}
+	return nil
+}

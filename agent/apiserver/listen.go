@@ -1,0 +1,94 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SocketOptions say who may connect to a socket that we make ourselves.
+type SocketOptions struct {
+	GID  int         // group of the socket; -1: leave it
+	Mode fs.FileMode // 0: 0660
+}
+
+// Listen makes the socket at path. A stale one is replaced; one that somebody
+// answers on is an error. (Between looking and replacing another daemon could
+// start; the journal's lock decides then.)
+func Listen(path string, o SocketOptions) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, errors.Join(fmt.Errorf("%s: another lpad answers there", path), c.Close())
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177) // closed to others from the first moment
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	if o.Mode == 0 {
+		o.Mode = 0o660
+	}
+	err = os.Chown(path, -1, o.GID)
+	if err == nil {
+		err = os.Chmod(path, o.Mode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// limitConnections lets at most n connections be open at a time; the others
+// wait in the kernel's queue.
+func limitConnections(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, tokens: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	tokens chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.tokens <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.tokens
+		return nil, err
+	}
+	return &countedConn{Conn: c, release: sync.OnceFunc(func() { <-l.tokens })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type countedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

@@ -1,0 +1,202 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"lpad/agent/api"
+	"lpad/internal/fault"
+)
+
+// route is one line of the table.
+type route struct {
+	method, path string
+	level        Level
+	handle       func(*Server, http.ResponseWriter, *http.Request)
+}
+
+// routes is everything the socket answers to, in the order of package api.
+var routes = []route{
+	{"GET", "/status", Read, get(Backend.Status)},
+	{"GET", "/euicc", Read, get(Backend.EUICC)},
+	{"GET", "/profiles", Read, get(Backend.Profiles)},
+	{"POST", "/install", Operate, install},
+	{"POST", "/profiles/{iccid}/enable", Operate, enable},
+	{"POST", "/profiles/{iccid}/disable", Operate, disable},
+	{"DELETE", "/profiles/{iccid}", Admin, remove},
+	{"PUT", "/profiles/{iccid}/nickname", Operate, nickname},
+	{"GET", "/notifications", Read, get(Backend.Notifications)},
+	{"POST", "/notifications/deliver", Operate, get(Backend.DeliverNotifications)},
+	{"GET", "/jobs", Read, get(Backend.Jobs)},
+	{"GET", "/jobs/{id}", Read, oneJob},
+	{"POST", "/jobs/{id}/answer", Operate, answerJob},
+	{"POST", "/jobs/{id}/abort", Operate, abortJob},
+	{"GET", "/events", Read, events},
+}
+
+// get serves a question without arguments.
+func get[T any](ask func(Backend, context.Context) (T, error)) func(*Server, http.ResponseWriter, *http.Request) {
+	return func(s *Server, w http.ResponseWriter, r *http.Request) {
+		v, err := ask(s.backend, r.Context())
+		s.answer(w, r, http.StatusOK, v, err)
+	}
+}
+
+// by names the caller for the record of who ordered what.
+func by(r *http.Request) string {
+	p, _ := r.Context().Value(peerKey{}).(Peer)
+	return fmt.Sprintf("uid %d (pid %d)", p.UID, p.PID)
+}
+
+// accepted answers an order: 202, with where to watch the job.
+func (s *Server) accepted(w http.ResponseWriter, r *http.Request, j api.Job, err error) {
+	if err == nil {
+		w.Header().Set("Location", api.Prefix+"/jobs/"+j.ID)
+	}
+	s.answer(w, r, http.StatusAccepted, j, err)
+}
+
+func install(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.InstallRequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	j, err := s.backend.Install(r.Context(), by(r), req)
+	s.accepted(w, r, j, err)
+}
+
+func enable(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.EnableRequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	j, err := s.backend.Enable(r.Context(), by(r), r.PathValue("iccid"), req)
+	s.accepted(w, r, j, err)
+}
+
+func disable(s *Server, w http.ResponseWriter, r *http.Request) {
+	j, err := s.backend.Disable(r.Context(), by(r), r.PathValue("iccid"))
+	s.accepted(w, r, j, err)
+}
+
+func remove(s *Server, w http.ResponseWriter, r *http.Request) {
+	j, err := s.backend.Delete(r.Context(), by(r), r.PathValue("iccid"))
+	s.accepted(w, r, j, err)
+}
+
+func nickname(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.NicknameRequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	j, err := s.backend.SetNickname(r.Context(), by(r), r.PathValue("iccid"), req)
+	s.accepted(w, r, j, err)
+}
+
+func oneJob(s *Server, w http.ResponseWriter, r *http.Request) {
+	ctx, id := r.Context(), r.PathValue("id")
+	wait := r.URL.Query().Get("wait")
+	if wait == "" {
+		j, err := s.backend.Job(ctx, id)
+		s.answer(w, r, http.StatusOK, j, err)
+		return
+	}
+	d, err := time.ParseDuration(wait)
+	if err != nil || d <= 0 {
+		s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "wait is not a duration such as 30s", Who: fault.Technician, Next: "correct the request"}, err))
+		return
+	}
+	if err := unhurried(w); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(d, maxWait))
+	defer cancel()
+	j, err := s.backend.WaitJob(ctx, id)
+	s.answer(w, r, http.StatusOK, j, err)
+}
+
+// unhurried lifts the deadline for reading the request, which would otherwise
+// end the context of an answer that takes its time. It fails when the caller
+// is gone.
+func unhurried(w http.ResponseWriter) error {
+	return http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+func answerJob(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.AnswerRequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	j, err := s.backend.Answer(r.Context(), by(r), r.PathValue("id"), req)
+	s.answer(w, r, http.StatusOK, j, err)
+}
+
+func abortJob(s *Server, w http.ResponseWriter, r *http.Request) {
+	j, err := s.backend.Abort(r.Context(), by(r), r.PathValue("id"))
+	s.answer(w, r, http.StatusOK, j, err)
+}
+
+// events streams until the caller or the daemon goes (server-sent events, as
+// the HTML standard has them). With ?job=ID only what concerns that job.
+func events(s *Server, w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.ParseUint(first(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after"), "0"), 10, 64)
+	if err != nil {
+		s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "Last-Event-ID is not a number", Who: fault.Technician, Next: "correct the request"}, err))
+		return
+	}
+	if err := unhurried(w); err != nil {
+		return
+	}
+	only := r.URL.Query().Get("job")
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	ping := time.NewTicker(pingInterval)
+	defer ping.Stop()
+	stream := s.backend.Watch(r.Context(), after)
+	for {
+		// A caller that does not read for so long is gone.
+		if rc.SetWriteDeadline(time.Now().Add(answerTimeout)) != nil || rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-ping.C:
+			if _, err := fmt.Fprint(w, ": ping\n\n"); err != nil {
+				return
+			}
+		case e, open := <-stream:
+			if !open {
+				return
+			}
+			if only != "" && (e.Job == nil || e.Job.ID != only) {
+				continue
+			}
+			b, err := json.Marshal(e)
+			if err != nil {
+				s.log.Error("event", "err", err)
+				return
+			}
+			if _, err := fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.ID, e.Type, b); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func first(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
