@@ -135,3 +135,11 @@ func explain(ctx context.Context, to Service, method string, err error, alive bo
 	}
 	return e
 }
+
+// OfKind returns the same error as another kind, for a caller who knows better
+// what it means.
+func (e *Error) OfKind(kind error) *Error {
+	other := *e
+	other.kind = kind
+	return &other
+}

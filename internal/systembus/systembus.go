@@ -84,9 +84,10 @@ func (b *Bus) Close() error {
 	if b.link == nil {
 		return nil
 	}
-	err := b.link.close()
+	link := b.link
 	b.link = nil
-	if err != nil {
+	link.end()
+	if err := link.conn.Close(); err != nil { // godbus remembers how closing went
 		return fmt.Errorf("close the connection to the system bus: %w", err)
 	}
 	return nil
@@ -107,10 +108,7 @@ func (b *Bus) Connection(ctx context.Context) (*Connection, error) {
 		if b.link.Alive() {
 			return b.link, nil
 		}
-		// It is lost already; what Close says of it interests nobody.
-		if err := b.link.close(); err != nil && !errors.Is(err, context.Canceled) {
-			b.link.cancel()
-		}
+		b.link.end()
 		b.link = nil
 	}
 	link, err := dial(ctx, b.address)
@@ -174,11 +172,10 @@ func (c *Connection) wake() {
 	}
 }
 
-func (c *Connection) close() error {
-	err := c.conn.Close()
-	c.cancel()
+// end closes the connection and waits for its goroutine.
+func (c *Connection) end() {
+	c.cancel() // godbus closes a connection whose context ends
 	<-c.done
-	return err
 }
 
 // Alive reports whether this connection still stands.
