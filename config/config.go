@@ -1,0 +1,137 @@
+// Package config reads the configuration of lpad: one YAML file, drop-ins
+// beside it, and environment variables, over defaults, into a plain struct
+// that is passed by value.
+//
+//	cfg, origins, err := config.Load("/etc/lpad/lpad.yaml", "/etc/lpad/lpad.d", os.Environ())
+//	if errors.Is(err, config.ErrAbsent) {
+//		// no main file: cfg holds the defaults, drop-ins and environment
+//	} else if err != nil {
+//		return err // *config.Error: every fault at once, each with its key
+//	}
+//
+// Later sources win, key by key: defaults, the file, the drop-ins (*.yaml in
+// the order of their names), the environment. Lists are replaced as a whole,
+// maps are merged.
+//
+// Reading is strict, because a device in the field must not run with half of
+// what its maker wrote: every file begins with "version: 1", a newer version
+// is refused, so are an unknown or doubled key, a value of the wrong type, a
+// duration without a unit ("30" where "30s" is meant), an IMEI without quotes
+// and a second YAML document. The key "card.at_port" is the environment
+// variable LPAD_CARD_AT_PORT; an empty variable counts as not set, a list is
+// written with commas, a map as "host=address,host=address".
+//
+// There is no reload in here: to reload, Load again and compare.
+package config
+
+import "time"
+
+// Version is the version of the configuration format that this program reads.
+const Version = 1
+
+// Config is the whole configuration. Its fields are documented by their keys
+// in config/testdata/full.yaml as well.
+type Config struct {
+	Version  int    `mapstructure:"version"`
+	StateDir string `mapstructure:"state_dir"` // journal and last-good settings
+	Socket   string `mapstructure:"socket"`    // of the local API
+
+	Log     Log     `mapstructure:"log"`
+	Card    Card    `mapstructure:"card"`
+	Modem   Modem   `mapstructure:"modem"`
+	Network Network `mapstructure:"network"`
+	Params  Params  `mapstructure:"params"`
+	RSP     RSP     `mapstructure:"rsp"`
+	API     API     `mapstructure:"api"`
+	Journal Journal `mapstructure:"journal"`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `mapstructure:"level"`  // error, warn, info, debug, trace
+	Format string `mapstructure:"format"` // text, json
+}
+
+// Card says how the eUICC is reached.
+type Card struct {
+	Backend    string `mapstructure:"backend"`     // auto, pcsc, at
+	Reader     string `mapstructure:"reader"`      // part of the PC/SC reader's name; empty: the first with a card
+	PCSCHelper string `mapstructure:"pcsc_helper"` // program, a path or a name in PATH
+	ATPort     string `mapstructure:"at_port"`     // serial device of the modem: /dev/ttyUSB2, better a link of udev
+	Baud       int    `mapstructure:"baud"`        // of the serial device; USB modems ignore it
+	APDUPath   string `mapstructure:"apdu_path"`   // auto, ccho, csim: the AT commands that carry APDUs
+	BlockSize  int    `mapstructure:"block_size"`  // bytes of a STORE DATA block; 0: the back-end's own
+}
+
+// Modem says which modem it is and who else drives it.
+type Modem struct {
+	Device  string `mapstructure:"device"`  // ModemManager's Device property; empty: the first
+	Manage  string `mapstructure:"manage"`  // auto, modemmanager, none
+	Inhibit string `mapstructure:"inhibit"` // auto, never, always: take the modem from ModemManager while its port is ours
+}
+
+// Network says how the device gets back on line after a switch.
+type Network struct {
+	Backend         string        `mapstructure:"backend"`          // auto, networkmanager, none
+	DeadMan         time.Duration `mapstructure:"dead_man"`         // the old profile comes back when the new one is not proven by then
+	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network
+	Probe           string        `mapstructure:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
+	ProbeTimeout    time.Duration `mapstructure:"probe_timeout"`    // for one probe
+}
+
+// Params says where terminal parameters come from.
+type Params struct {
+	ProviderDB string `mapstructure:"provider_db"` // serviceproviders.xml of mobile-broadband-provider-info
+	OEMDir     string `mapstructure:"oem_dir"`     // documents of the device's maker
+}
+
+// RSP is about eSIM servers.
+type RSP struct {
+	TrustDir             string            `mapstructure:"trust_dir"`              // PEM files of further authorities
+	AllowTestCI          bool              `mapstructure:"allow_test_ci"`          // INSECURE: accept servers of test CIs
+	Protocol             string            `mapstructure:"protocol"`               // X-Admin-Protocol
+	SendIMEI             string            `mapstructure:"send_imei"`              // auto, tac-only, off, or 15 digits
+	Consent              string            `mapstructure:"consent"`                // ask, auto
+	ConsentTimeout       time.Duration     `mapstructure:"consent_timeout"`        // after which an order is postponed
+	ISDRAIDs             []string          `mapstructure:"isdr_aids"`              // to try, hexadecimal; empty: the built-in list
+	Addresses            map[string]string `mapstructure:"addresses"`              // host (lower case) -> "ip:port", for test setups
+	NotificationRetry    time.Duration     `mapstructure:"notification_retry"`     // first wait before a notification is sent again; it doubles
+	NotificationRetryMax time.Duration     `mapstructure:"notification_retry_max"` // longest wait
+}
+
+// API says which groups may use the local socket. Root may do everything; an
+// empty group is root alone.
+type API struct {
+	Read    string `mapstructure:"read"`    // may look
+	Operate string `mapstructure:"operate"` // may install, enable, disable
+	Admin   string `mapstructure:"admin"`   // may do everything
+}
+
+// Journal bounds what is kept on flash.
+type Journal struct {
+	MaxBytes int64 `mapstructure:"max_bytes"` // beyond which the log is compacted
+}
+
+// Default returns the configuration of a device that has none.
+func Default() Config {
+	return Config{
+		Version:  Version,
+		StateDir: "/var/lib/lpad",
+		Socket:   "/run/lpad/lpad.sock",
+		Log:      Log{Level: "info", Format: "text"},
+		Card:     Card{Backend: "auto", PCSCHelper: "lpad-pcsc", Baud: 115200, APDUPath: "auto"},
+		Modem:    Modem{Manage: "auto", Inhibit: "auto"},
+		Network:  Network{Backend: "auto", DeadMan: 10 * time.Minute, RegisterTimeout: 3 * time.Minute, ProbeTimeout: 30 * time.Second},
+		Params: Params{
+			ProviderDB: "/usr/share/mobile-broadband-provider-info/serviceproviders.xml",
+			OEMDir:     "/etc/lpad/params.d",
+		},
+		RSP: RSP{
+			TrustDir: "/etc/lpad/trust.d", Protocol: "gsma/rsp/v2.2.2", SendIMEI: "auto",
+			Consent: "ask", ConsentTimeout: 10 * time.Minute,
+			NotificationRetry: 10 * time.Second, NotificationRetryMax: time.Hour,
+		},
+		API:     API{Read: "lpad", Operate: "lpad-admin"},
+		Journal: Journal{MaxBytes: 1 << 20},
+	}
+}

@@ -1,0 +1,213 @@
+package config
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of values, with their reasons.
+const (
+	minDeadMan    = 5 * time.Second // the quickest modem on a lab bench
+	maxDeadMan    = 24 * time.Hour  // a device that stays dark for longer has no dead man
+	minWait       = time.Second
+	maxWait       = 24 * time.Hour
+	minBlock      = 16 // below, a download takes thousands of APDUs
+	maxBlock      = 255
+	minJournal    = 64 << 10 // holds the jobs of one switch
+	maxJournal    = 64 << 20
+	imeiLength    = 15
+	minAID        = 5 // ISO 7816-4
+	maxAID        = 16
+	maxAIDs       = 16
+	maxSocketPath = 107 // sockaddr_un
+)
+
+var (
+	bauds    = []int{9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600}
+	protocol = regexp.MustCompile(`^gsma/rsp/v[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
+	group    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+	hostName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*$`)
+)
+
+// Validate reports every value that cannot be right, all at once, as an
+// [*Error].
+func (c Config) Validate() error { return c.validate(nil) }
+
+func (c Config) validate(origins Origins) error {
+	v := validator{origins: origins}
+	if c.Version != Version {
+		v.fault("version", fmt.Sprintf("%d, want %d", c.Version, Version))
+	}
+	v.path("state_dir", c.StateDir)
+	v.path("socket", c.Socket)
+	if len(c.Socket) > maxSocketPath {
+		v.fault("socket", fmt.Sprintf("longer than %d bytes, which no socket can be", maxSocketPath))
+	}
+	v.oneOf("log.level", c.Log.Level, "error", "warn", "info", "debug", "trace")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	c.Card.validate(&v)
+	v.oneOf("modem.manage", c.Modem.Manage, "auto", "modemmanager", "none")
+	v.oneOf("modem.inhibit", c.Modem.Inhibit, "auto", "never", "always")
+	c.Network.validate(&v)
+	v.path("params.provider_db", c.Params.ProviderDB)
+	v.path("params.oem_dir", c.Params.OEMDir)
+	c.RSP.validate(&v)
+	v.group("api.read", c.API.Read)
+	v.group("api.operate", c.API.Operate)
+	v.group("api.admin", c.API.Admin)
+	if n := c.Journal.MaxBytes; n < minJournal || n > maxJournal {
+		v.fault("journal.max_bytes", fmt.Sprintf("%d is not between %d and %d", n, minJournal, maxJournal))
+	}
+	return v.faults.err()
+}
+
+func (c Card) validate(v *validator) {
+	v.oneOf("card.backend", c.Backend, "auto", "pcsc", "at")
+	v.oneOf("card.apdu_path", c.APDUPath, "auto", "ccho", "csim")
+	if c.PCSCHelper == "" {
+		v.fault("card.pcsc_helper", "is empty")
+	}
+	switch {
+	case c.ATPort != "":
+		v.path("card.at_port", c.ATPort)
+	case c.Backend == "at":
+		v.fault("card.at_port", "is empty, but card.backend is at")
+	}
+	if !slices.Contains(bauds, c.Baud) {
+		v.fault("card.baud", fmt.Sprintf("%d is not one of %v", c.Baud, bauds))
+	}
+	if n := c.BlockSize; n != 0 && (n < minBlock || n > maxBlock) {
+		v.fault("card.block_size", fmt.Sprintf("%d is neither 0 nor between %d and %d", n, minBlock, maxBlock))
+	}
+}
+
+func (n Network) validate(v *validator) {
+	v.oneOf("network.backend", n.Backend, "auto", "networkmanager", "none")
+	v.between("network.dead_man", n.DeadMan, minDeadMan, maxDeadMan)
+	v.between("network.register_timeout", n.RegisterTimeout, minWait, maxWait)
+	v.between("network.probe_timeout", n.ProbeTimeout, minWait, maxWait)
+	if n.Probe != "" && !validProbe(n.Probe) {
+		v.fault("network.probe", "is none of tcp://host:port, https://host/path, dns:name")
+	}
+}
+
+// validProbe reads the three forms of a probe.
+func validProbe(s string) bool {
+	if name, ok := strings.CutPrefix(s, "dns:"); ok {
+		return hostName.MatchString(strings.ToLower(name))
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.User != nil || u.Fragment != "" || u.Hostname() == "" || !validPort(u.Port(), u.Scheme == "https") {
+		return false
+	}
+	switch u.Scheme {
+	case "tcp":
+		return u.Path == "" && u.RawQuery == ""
+	case "https":
+		return true
+	}
+	return false
+}
+
+func validPort(s string, optional bool) bool {
+	if s == "" {
+		return optional
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+func (r RSP) validate(v *validator) {
+	if r.TrustDir != "" {
+		v.path("rsp.trust_dir", r.TrustDir)
+	}
+	if !protocol.MatchString(r.Protocol) {
+		v.fault("rsp.protocol", "is not of the form gsma/rsp/v2.2.2")
+	}
+	switch r.SendIMEI {
+	case "auto", "tac-only", "off":
+	default:
+		if len(r.SendIMEI) != imeiLength || strings.Trim(r.SendIMEI, "0123456789") != "" {
+			v.fault("rsp.send_imei", "is none of auto, tac-only, off, nor 15 digits")
+		}
+	}
+	v.oneOf("rsp.consent", r.Consent, "ask", "auto")
+	v.between("rsp.consent_timeout", r.ConsentTimeout, minWait, maxWait)
+	v.between("rsp.notification_retry", r.NotificationRetry, minWait, maxWait)
+	v.between("rsp.notification_retry_max", r.NotificationRetryMax, minWait, 7*maxWait)
+	if r.NotificationRetry > r.NotificationRetryMax {
+		v.fault("rsp.notification_retry", "is longer than rsp.notification_retry_max")
+	}
+	if len(r.ISDRAIDs) > maxAIDs {
+		v.fault("rsp.isdr_aids", fmt.Sprintf("%d entries, at most %d are tried", len(r.ISDRAIDs), maxAIDs))
+	}
+	for _, aid := range r.ISDRAIDs {
+		if b, err := hex.DecodeString(aid); err != nil || len(b) < minAID || len(b) > maxAID {
+			v.fault("rsp.isdr_aids", fmt.Sprintf("%q is not hexadecimal of %d to %d bytes", cut(aid), minAID, maxAID))
+		}
+	}
+	for host, to := range r.Addresses {
+		if !hostName.MatchString(host) {
+			v.fault("rsp.addresses", fmt.Sprintf("%q is not a domain name", cut(host)))
+		}
+		if !validTarget(to) {
+			v.fault("rsp.addresses", fmt.Sprintf("%q is not an address with a port", cut(to)))
+		}
+	}
+}
+
+// validTarget accepts ip:port and host:port.
+func validTarget(s string) bool {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Port() > 0
+	}
+	host, port, err := net.SplitHostPort(s)
+	return err == nil && validPort(port, false) && (host == "localhost" || hostName.MatchString(strings.ToLower(host)))
+}
+
+// validator collects faults with the origin of each value.
+type validator struct {
+	origins Origins
+	faults  problems
+}
+
+func (v *validator) fault(key, text string) {
+	origin := v.origins[key]
+	if origin == OriginDefault {
+		origin = ""
+	}
+	v.faults.add(key, origin, text)
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		v.fault(key, fmt.Sprintf("%q is not one of %s", cut(value), strings.Join(allowed, ", ")))
+	}
+}
+
+func (v *validator) path(key, value string) {
+	if !filepath.IsAbs(value) || strings.ContainsRune(value, 0) {
+		v.fault(key, fmt.Sprintf("%q is not an absolute path", cut(value)))
+	}
+}
+
+func (v *validator) group(key, value string) {
+	if value != "" && !group.MatchString(value) {
+		v.fault(key, fmt.Sprintf("%q is not the name of a group", cut(value)))
+	}
+}
+
+func (v *validator) between(key string, value, low, high time.Duration) {
+	if value < low || value > high {
+		v.fault(key, fmt.Sprintf("%v is not between %v and %v", value, low, high))
+	}
+}
