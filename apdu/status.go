@@ -178,7 +178,12 @@ type StatusError struct {
 	kind error // if Op gives the status word a meaning of its own
 }
 
-func (e *StatusError) Error() string { return fmt.Sprintf("%s: card: %v", e.Op, e.SW) }
+func (e *StatusError) Error() string {
+	if e.kind != nil {
+		return fmt.Sprintf("%s: card: %04X %v", e.Op, uint16(e.SW), e.kind)
+	}
+	return fmt.Sprintf("%s: card: %v", e.Op, e.SW)
+}
 
 // Unwrap gives the kind of the error, [ErrNotFound] or one of its siblings, or
 // nil if there is no more to say than the status word.

@@ -290,7 +290,9 @@ func (s *suite) deadCard() {
 		s.Errorf("then: error %v, want one that matches ErrBroken", err)
 	}
 	start = time.Now()
-	_ = c.Close(s.Context()) // whether that works depends on what is left of the card
+	if err := c.Close(s.Context()); err != nil {
+		s.Logf("close: %v", err) // whether that works depends on what is left of the card
+	}
 	if took := time.Since(start); took > apdu.CloseTimeout+patience {
 		s.Errorf("close took %v", took)
 	}
