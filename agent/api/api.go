@@ -93,6 +93,7 @@ type Status struct {
 	Clock         Clock       `json:"clock"`
 	Warnings      []string    `json:"warnings,omitempty"` // shown loudly: test CIs, damaged journal …
 	Next          string      `json:"next,omitempty"`     // what to do next, if anything
+	LastEvent     uint64      `json:"last_event"`         // id of the newest event
 }
 
 // CardStatus says which card, by which path, and how it is.

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lpad/agent/api"
+	"lpad/agent/client"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "how it is going, on one screen",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				s, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.ui.document(s)
+				}
+				a.ui.status(s)
+				return nil
+			})
+		},
+	}
+}
+
+func (u *ui) status(s api.Status) {
+	for _, w := range s.Warnings {
+		u.printf("!! %s\n", w)
+	}
+	rows := [][2]string{
+		{"state", s.State},
+		{"card", strings.TrimSpace(fmt.Sprintf("%s (%s %s)", first(s.Card.EID, "none"), s.Card.Backend, s.Card.Path))},
+	}
+	if p := s.Card.Problem; p != nil {
+		rows = append(rows, [2]string{"", p.Title})
+	}
+	profile := "none enabled"
+	if s.Profile != nil {
+		profile = profileName(s.Profile) + " (" + s.Profile.ICCID + ")"
+	}
+	rows = append(rows, [2]string{"profile", profile}, [2]string{"network", networkLine(s.Network)})
+	if s.Job != nil {
+		rows = append(rows, [2]string{"job", fmt.Sprintf("%s %s: %s", s.Job.Kind, s.Job.ID, s.Job.State)})
+	}
+	if s.Queued > 0 {
+		rows = append(rows, [2]string{"waiting", fmt.Sprintf("%d jobs", s.Queued)})
+	}
+	queue := "nothing waits"
+	if n := s.Notifications; n.Pending > 0 {
+		queue = fmt.Sprintf("%d notifications wait for their server", n.Pending)
+		if !n.NextTry.IsZero() {
+			queue += ", next try " + n.NextTry.Local().Format("15:04:05")
+		}
+		if n.LastError != nil {
+			queue += " (" + n.LastError.Title + ")"
+		}
+	}
+	rows = append(rows, [2]string{"queue", queue}, [2]string{"trust", trustLine(s.Trust)})
+	clock := s.Clock.Now.UTC().Format("2006-01-02 15:04:05 UTC")
+	if !s.Clock.Set {
+		clock += ": the clock is not set"
+	}
+	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
+	u.facts(rows)
+}
+
+func networkLine(n api.Network) string {
+	parts := []string{n.Backend}
+	if n.Interface != "" {
+		parts = append(parts, n.Interface)
+	}
+	parts = append(parts, n.Addresses...)
+	if n.APN != "" {
+		parts = append(parts, "APN "+n.APN)
+	}
+	return strings.Join(parts, " ")
+}
+
+func trustLine(roots []api.TrustRoot) string {
+	test := 0
+	for _, r := range roots {
+		if r.Test {
+			test++
+		}
+	}
+	line := fmt.Sprintf("%d root certificates", len(roots))
+	if test > 0 {
+		line += fmt.Sprintf(", of them %d TEST authorities", test)
+	}
+	return line
+}
+
+func (a *app) euiccCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "euicc",
+		Short: "what the card says of itself",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				e, err := c.EUICC(ctx)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.ui.document(e)
+				}
+				a.ui.facts([][2]string{
+					{"EID", e.EID}, {"SGP.22 version", e.SVN}, {"profile package version", e.ProfileVersion}, {"firmware", e.Firmware},
+					{"free memory", fmt.Sprintf("%d bytes", e.FreeMemory)}, {"default SM-DP+", first(e.DefaultSMDP, "none")}, {"root SM-DS", first(e.RootSMDS, "none")},
+					{"CIs for verification", strings.Join(e.CIVerification, " ")}, {"CIs for signing", strings.Join(e.CISigning, " ")},
+					{"category", e.Category}, {"SAS accreditation", e.SASAccreditation},
+				})
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) profilesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "profiles",
+		Short: "the profiles on the card",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				p, err := c.Profiles(ctx)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.ui.document(p)
+				}
+				var rows [][]string
+				for _, v := range p.Profiles {
+					rows = append(rows, []string{v.ICCID, v.State, v.Class, first(v.Nickname, v.Name), v.ServiceProvider, strings.Join(v.Rules, ", ")})
+				}
+				a.ui.table([]string{"ICCID", "STATE", "CLASS", "NAME", "OPERATOR", "RULES"}, rows)
+				return nil
+			})
+		},
+	}
+}
