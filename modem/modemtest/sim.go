@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
+
+// answerFlush lets the host read the OK before a reset hangs its port up.
+const answerFlush = 50 * time.Millisecond
 
 // functionality is AT+CFUN, 3GPP TS 27.007, section 8.2.
 func (c call) functionality() reply {
@@ -20,7 +24,13 @@ func (c call) functionality() reply {
 		return c.wrong()
 	}
 	if rst == 1 {
-		return reply{final: "OK", after: func() { c.m.spawn(c.m.Reboot) }}
+		return reply{final: "OK", after: func() {
+			c.m.spawn(func() {
+				if pause(c.m.ctx, answerFlush) {
+					c.m.Reboot()
+				}
+			})
+		}}
 	}
 	c.m.setFunctionality(c.ctx, fun)
 	return ok()
