@@ -153,7 +153,7 @@ func (c *Conn) Command(ctx context.Context, cmd string) ([]string, error) {
 
 // Run is Command for a command with something special about it.
 func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
-	name := nameOf(r.Text)
+	name := title(r.Text)
 	if err := checkCommand(r.Text); err != nil {
 		return nil, fmt.Errorf("AT command: %w", err)
 	}
@@ -171,7 +171,7 @@ func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
 	x := newExchange(r)
 	begin := time.Now()
 	err := c.exchange(ctx, x, r.Settle)
-	c.trace(ctx, "command", slog.String("name", name), slog.Int("length", len(r.Text)), slog.Int("lines", len(x.lines)),
+	c.trace(ctx, "command", slog.String("name", nameOf(r.Text)), slog.Int("length", len(r.Text)), slog.Int("lines", len(x.lines)),
 		slog.Int("bytes", x.size), slog.Duration("took", time.Since(begin)), slog.Any("err", err))
 	if err != nil {
 		return x.lines, fmt.Errorf("%s: %w", name, err)
@@ -243,7 +243,8 @@ func ended(ctx context.Context) error {
 type exchange struct {
 	text     string
 	names    []string // of the lines that belong to the answer
-	extended bool     // the command is an extended one: foreign extended lines are messages
+	extended bool     // the command is an extended one
+	shows    bool     // the command shows settings (ATI, AT&V), in lines of any name
 	dials    bool
 	probe    bool // a final result counts only after a line of names; see resync
 
@@ -263,6 +264,8 @@ func newExchange(r Request) *exchange {
 		seen: make(chan struct{}, 1), end: make(chan struct{}),
 	}
 	x.extended = len(r.Text) > 2 && extended(r.Text[2:])
+	name := nameOf(r.Text)
+	x.shows = name == "ATI" || name == "AT&V"
 	if len(x.names) == 0 {
 		x.names = expected(r.Text)
 	}
@@ -467,7 +470,7 @@ func (x *exchange) owns(part string) bool {
 	case x.probe:
 		return false
 	case extended(part):
-		return !x.extended && !announcing[nameOf(part)] // ATI: "+GCAP: …"
+		return x.shows && !announcing[nameOf(part)] // "+GCAP: …"
 	case part == ">":
 		return false
 	}

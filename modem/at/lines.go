@@ -142,3 +142,12 @@ func nameOf(text string) string {
 	}
 	return ""
 }
+
+// title is how errors name a command: "AT+CGLA".
+func title(command string) string {
+	name := nameOf(command)
+	if extended(name) {
+		name = "AT" + name
+	}
+	return name
+}
