@@ -217,8 +217,6 @@ func ParseMetadata(b []byte) (Metadata, error) {
 		return Metadata{}, errors.New("profile metadata: no ICCID")
 	case p.ServiceProvider == "" && p.Name == "":
 		return Metadata{}, errors.New("profile metadata: neither service provider nor profile name")
-	case p.PPR&(PPR1|PPR2) != 0 && p.Owner == nil:
-		return Metadata{}, errors.New("profile metadata: policy rules without an owner")
 	}
 	return Metadata{ICCID: p.ICCID, ServiceProvider: p.ServiceProvider, Name: p.Name, IconType: p.IconType, Icon: p.Icon,
 		Class: p.Class, Notifications: p.Notifications, Owner: p.Owner, PPR: p.PPR, Raw: clone(t.Raw)}, nil

@@ -120,13 +120,23 @@ func (c *Client) retrieve(ctx context.Context, criteria []byte) ([]rsp.PendingNo
 	return list, nil
 }
 
+// parsePending leaves out what cannot be read, so that one odd notification
+// does not block the others, unless there is nothing else.
 func parsePending(t ber.TLV) ([]rsp.PendingNotification, error) {
 	var list []rsp.PendingNotification
+	var unread error
 	err := eachOfList(t, func(e ber.TLV) error {
 		n, err := rsp.ParsePendingNotification(e.Raw)
-		list = append(list, n)
-		return err
+		if err == nil {
+			list = append(list, n)
+		} else if unread == nil {
+			unread = err
+		}
+		return nil
 	})
+	if err == nil && list == nil {
+		err = unread
+	}
 	return list, err
 }
 

@@ -1,0 +1,241 @@
+package procedure
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es10"
+	"lpad/agent/rsp/es9p"
+	"lpad/apdu/ber"
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+)
+
+// Request asks for one profile.
+type Request struct {
+	Address    string // of the server, as in the activation code
+	MatchingID string // a secret; empty asks for the default order of the EID
+	OID        string // of the SM-DP+, if the activation code names one
+	Device     rsp.DeviceInfo
+	Facts      Facts // what is known of the card
+}
+
+// String shows a request without its matching id.
+func (r Request) String() string {
+	return rsp.ActivationCode{SMDP: r.Address, MatchingID: r.MatchingID, OID: r.OID}.String()
+}
+
+// GoString keeps %#v from printing the matching id.
+func (r Request) GoString() string { return r.String() }
+
+// LogValue logs a request without its matching id.
+func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// EventsError says that the server is an SM-DS and has events, not a profile:
+// fetch them from the servers that they name. See [AuthenticateEvent].
+type EventsError struct{ Events []rsp.EventEntry }
+
+// Error implements error.
+func (e *EventsError) Error() string {
+	return fmt.Sprintf("the server has %d events instead of a profile", len(e.Events))
+}
+
+// Fault implements fault.Explainer.
+func (e *EventsError) Fault() fault.Fault {
+	return fault.Fault{Code: "server-is-smds", Text: "the server only knows where profiles are waiting", Who: fault.Operator, Next: "use the activation code of the SM-DP+ itself"}
+}
+
+// Authenticate brings card and server to know each other, and returns what
+// the server offers (SGP.22 v2.5, section 3.1.3, up to the user's consent).
+// Everything that can be refused without the user is refused here: a server
+// that is not the one asked for, a profile that is on the card already, policy
+// rules that the card does not allow. On an error nothing is left open.
+func Authenticate(ctx context.Context, card Card, server Server, r Request) (*Session, error) {
+	a, err := authenticate(ctx, card, server, &r)
+	if err != nil {
+		return nil, err
+	}
+	if a.answer.Offer == nil {
+		// The card's session ends by itself; an SM-DS is not told.
+		return nil, &EventsError{a.answer.Events}
+	}
+	s := &Session{TransactionID: a.server.TransactionID, card: card, server: server, offer: *a.answer.Offer, serverKnows: true}
+	if reason, err := s.checkOffer(ctx, a.server, &r.Facts); err != nil {
+		return nil, s.abort(ctx, reason, err)
+	}
+	return s, nil
+}
+
+// authentication is the outcome of a mutual authentication.
+type authentication struct {
+	server rsp.ServerAuthentication
+	answer rsp.ClientAuthenticated
+}
+
+// authenticate is the common mutual authentication procedure (SGP.22 v2.5,
+// section 3.1.2). It fills in the facts that r lacks.
+func authenticate(ctx context.Context, card Card, server Server, r *Request) (authentication, error) {
+	var a authentication
+	if err := r.Device.Validate(); err != nil {
+		return a, fmt.Errorf("device information: %w", err)
+	}
+	if err := r.Facts.complete(ctx, card); err != nil {
+		return a, err
+	}
+	params, err := r.Device.ContextParams(r.MatchingID, r.Facts.Info2.RSPCapability)
+	if err != nil {
+		return a, fmt.Errorf("device information: %w", err)
+	}
+	challenge, err := card.GetEUICCChallenge(ctx)
+	if err != nil {
+		return a, err
+	}
+	if a.server, err = server.InitiateAuthentication(ctx, challenge, r.Facts.Info1.Raw); err != nil {
+		return a, err // the card has only a challenge out, which the next one replaces
+	}
+	if err := checkServer(a.server, challenge, *r); err != nil {
+		return a, fmt.Errorf("check server: %w", err)
+	}
+	s := &Session{TransactionID: a.server.TransactionID, card: card, server: server}
+	proof, err := card.AuthenticateServer(ctx, a.server, params)
+	if es10.IsRefusal(err) {
+		return a, err // the card has closed its session
+	}
+	if err != nil {
+		return a, s.abort(ctx, rsp.CancelPostponed, err)
+	}
+	a.answer, err = server.AuthenticateClient(ctx, s.TransactionID, proof)
+	if errors.Is(err, es9p.ErrNoEvent) {
+		return a, err
+	}
+	if err != nil {
+		// A server that refused has closed its session. One whose answer we
+		// do not accept may well have kept it open.
+		s.serverKnows = answered(err)
+		return a, s.abort(ctx, rsp.CancelPostponed, err)
+	}
+	return a, nil
+}
+
+// answered reports that a server did what it was asked, and that its answer
+// is what is wrong.
+func answered(err error) bool {
+	var answer *es9p.AnswerError
+	return errors.As(err, &answer)
+}
+
+const askForCode = "check the activation code; if it is right, tell the operator"
+
+// checkServer makes the checks before the card sees the server's word: C1.
+func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error {
+	t, err := ber.Parse(s.ServerSigned1)
+	if err != nil {
+		return fmt.Errorf("serverSigned1: %w", err)
+	}
+	in := t.Reader()
+	id, echoed := in.Read(0x80), in.Read(0x81)
+	address, _ := in.Find(0x83)
+	if err := in.Err(); err != nil {
+		return fmt.Errorf("serverSigned1: %w", err)
+	}
+	switch {
+	case !s.TransactionID.Equal(id.Value):
+		return refusal("server-session-mismatch", "the server signs for another session than it announces", fault.Operator, "try again; if it stays, tell the operator")
+	case !bytes.Equal(echoed.Value, challenge):
+		return refusal("server-challenge-mismatch", "the server answers another challenge than the card's", fault.Operator, "try again; if it stays, tell the operator")
+	case !strings.EqualFold(string(address.Value), r.Address):
+		return refusal("server-address-mismatch", fmt.Sprintf("the server at %s says that it is %q", r.Address, rsp.DisplayText(string(address.Value))), fault.Operator, askForCode)
+	}
+	ci, err := ber.Parse(s.CIPKID)
+	if err != nil {
+		return fmt.Errorf("euiccCiPKIdToBeUsed: %w", err)
+	}
+	if !r.Facts.Info1.Signs(ci.Value) {
+		return refusal("ci-not-offered", "the server wants a certificate of the card that it does not have", fault.Operator, "a test card needs a test server, a live card a live one; else ask the operator")
+	}
+	if r.OID == "" {
+		return nil
+	}
+	oid, err := rsp.CertificateOID(s.ServerCertificate)
+	if err != nil {
+		return fmt.Errorf("server certificate: %w", err)
+	}
+	if oid != r.OID {
+		return refusal("server-oid-mismatch", "the activation code does not belong to this server: it names SM-DP+ "+r.OID+", this is "+oid, fault.Operator, askForCode)
+	}
+	return nil
+}
+
+// checkOffer makes the checks before the user sees the offer, C2, and fills
+// in what the user is asked. It returns the reason to cancel with.
+func (s *Session) checkOffer(ctx context.Context, server rsp.ServerAuthentication, facts *Facts) (rsp.CancelReason, error) {
+	const technical = rsp.CancelPostponed
+	if err := s.checkSigned2(); err != nil {
+		return technical, fmt.Errorf("check offer: %w", err)
+	}
+	auth, err := rsp.CertificateOID(server.ServerCertificate)
+	if err != nil {
+		return technical, fmt.Errorf("check offer: server certificate: %w", err)
+	}
+	binding, err := rsp.CertificateOID(s.offer.SMDPCertificate)
+	if err != nil {
+		return technical, fmt.Errorf("check offer: profile binding certificate: %w", err)
+	}
+	if auth != binding {
+		return technical, refusal("server-oid-mismatch", "the profile package would come from another SM-DP+ than the one that proved itself", fault.Operator, askForCode)
+	}
+	if s.Metadata, err = rsp.ParseMetadata(s.offer.ProfileMetadata); err != nil {
+		return technical, fmt.Errorf("check offer: %w", err)
+	}
+	for _, p := range facts.Profiles {
+		if p.ICCID == s.Metadata.ICCID {
+			return technical, refusal("profile-already-installed", "this profile is already on the card: "+redact.Digits(p.ICCID.String()), fault.Technician, "use the installed profile, or delete it first")
+		}
+	}
+	return s.checkPolicy(ctx, facts)
+}
+
+func (s *Session) checkSigned2() error {
+	t, err := ber.Parse(s.offer.SMDPSigned2)
+	if err != nil {
+		return fmt.Errorf("smdpSigned2: %w", err)
+	}
+	in := t.Reader()
+	id := in.Read(0x80)
+	flag, ok := in.Find(0x01)
+	if err := in.Err(); err != nil {
+		return fmt.Errorf("smdpSigned2: %w", err)
+	}
+	if !ok {
+		return errors.New("smdpSigned2: no ccRequiredFlag")
+	}
+	if s.ConfirmationCodeRequired, err = flag.Bool(); err != nil {
+		return fmt.Errorf("smdpSigned2: ccRequiredFlag: %w", err)
+	}
+	if !s.TransactionID.Equal(id.Value) || !s.TransactionID.Equal(s.offer.TransactionID) {
+		return refusal("server-session-mismatch", "the server's offer belongs to another session", fault.Operator, "try again; if it stays, tell the operator")
+	}
+	return nil
+}
+
+// checkPolicy applies the Rules Authorisation Table (SGP.22 v2.5, section
+// 2.9.2).
+func (s *Session) checkPolicy(ctx context.Context, facts *Facts) (rsp.CancelReason, error) {
+	if s.Metadata.PPR&(rsp.PPR1|rsp.PPR2) == 0 {
+		return 0, nil
+	}
+	if err := facts.needRAT(ctx, s.card); err != nil {
+		return rsp.CancelPostponed, err
+	}
+	d := facts.RAT.Decide(rsp.PPRRequest{PPR: s.Metadata.PPR, Owner: s.Metadata.Owner, Forbidden: facts.Info2.ForbiddenPPR, Installed: facts.Profiles})
+	if d.Refused != 0 {
+		return rsp.CancelPPRNotAllowed, refusal("ppr-not-allowed", "the policy rules of this profile ("+d.Refused.String()+") are not allowed: "+d.Reason, fault.Operator, "ask the operator for a profile without these rules")
+	}
+	s.PPRConsent = d.Consent
+	return 0, nil
+}
