@@ -21,6 +21,7 @@ const LoadTimeout = 30 * time.Minute
 // Session is one download, from the server's offer to its end. It is for one
 // goroutine, the one that owns the card.
 type Session struct {
+	Request                  Request // as it was fulfilled: after a discovery, with the address that it led to
 	TransactionID            rsp.TransactionID
 	Metadata                 rsp.Metadata // to be shown to the user
 	ConfirmationCodeRequired bool

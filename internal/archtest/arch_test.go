@@ -57,7 +57,7 @@ var arrows = []struct {
 	{"agent/params", []string{"agent/rsp", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
-	{"agent/runner", []string{"agent/job", "agent/journal", "agent/params", "agent/procedure", "agent/rsp", "agent/switchover", "modem"}, "owns the card"},
+	{"agent/runner", []string{"agent/job", "agent/journal", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
 	{"agent/apiserver", []string{"agent/api"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},

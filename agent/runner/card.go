@@ -1,0 +1,162 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"lpad/agent/procedure"
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es10"
+)
+
+// cardState is what the card's goroutine holds open. Nobody else touches it.
+type cardState struct {
+	open    Card               // nil: no channel is open
+	session *procedure.Session // of the job that is downloading
+	server  procedure.Server   // of that session
+	result  *rsp.PendingNotification
+}
+
+// closeTimeout bounds the closing of a channel, which is done even when the
+// context has ended.
+const closeTimeout = 5 * time.Second
+
+// closeCard closes the channel: before anything that makes the modem read the
+// card again, when a job has ended, and after an error on it.
+func (c *cardState) closeCard(ctx context.Context, log *slog.Logger) {
+	if c.open == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := c.open.Close(ctx); err != nil {
+		log.Debug("channel not closed", "err", err)
+	}
+	c.open = nil
+}
+
+// close gives up everything.
+func (c *cardState) close(ctx context.Context, log *slog.Logger) {
+	c.closeSession(log)
+	c.closeCard(ctx, log)
+}
+
+// closeSession lets go of a download, without telling anybody.
+func (c *cardState) closeSession(log *slog.Logger) {
+	if c.server != nil {
+		if err := c.server.Close(); err != nil {
+			log.Debug("server session not closed", "err", err)
+		}
+	}
+	c.server, c.session, c.result = nil, nil, nil
+}
+
+// openCard returns the open channel, opening it if need be.
+func (r *Runner) openCard(ctx context.Context) (Card, error) {
+	if r.card.open != nil {
+		return r.card.open, nil
+	}
+	card, err := r.cfg.Card.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.card.open = card
+	return card, nil
+}
+
+// onCard runs f with an open card, on the card's goroutine. After an error the
+// channel is closed: the next use begins with a fresh one.
+func (r *Runner) onCard(ctx context.Context, f func(Card) error) error {
+	card, err := r.openCard(ctx)
+	if err != nil {
+		return err
+	}
+	if err = f(card); err != nil {
+		r.card.closeCard(ctx, r.log)
+	}
+	return err
+}
+
+// facts returns what is known of the card, reading it if it is not.
+func (r *Runner) facts(ctx context.Context) (procedure.Facts, error) {
+	v := r.View()
+	if v.CardErr == nil && !v.FactsAt.IsZero() && v.Facts.Profiles != nil {
+		return v.Facts, nil
+	}
+	return r.readFacts(ctx)
+}
+
+// readFacts asks the card for everything, and makes it visible.
+func (r *Runner) readFacts(ctx context.Context) (procedure.Facts, error) {
+	var facts procedure.Facts
+	var list []rsp.Notification
+	err := r.onCard(ctx, func(card Card) (err error) {
+		if facts, err = procedure.ReadFacts(ctx, card); err != nil {
+			return err
+		}
+		list, err = procedure.ListNotifications(ctx, card)
+		return err
+	})
+	if errors.Is(err, context.Canceled) {
+		return facts, err // something more urgent came: what was known stands
+	}
+	r.setFacts(facts, list, err)
+	return facts, err
+}
+
+// readProfiles reads the profiles again, after something was changed.
+func (r *Runner) readProfiles(ctx context.Context) ([]rsp.Profile, error) {
+	v := r.View()
+	v.Facts.Profiles = nil
+	if v.FactsAt.IsZero() {
+		facts, err := r.readFacts(ctx)
+		return facts.Profiles, err
+	}
+	err := r.onCard(ctx, func(card Card) (err error) {
+		v.Facts.Profiles, err = card.GetProfilesInfo(ctx, rsp.ProfileSearch{}, es10.ProfileTags()...)
+		return err
+	})
+	r.setFacts(v.Facts, v.Notifications, err)
+	return v.Facts.Profiles, err
+}
+
+// refresh reads the card in the background.
+func (r *Runner) refresh(ctx context.Context) {
+	r.begin(ctx, taskRefresh, func(ctx context.Context) outcome {
+		ctx, cancel := context.WithTimeout(ctx, refreshLimit)
+		defer cancel()
+		_, err := r.readFacts(ctx)
+		r.card.closeCard(ctx, r.log)
+		if err != nil {
+			r.log.Warn("card not read", "err", err)
+		}
+		return outcome{err: err}
+	})
+}
+
+// profile finds one profile in what is known of the card, or asks the card.
+func (r *Runner) profile(ctx context.Context, iccid rsp.ICCID) (rsp.Profile, error) {
+	var p rsp.Profile
+	var found bool
+	err := r.onCard(ctx, func(card Card) (err error) {
+		p, found, err = procedure.FindProfile(ctx, card, iccid)
+		return err
+	})
+	if err == nil && !found {
+		err = notFound(fmt.Sprintf("profile %s on the card", iccid))
+	}
+	return p, err
+}
+
+// enabledProfile is the profile that is enabled, zero if there is none.
+func enabledProfile(list []rsp.Profile) rsp.ICCID {
+	for _, p := range list {
+		if p.State == rsp.Enabled {
+			return p.ICCID
+		}
+	}
+	return rsp.ICCID{}
+}

@@ -1,0 +1,530 @@
+package runner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"lpad/agent/job"
+	"lpad/agent/procedure"
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es10"
+	"lpad/agent/switchover"
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+	"lpad/modem"
+)
+
+// perform carries out one action on the card's goroutine and says what came of
+// it. It is the only place where the world is changed.
+func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code redact.Secret) job.Event {
+	e, err := r.carryOut(ctx, j, a, code)
+	if err != nil {
+		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err)}
+	}
+	return e
+}
+
+func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code redact.Secret) (job.Event, error) {
+	switch a.Kind {
+	case job.ActAuthenticate:
+		return r.authenticate(ctx, j)
+	case job.ActPrepare:
+		return r.prepare(ctx, code)
+	case job.ActLoad:
+		return r.load(ctx, j, a.Query)
+	case job.ActDeliver:
+		return r.deliverForJob(ctx, j)
+	case job.ActSnapshot:
+		return r.snapshot(ctx, j)
+	case job.ActGate:
+		return job.Event{Kind: job.Gated}, r.switching(ctx, j, func(ctx context.Context) error {
+			return r.cfg.Switch.Gate(ctx, j.Switch.Snapshot)
+		})
+	case job.ActEnable:
+		return r.enable(ctx, j, a.Query)
+	case job.ActApply:
+		return r.apply(ctx, j)
+	case job.ActReread:
+		return r.reread(ctx, j)
+	case job.ActVerify:
+		return r.verify(ctx, j)
+	case job.ActCommit:
+		return r.commit(ctx, j)
+	case job.ActRollback:
+		return r.rollback(ctx, j)
+	case job.ActDisable:
+		return r.disable(ctx, j)
+	case job.ActDelete:
+		return r.remove(ctx, j)
+	case job.ActRename:
+		return r.rename(ctx, j)
+	case job.ActCancel:
+		return r.cancelSession(ctx, a.Why)
+	}
+	return job.Event{}, fmt.Errorf("unknown action %q", a.Kind)
+}
+
+// open is a procedure.Opener that leaves over a link.
+func (r *Runner) open(link modem.Link) procedure.Opener {
+	return func(address string) (procedure.Server, error) { return r.cfg.Servers.OpenServer(address, link) }
+}
+
+var errNoAddress = map[job.Source]error{
+	job.SourceDefaultSMDP: fault.New(fault.Fault{Code: "no-default-smdp", Text: "the card has no default SM-DP+ address", Who: fault.Technician,
+		Next: "use an activation code"}, nil),
+	job.SourceSMDS: fault.New(fault.Fault{Code: "no-smds", Text: "the card has no SM-DS address", Who: fault.Technician, Next: "use an activation code"}, nil),
+}
+
+var errNothingPending = fault.New(fault.Fault{Code: "nothing-pending", Text: "no profile is waiting for this device", Who: fault.Operator,
+	Next: "ask the operator to order one for this EID"}, nil)
+
+// authenticate is step 2, up to the offer.
+func (r *Runner) authenticate(ctx context.Context, j job.Job) (job.Event, error) {
+	r.card.closeSession(r.log)
+	facts, err := r.facts(ctx)
+	if err != nil {
+		return job.Event{}, err
+	}
+	req := procedure.Request{Address: j.Order.SMDP, MatchingID: j.Order.MatchingID, OID: j.Order.OID, Facts: facts}
+	if r.cfg.Device != nil {
+		req.Device = r.cfg.Device.Device(ctx)
+	}
+	found := job.Event{Kind: job.Authenticated}
+	err = r.onCard(ctx, func(card Card) (err error) {
+		switch {
+		case j.Order.SMDP != "": // an activation code, or a discovery of before the restart
+		case j.Order.Source == job.SourceDefaultSMDP && facts.Addresses != nil && facts.Addresses.DefaultSMDP != "":
+			req.Address = facts.Addresses.DefaultSMDP
+		case j.Order.Source == job.SourceSMDS && facts.Addresses != nil && facts.Addresses.RootSMDS != "":
+			return r.authenticateEvent(ctx, card, facts.Addresses.RootSMDS, req)
+		default:
+			return errNoAddress[j.Order.Source]
+		}
+		if r.card.server, err = r.cfg.Servers.OpenServer(req.Address, modem.Link{}); err != nil {
+			return err
+		}
+		r.card.session, err = procedure.Authenticate(ctx, card, r.card.server, req)
+		return err
+	})
+	if err != nil {
+		r.card.close(ctx, r.log)
+		return job.Event{}, err
+	}
+	s := r.card.session
+	found.SMDP, found.MatchingID = s.Request.Address, s.Request.MatchingID
+	found.TransactionID, found.CodeRequired = s.TransactionID.String(), s.ConfirmationCodeRequired
+	found.NeedsPerson = s.PPRConsent != 0 && !j.Order.PPRConsent
+	found.Profile = &job.ProfileFacts{ICCID: s.Metadata.ICCID, ServiceProvider: s.Metadata.ServiceProvider, Name: s.Metadata.Name,
+		Class: s.Metadata.Class.String(), Rules: rules(s.Metadata.PPR)}
+	return found, nil
+}
+
+// authenticateEvent asks the SM-DS and goes where it points.
+func (r *Runner) authenticateEvent(ctx context.Context, card Card, root string, req procedure.Request) error {
+	events, err := procedure.Discover(ctx, card, r.open(modem.Link{}), root, req.Device)
+	if err != nil {
+		return err
+	}
+	if len(events) == 0 {
+		return errNothingPending
+	}
+	r.card.session, r.card.server, err = procedure.AuthenticateEvent(ctx, card, r.open(modem.Link{}), events[0], req)
+	return err
+}
+
+// rules says policy rules in plain words.
+func rules(p rsp.PPR) []string {
+	var out []string
+	if p&rsp.PPR1 != 0 {
+		out = append(out, "cannot be disabled")
+	}
+	if p&rsp.PPR2 != 0 {
+		out = append(out, "cannot be deleted")
+	}
+	return out
+}
+
+// prepare gets the profile package.
+func (r *Runner) prepare(ctx context.Context, code redact.Secret) (job.Event, error) {
+	if r.card.session == nil {
+		return job.Event{}, procedure.ErrOrder
+	}
+	if err := r.card.session.Prepare(ctx, code); err != nil {
+		r.card.close(ctx, r.log)
+		return job.Event{}, err
+	}
+	return job.Event{Kind: job.Prepared}, nil
+}
+
+// load is step 3. After a restart the card is asked what became of it.
+func (r *Runner) load(ctx context.Context, j job.Job, query bool) (job.Event, error) {
+	if query || r.card.session == nil {
+		return r.concludeLoad(ctx, j)
+	}
+	progress := func(done, total int) {
+		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "progress", Job: &j, Done: done, Total: total})
+	}
+	res, err := r.card.session.Load(ctx, progress)
+	var unknown *procedure.UnknownOutcomeError
+	if errors.As(err, &unknown) { // the channel is gone; the card is not
+		r.card.closeCard(ctx, r.log)
+		err = r.onCard(ctx, func(card Card) (err error) {
+			res, err = r.card.session.Conclude(ctx, card)
+			return err
+		})
+	}
+	if len(res.Raw) > 0 {
+		p := procedure.Pending(res)
+		r.card.result = &p
+	}
+	if err != nil {
+		return job.Event{}, err
+	}
+	r.addProfile(r.card.session.Installed)
+	return job.Event{Kind: job.Loaded}, nil
+}
+
+// addProfile adds a profile to what is known, which spares reading them all.
+func (r *Runner) addProfile(p rsp.Profile) {
+	v := r.View()
+	v.Facts.Profiles = append(append([]rsp.Profile{}, v.Facts.Profiles...), p)
+	r.setFacts(v.Facts, v.Notifications, nil)
+}
+
+var errLoadInterrupted = fault.New(fault.Fault{Code: "installation-interrupted", Text: "the installation was interrupted, and the card has nothing of it", Retry: true,
+	Who: fault.Device, Next: "order the download again: the activation code can be used until the server says that it cannot"}, nil)
+
+// concludeLoad finds out whether a package that was being loaded when the
+// daemon stopped was installed.
+func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error) {
+	id, err := rsp.ParseTransactionID(j.TransactionID)
+	if err != nil {
+		return job.Event{}, err
+	}
+	installed := false
+	err = r.onCard(ctx, func(card Card) error {
+		res, found, err := procedure.FindInstallationResult(ctx, card, id)
+		if err != nil {
+			return err
+		}
+		if found {
+			p := procedure.Pending(res)
+			r.card.result = &p
+			installed = res.Err() == nil
+			return res.Err()
+		}
+		// Delivered and removed before the crash, or never finished: the list
+		// of profiles tells.
+		if j.Profile != nil {
+			if _, installed, err = procedure.FindProfile(ctx, card, j.Profile.ICCID); err != nil || installed {
+				return err
+			}
+		}
+		_, err = card.CancelSession(ctx, id, rsp.CancelPostponed)
+		if err != nil && !es10.IsRefusal(err) {
+			return err
+		}
+		return errLoadInterrupted
+	})
+	if err != nil {
+		return job.Event{}, err
+	}
+	if _, err := r.readProfiles(ctx); err != nil {
+		return job.Event{}, err
+	}
+	return job.Event{Kind: job.Loaded}, nil
+}
+
+// cancelSession gives a download up on both sides.
+func (r *Runner) cancelSession(ctx context.Context, why rsp.CancelReason) (job.Event, error) {
+	defer r.card.close(ctx, r.log)
+	if r.card.session == nil {
+		return job.Event{Kind: job.EndedSession}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, procedure.CancelTimeout)
+	defer cancel()
+	return job.Event{Kind: job.EndedSession}, r.card.session.Cancel(ctx, why)
+}
+
+// switching runs a step of the switch, within what is left of the dead-man
+// time, with the channel closed: the modem is about to read the card again.
+func (r *Runner) switching(ctx context.Context, j job.Job, f func(context.Context) error) error {
+	r.card.close(ctx, r.log)
+	ctx, cancel := context.WithDeadline(ctx, r.deadMan(j))
+	defer cancel()
+	return f(ctx)
+}
+
+// deadMan is when a switch is given up.
+func (r *Runner) deadMan(j job.Job) time.Time {
+	started := j.Switch.Started
+	now := r.cfg.Now()
+	if started.IsZero() || started.After(now) { // a clock that jumped must not take the time away, nor give it for ever
+		started = now
+	}
+	return started.Add(r.cfg.DeadMan)
+}
+
+// snapshot reads the settings of before: the last moment at which nothing has
+// been changed.
+func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
+	profiles, err := r.readProfiles(ctx)
+	if err != nil {
+		return job.Event{}, err
+	}
+	if err := switchable(profiles, j.ICCID()); err != nil {
+		return job.Event{}, err
+	}
+	if _, err := r.target(ctx, j); err != nil { // a document that makes no sense is better known now
+		return job.Event{}, err
+	}
+	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles)}
+	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
+		e.Snapshot, err = r.cfg.Switch.Snapshot(ctx)
+		return err
+	})
+	return e, err
+}
+
+// switchable refuses what the card would refuse, before anything is touched.
+func switchable(profiles []rsp.Profile, iccid rsp.ICCID) error {
+	for _, p := range profiles {
+		if p.State == rsp.Enabled && p.ICCID != iccid && p.PPR&rsp.PPR1 != 0 {
+			return fault.New(fault.Fault{Code: "disallowed-by-policy", Text: "the enabled profile has the rule that it cannot be disabled", Who: fault.Operator,
+				Next: "only its operator can lift the rule"}, nil)
+		}
+	}
+	for _, p := range profiles {
+		if p.ICCID != iccid {
+			continue
+		}
+		if p.State == rsp.Enabled {
+			return conflict("the profile is enabled already")
+		}
+		return nil
+	}
+	return notFound(fmt.Sprintf("profile %s on the card", iccid))
+}
+
+// target is where the switch leads.
+func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, error) {
+	v := r.View()
+	var profile rsp.Profile
+	for _, p := range v.Facts.Profiles {
+		if p.ICCID == j.ICCID() {
+			profile = p
+		}
+	}
+	if profile.ICCID != j.ICCID() { // after a restart
+		var err error
+		if profile, err = r.profile(ctx, j.ICCID()); err != nil {
+			return switchover.Target{}, err
+		}
+	}
+	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile)
+	if err != nil {
+		return switchover.Target{}, err
+	}
+	return switchover.Target{ICCID: profile.ICCID, Candidates: candidates, Probe: r.probe(j, profile)}, nil
+}
+
+// probe is what must be reachable over the new network: what the
+// configuration says, else the server that must get the notification.
+func (r *Runner) probe(j job.Job, p rsp.Profile) string {
+	if r.cfg.Probe != "" {
+		return r.cfg.Probe
+	}
+	if j.Order.SMDP != "" {
+		return "tcp://" + j.Order.SMDP + ":443"
+	}
+	for _, n := range p.Notifications {
+		return "tcp://" + n.Address + ":443"
+	}
+	return ""
+}
+
+// enable is step 6: the eUICC's answer is the activation. When it does not
+// come, the card's state is.
+func (r *Runner) enable(ctx context.Context, j job.Job, query bool) (job.Event, error) {
+	if query { // held back again first: a restart has opened the gate
+		if err := r.cfg.Switch.Gate(ctx, j.Switch.Snapshot); err != nil {
+			return job.Event{}, err
+		}
+	}
+	err := r.enableProfile(ctx, j.ICCID())
+	r.card.close(ctx, r.log)
+	return job.Event{Kind: job.Enabled}, err
+}
+
+// enableProfile enables a profile with the refresh flag off, so that the modem
+// reads the card again when the settings are in place and not before; a card
+// that wants the flag gets it then, behind the gate.
+func (r *Runner) enableProfile(ctx context.Context, iccid rsp.ICCID) error {
+	var err error
+	for _, refresh := range []es10.RefreshFlag{false, true} {
+		err = r.settle(ctx, iccid, rsp.Enabled, r.onCard(ctx, func(card Card) error { return procedure.Enable(ctx, card, iccid, refresh) }))
+		if err == nil || !errors.Is(err, rsp.EnableUndefined) {
+			return err
+		}
+	}
+	return err
+}
+
+// settle decides the outcome of a change whose answer was lost with the
+// channel: a fresh channel is opened and the card asked for its state.
+func (r *Runner) settle(ctx context.Context, iccid rsp.ICCID, want rsp.ProfileState, err error) error {
+	var unknown *procedure.UnknownOutcomeError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	p, ferr := r.profile(ctx, iccid)
+	if ferr != nil {
+		return errors.Join(err, ferr)
+	}
+	if p.State == want {
+		return nil
+	}
+	return err
+}
+
+// apply is step 7.
+func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
+	t, err := r.target(ctx, j)
+	if err != nil {
+		return job.Event{}, err
+	}
+	e := job.Event{Kind: job.Applied}
+	err = r.switching(ctx, j, func(ctx context.Context) error {
+		applied, err := r.cfg.Switch.Apply(ctx, t)
+		e.APN, e.Source = applied.APN.Name, applied.Source
+		return err
+	})
+	return e, err
+}
+
+// reread is step 8.
+func (r *Runner) reread(ctx context.Context, j job.Job) (job.Event, error) {
+	t, err := r.target(ctx, j)
+	if err != nil {
+		return job.Event{}, err
+	}
+	e := job.Event{Kind: job.Reread}
+	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
+		e.Rung, err = r.cfg.Switch.Reread(ctx, t)
+		return err
+	})
+	return e, err
+}
+
+// verify is step 9.
+func (r *Runner) verify(ctx context.Context, j job.Job) (job.Event, error) {
+	t, err := r.target(ctx, j)
+	if err != nil {
+		return job.Event{}, err
+	}
+	e := job.Event{Kind: job.Online}
+	err = r.switching(ctx, j, func(ctx context.Context) error {
+		online, err := r.cfg.Switch.Verify(ctx, j.Switch.Snapshot, t)
+		if err != nil {
+			return err
+		}
+		e.APN, e.Source = online.APN.Name, online.Source
+		e.Link, err = json.Marshal(online.Link)
+		r.change(func(v *View) { v.Link, v.APN = online.Link, online.APN.Name })
+		return err
+	})
+	return e, err
+}
+
+// commit ends the switch.
+func (r *Runner) commit(ctx context.Context, j job.Job) (job.Event, error) {
+	if _, err := r.readProfiles(ctx); err != nil {
+		return job.Event{}, err
+	}
+	t, err := r.target(ctx, j)
+	if err != nil {
+		return job.Event{}, err
+	}
+	return job.Event{Kind: job.Committed}, r.cfg.Switch.Commit(ctx, t)
+}
+
+// rollback brings the previous profile and its settings back.
+func (r *Runner) rollback(ctx context.Context, j job.Job) (job.Event, error) {
+	r.card.close(ctx, r.log)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.DeadMan)
+	defer cancel()
+	link, err := r.cfg.Switch.Rollback(ctx, j.Switch.Snapshot, func(ctx context.Context) error {
+		defer r.card.close(ctx, r.log)
+		return r.enablePrevious(ctx, j.Switch.Previous)
+	})
+	if err != nil {
+		return job.Event{}, err
+	}
+	r.change(func(v *View) { v.Link, v.APN = link, "" })
+	return job.Event{Kind: job.RolledBack}, nil
+}
+
+// enablePrevious makes the card as it was before the switch.
+func (r *Runner) enablePrevious(ctx context.Context, previous rsp.ICCID) error {
+	profiles, err := r.readProfiles(ctx)
+	if err != nil {
+		return err
+	}
+	now := enabledProfile(profiles)
+	switch {
+	case now == previous:
+		return nil
+	case previous.IsZero(): // the card was empty of enabled profiles; a network that does not work is better than none to try again with
+		return nil
+	}
+	if err := r.enableProfile(ctx, previous); err != nil {
+		return err
+	}
+	_, err = r.readProfiles(ctx)
+	return err
+}
+
+// disable takes a profile out of use.
+func (r *Runner) disable(ctx context.Context, j job.Job) (job.Event, error) {
+	defer r.card.close(ctx, r.log)
+	// With the flag: nothing is to be put in place first, and a modem that
+	// follows the card by itself spares us a reset.
+	err := r.settle(ctx, j.Order.ICCID, rsp.Disabled,
+		r.onCard(ctx, func(card Card) error { return procedure.Disable(ctx, card, j.Order.ICCID, true) }))
+	if err != nil {
+		return job.Event{}, err
+	}
+	r.card.close(ctx, r.log)
+	_, err = r.readProfiles(ctx)
+	return job.Event{Kind: job.Disabled}, err
+}
+
+// remove deletes a profile: the one that is ordered, or the previous one after
+// a proven switch.
+func (r *Runner) remove(ctx context.Context, j job.Job) (job.Event, error) {
+	defer r.card.close(ctx, r.log)
+	iccid := j.Order.ICCID
+	if j.Order.Kind != job.Delete {
+		iccid = j.Switch.Previous
+	}
+	err := r.onCard(ctx, func(card Card) error { return procedure.Delete(ctx, card, iccid) })
+	if err != nil {
+		return job.Event{}, err
+	}
+	_, err = r.readProfiles(ctx)
+	return job.Event{Kind: job.Deleted}, err
+}
+
+// rename sets a nickname.
+func (r *Runner) rename(ctx context.Context, j job.Job) (job.Event, error) {
+	defer r.card.close(ctx, r.log)
+	err := r.onCard(ctx, func(card Card) error { return procedure.SetNickname(ctx, card, j.Order.ICCID, j.Order.Nickname) })
+	if err != nil {
+		return job.Event{}, err
+	}
+	_, err = r.readProfiles(ctx)
+	return job.Event{Kind: job.Renamed}, err
+}

@@ -1,0 +1,556 @@
+// Package runner drives jobs: one goroutine decides, one goroutine owns the
+// card.
+//
+// The loop takes one event at a time (an outcome, an order, an answer of a
+// person, a timer), moves the job with the pure agent/job.Step, makes the new
+// value durable in the journal, and only then lets the card's goroutine act;
+// what comes of the action is the next event. A crash at any instant therefore
+// finds in the journal either that an action was decided on or what came of
+// it, and after a restart the job goes on from there ([Runner.Run] resumes
+// what has not ended).
+//
+// The card's goroutine alone touches card, RSP session and switch; whoever
+// wants to know something of the card asks the loop, which has it read when no
+// job needs the card, and otherwise answers with what was read last.
+//
+//	r := runner.New(runner.Config{…})
+//	err := r.Run(ctx)                    // until ctx ends; within StopTimeout
+//	j, err := r.Submit(ctx, order, code) // from any goroutine
+//
+// Stopping is not failing: when ctx ends, the APDU under way is finished, the
+// channel closed, and an action that was cut short leaves the journal as it
+// was before, so that a restart repeats or queries it.
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"lpad/agent/job"
+	"lpad/agent/journal"
+	"lpad/agent/switchover"
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+)
+
+// Limits and times.
+const (
+	// StopTimeout is how long Run takes at most once its context has ended:
+	// the longest that a card may take for one block, with a margin.
+	StopTimeout = 8 * time.Second
+
+	maxQueue     = 32               // orders that wait
+	journalRetry = 5 * time.Second  // pause when the disk does not take a record
+	refreshLimit = 60 * time.Second // reading the facts of a card, all in all
+)
+
+// Config is what a runner works with. Every field without a remark is needed.
+type Config struct {
+	Journal        *journal.Journal
+	Card           CardSource
+	Servers        ServerSource
+	Switch         *switchover.Switch
+	Settings       SettingsSource
+	Device         DeviceSource     // nil: the minimal device information is sent
+	Probe          string           // what must be reachable over a new network; empty: the server of the order
+	DeadMan        time.Duration    // a switch that is not proven by then is taken back; 0: ten minutes
+	ConsentTimeout time.Duration    // how long a person has to answer; 0: ten minutes
+	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff
+	Log            *slog.Logger     // nil: discards
+	Now            func() time.Time // nil: time.Now
+}
+
+// Runner owns one card and its jobs. Make it with [New].
+type Runner struct {
+	cfg Config
+	log *slog.Logger
+	hub *hub
+
+	calls    chan func(context.Context) // to the loop, from any goroutine
+	tasks    chan task                  // to the card's goroutine
+	outcomes chan outcome               // back to the loop
+	stopped  chan struct{}              // closed when Run has returned
+
+	// only touched by the loop
+	active   string                   // id of the job that has the card
+	acting   bool                     // an action of the active job is under way
+	instead  *job.Event               // takes the place of the outcome of the action under way
+	cancel   context.CancelFunc       // of the task under way; nil when none is
+	running  taskKind                 // the task under way
+	codes    map[string]redact.Secret // confirmation codes by job, never on disk
+	consent  *time.Timer              // of a job in state consent
+	pause    *time.Timer              // a delayed action, or a retry of the journal
+	paused   func(context.Context)    // what comes after pause
+	deliver  *time.Timer              // the next delivery in the background
+	failures int                      // deliveries in the background that failed in a row
+	waiting  []chan struct{}          // callers of Refresh
+
+	// only touched by the card's goroutine
+	card cardState
+
+	mu       sync.Mutex
+	view     View              // what other goroutines may see
+	warnings map[string]string // what the status warns of, by subject
+}
+
+// New makes a runner; Run starts it.
+func New(cfg Config) *Runner {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.DeadMan <= 0 {
+		cfg.DeadMan = 10 * time.Minute
+	}
+	if cfg.ConsentTimeout <= 0 {
+		cfg.ConsentTimeout = 10 * time.Minute
+	}
+	cfg.DeliverRetry = cfg.DeliverRetry.orDefault()
+	r := &Runner{
+		cfg: cfg, log: cfg.Log, hub: newHub(),
+		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
+		codes: map[string]redact.Secret{}, warnings: map[string]string{},
+		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(),
+	}
+	r.publishJobs()
+	return r
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// taskKind says what the card's goroutine is doing, which decides whether it
+// may be interrupted for something more urgent.
+type taskKind int
+
+const (
+	taskNone    taskKind = iota
+	taskAction           // of the active job
+	taskRefresh          // reading facts
+	taskDeliver          // delivering in the background
+)
+
+type task struct {
+	kind taskKind
+	ctx  context.Context
+	run  func(context.Context) outcome
+}
+
+// outcome is what the card's goroutine hands back.
+type outcome struct {
+	kind  taskKind
+	event job.Event // for taskAction
+	left  int       // for taskDeliver: notifications that still wait
+	err   error     // for taskRefresh and taskDeliver
+}
+
+// Run works until ctx ends. It may be called once.
+func (r *Runner) Run(ctx context.Context) error {
+	defer close(r.stopped)
+	// Actions live in a context of their own: the loop decides when they stop.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	var owner sync.WaitGroup
+	owner.Go(func() { r.ownCard(work) })
+
+	r.refresh(work)
+	r.resume(work)
+	for {
+		r.next(work)
+		select {
+		case <-ctx.Done():
+			err := r.stop(ctx)
+			stopWork()
+			owner.Wait()
+			return err
+		case call := <-r.calls:
+			call(work)
+		case o := <-r.outcomes:
+			r.finish(work, o)
+		case <-r.consent.C:
+			r.step(work, job.Event{Kind: job.Expired})
+		case <-r.pause.C:
+			f := r.paused
+			r.paused = nil
+			f(work)
+		case <-r.deliver.C:
+			r.deliverInBackground(work)
+		}
+	}
+}
+
+// ownCard is the card's goroutine.
+func (r *Runner) ownCard(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			r.card.close(ctx, r.log)
+			return
+		case t := <-r.tasks:
+			o := t.run(t.ctx)
+			o.kind = t.kind
+			select {
+			case r.outcomes <- o:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// begin hands a task to the card's goroutine, which must be idle.
+func (r *Runner) begin(ctx context.Context, kind taskKind, run func(context.Context) outcome) {
+	if r.running != taskNone {
+		panic("runner: two tasks for one card") // a defect of the loop: nothing else can be trusted then
+	}
+	taskCtx, cancel := context.WithCancel(ctx)
+	r.cancel, r.running = cancel, kind
+	r.tasks <- task{kind, taskCtx, run}
+}
+
+// finish takes the outcome of the task under way.
+func (r *Runner) finish(ctx context.Context, o outcome) {
+	r.cancel()
+	r.cancel, r.running = nil, taskNone
+	switch o.kind {
+	case taskAction:
+		r.acting = false
+		if r.instead != nil {
+			o.event, r.instead = *r.instead, nil
+		}
+		r.step(ctx, o.event)
+	case taskRefresh:
+		if len(r.View().Notifications) > 0 && r.View().NextTry.IsZero() {
+			r.scheduleDelivery(true) // something waits from before the start, or from somebody else
+		}
+		r.answerWaiting()
+	case taskDeliver:
+		r.delivered(o)
+		r.answerWaiting()
+	}
+}
+
+// stop lets the task under way come to an end: at the next APDU boundary if it
+// can be cut there, and within StopTimeout in any case. What it achieved is
+// journalled; that it was cut short is not.
+func (r *Runner) stop(ctx context.Context) error {
+	if r.running == taskNone {
+		return nil
+	}
+	r.cancel()
+	select {
+	case o := <-r.outcomes:
+		if o.kind == taskAction && o.event.Kind != job.Fail {
+			return r.record(o.event)
+		}
+		return nil
+	case <-time.After(StopTimeout):
+		r.log.Warn("stopping without waiting for the card any longer")
+		return nil
+	}
+}
+
+// record journals an event without acting on it: the daemon is stopping.
+func (r *Runner) record(e job.Event) error {
+	j, ok := r.cfg.Journal.Job(r.active)
+	if !ok {
+		return nil
+	}
+	next, _, err := job.Step(j, r.stamp(e))
+	if err != nil {
+		return err
+	}
+	return r.cfg.Journal.PutJob(next)
+}
+
+func (r *Runner) stamp(e job.Event) job.Event {
+	if e.At.IsZero() {
+		e.At = r.cfg.Now().UTC()
+	}
+	return e
+}
+
+// step moves the active job: decide, append, sync, act.
+func (r *Runner) step(ctx context.Context, e job.Event) {
+	j, ok := r.cfg.Journal.Job(r.active)
+	if !ok {
+		return
+	}
+	e = r.stamp(e)
+	next, actions, err := job.Step(j, e)
+	if err != nil {
+		r.log.Warn("event dropped", "job", j.ID, "state", j.State, "event", e.Kind, "err", err)
+		return
+	}
+	if err := r.cfg.Journal.PutJob(next); err != nil {
+		r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
+		r.warn("journal", fault.Of(err).Text)
+		r.after(journalRetry, func(ctx context.Context) { r.step(ctx, e) })
+		return
+	}
+	r.warn("journal", "")
+	r.consent.Stop()
+	r.log.Info("step", "job", next.ID, "kind", next.Order.Kind, "step", next.State.Number(), "state", next.State, "iccid", next.ICCID())
+	if p := next.Problem; p != nil && j.Problem == nil {
+		r.log.Warn("job has a problem", "job", next.ID, "state", p.State, "code", p.Code, "detail", p.Detail)
+	}
+	r.publishJobs()
+	r.hub.publish(Event{At: e.At, Type: "job", Job: &next})
+	if next.Ended() {
+		r.end(next)
+		return
+	}
+	for _, a := range actions {
+		r.act(ctx, next, a)
+	}
+}
+
+// act begins an action, now or after its delay.
+func (r *Runner) act(ctx context.Context, j job.Job, a job.Action) {
+	if a.Kind == job.ActAskConsent {
+		r.consent.Reset(r.cfg.ConsentTimeout)
+		return
+	}
+	run := func(ctx context.Context) {
+		r.acting = true
+		code := r.codes[j.ID]
+		r.begin(ctx, taskAction, func(ctx context.Context) outcome { return outcome{event: r.perform(ctx, j, a, code)} })
+	}
+	if a.Delay > 0 {
+		r.after(a.Delay, run)
+		return
+	}
+	run(ctx)
+}
+
+// after runs f in the loop when d has passed.
+func (r *Runner) after(d time.Duration, f func(context.Context)) {
+	r.paused = f
+	r.pause.Reset(d)
+}
+
+// end forgets what belonged to a job that has ended.
+func (r *Runner) end(j job.Job) {
+	delete(r.codes, j.ID)
+	r.active = ""
+	r.scheduleDelivery(j.Undelivered > 0)
+	r.log.Info("job ended", "job", j.ID, "kind", j.Order.Kind, "state", j.State, "undelivered", j.Undelivered)
+}
+
+// next gives the card to the oldest job that waits.
+func (r *Runner) next(ctx context.Context) {
+	if r.active != "" || r.paused != nil {
+		return
+	}
+	for _, j := range r.cfg.Journal.Jobs() {
+		if j.State != job.Queued {
+			continue
+		}
+		if r.running != taskNone { // a job goes before what is done in the background
+			r.cancel()
+			return
+		}
+		r.active = j.ID
+		r.step(ctx, job.Event{Kind: job.Start})
+		return
+	}
+}
+
+// resume goes on with the job that a stop or a crash interrupted.
+func (r *Runner) resume(ctx context.Context) {
+	for _, j := range r.cfg.Journal.Jobs() {
+		if j.Ended() || j.State == job.Queued {
+			continue
+		}
+		r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String())
+		r.active = j.ID
+		// The facts are being read; the job follows when they are there.
+		r.after(time.Millisecond, r.resumeActive)
+		return
+	}
+}
+
+func (r *Runner) resumeActive(ctx context.Context) {
+	if r.running != taskNone {
+		r.after(10*time.Millisecond, r.resumeActive)
+		return
+	}
+	r.step(ctx, job.Event{Kind: job.Resumed})
+}
+
+// do runs f in the loop and waits for it.
+func (r *Runner) do(ctx context.Context, f func(context.Context)) error {
+	done := make(chan struct{})
+	call := func(work context.Context) { defer close(done); f(work) }
+	select {
+	case r.calls <- call:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.stopped:
+		return errStopping
+	}
+	<-done // the loop never blocks
+	return nil
+}
+
+var errStopping = fault.New(fault.Fault{Code: "stopping", Text: "the daemon is stopping", Retry: true, Who: fault.Nobody, Next: "ask again when it is back"}, nil)
+
+// Submit accepts an order: it is journalled when Submit returns, and will be
+// carried out whatever happens. code is the confirmation code, if the order
+// comes with one; it is held in memory only.
+func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (job.Job, error) {
+	var j job.Job
+	var err error
+	o.HasCode = !code.IsZero()
+	if derr := r.do(ctx, func(context.Context) { j, err = r.submit(o, code) }); derr != nil {
+		return job.Job{}, derr
+	}
+	return j, err
+}
+
+func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
+	waiting := 0
+	for _, other := range r.cfg.Journal.Jobs() {
+		if other.Ended() {
+			continue
+		}
+		waiting++
+		if o.Kind == job.Install && sameDownload(other.Order, o) {
+			return job.Job{}, fault.New(fault.Fault{Code: "conflict", Text: "this download is under way already", Who: fault.Nobody,
+				Next: "watch job " + other.ID}, nil)
+		}
+	}
+	if waiting >= maxQueue {
+		return job.Job{}, fault.New(fault.Fault{Code: "queue-full", Text: fmt.Sprintf("%d jobs are waiting already", waiting), Retry: true,
+			Who: fault.Technician, Next: "wait until some have ended, or abort some"}, nil)
+	}
+	now := r.cfg.Now().UTC()
+	j := job.New(r.cfg.Journal.NewID(now), o, now)
+	if err := r.cfg.Journal.PutJob(j); err != nil {
+		return job.Job{}, err
+	}
+	if !code.IsZero() {
+		r.codes[j.ID] = code
+	}
+	r.log.Info("order accepted", "job", j.ID, "order", o)
+	r.publishJobs()
+	r.hub.publish(Event{At: now, Type: "job", Job: &j})
+	return j, nil
+}
+
+func sameDownload(a, b job.Order) bool {
+	return a.Kind == job.Install && a.Source == b.Source && a.SMDP == b.SMDP && a.MatchingID == b.MatchingID
+}
+
+// Answer consents to the profile of a job that asks, or refuses it.
+func (r *Runner) Answer(ctx context.Context, id string, accept bool, code redact.Secret) (job.Job, error) {
+	return r.tell(ctx, id, func(j job.Job) error {
+		if j.State != job.Consent {
+			return conflict("job " + id + " is not waiting for an answer")
+		}
+		if accept && j.CodeRequired && code.IsZero() && r.codes[id].IsZero() {
+			return fault.New(fault.Fault{Code: "confirmation-code-missing", Text: "this download needs a confirmation code", Who: fault.Technician,
+				Next: "answer with the code that the operator gave with the activation code"}, nil)
+		}
+		if !code.IsZero() {
+			r.codes[id] = code
+		}
+		return nil
+	}, job.Event{Kind: job.Answered, Accept: accept})
+}
+
+// Abort stops a job if it can still be stopped: from the first byte of the
+// profile package on, it goes to its end.
+func (r *Runner) Abort(ctx context.Context, id string) (job.Job, error) {
+	return r.tell(ctx, id, func(j job.Job) error {
+		switch j.State {
+		case job.Queued, job.Authenticating, job.Consent, job.Preparing:
+			return nil
+		}
+		return conflict(fmt.Sprintf("job %s is in state %q and can no longer be aborted", id, j.State))
+	}, job.Event{Kind: job.Abort})
+}
+
+func conflict(text string) error {
+	return fault.New(fault.Fault{Code: "conflict", Text: text, Who: fault.Nobody, Next: "look at the job"}, nil)
+}
+
+func notFound(what string) error {
+	return fault.New(fault.Fault{Code: "not-found", Text: "there is no " + what, Who: fault.Technician, Next: "list what there is"}, nil)
+}
+
+// tell gives a job an event from outside.
+func (r *Runner) tell(ctx context.Context, id string, check func(job.Job) error, e job.Event) (job.Job, error) {
+	var j job.Job
+	var err error
+	derr := r.do(ctx, func(work context.Context) {
+		var ok bool
+		if j, ok = r.cfg.Journal.Job(id); !ok {
+			err = notFound("job " + id)
+			return
+		}
+		if err = check(j); err != nil {
+			return
+		}
+		switch {
+		case id != r.active:
+			err = r.drop(j, e)
+		case r.acting: // the action ends first, at its next boundary; then the event takes the place of its outcome
+			r.instead = &e
+			r.cancel()
+		default:
+			r.step(work, e)
+		}
+		if now, ok := r.cfg.Journal.Job(id); ok {
+			j = now
+		}
+	})
+	return j, errors.Join(derr, err)
+}
+
+// drop ends a job that waits: nothing of it is under way.
+func (r *Runner) drop(j job.Job, e job.Event) error {
+	next, _, err := job.Step(j, r.stamp(e))
+	if err != nil {
+		return err
+	}
+	if err := r.cfg.Journal.PutJob(next); err != nil {
+		return err
+	}
+	delete(r.codes, j.ID)
+	r.publishJobs()
+	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "job", Job: &next})
+	return nil
+}
+
+// Jobs returns all jobs, the newest first.
+func (r *Runner) Jobs() []job.Job {
+	jobs := r.View().Jobs
+	slices.Reverse(jobs)
+	return jobs
+}
+
+// Job returns one job.
+func (r *Runner) Job(id string) (job.Job, error) {
+	for _, j := range r.View().Jobs {
+		if j.ID == id {
+			return j, nil
+		}
+	}
+	return job.Job{}, notFound("job " + id)
+}
+
+// Watch sends what came after the event with id after, then everything new,
+// until ctx ends. A slow watcher loses events, which the ids show.
+func (r *Runner) Watch(ctx context.Context, after uint64) <-chan Event {
+	return r.hub.watch(ctx, after)
+}

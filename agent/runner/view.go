@@ -1,0 +1,125 @@
+package runner
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"lpad/agent/job"
+	"lpad/agent/procedure"
+	"lpad/agent/rsp"
+	"lpad/modem"
+)
+
+// View is what is known without asking anybody. It is a snapshot: nothing in
+// it is changed afterwards.
+type View struct {
+	Jobs   []job.Job // the oldest first
+	Active string    // id of the job that has the card
+
+	Facts         procedure.Facts
+	FactsAt       time.Time // zero: the card was never read
+	Notifications []rsp.Notification
+	CardErr       error // why the card could not be read the last time
+
+	Link       modem.Link // of the last proven switch; zero if there was none since the start
+	APN        string
+	DeliverErr error     // of the last delivery
+	NextTry    time.Time // of the next delivery; zero if nothing waits
+	Warnings   []string
+	LastEvent  uint64
+}
+
+// View returns what is known.
+func (r *Runner) View() View {
+	r.mu.Lock()
+	v := r.view
+	v.Jobs = slices.Clone(v.Jobs)
+	v.Warnings = slices.Sorted(maps.Values(r.warnings))
+	r.mu.Unlock()
+	v.LastEvent = r.hub.latest()
+	return v
+}
+
+func (r *Runner) change(f func(*View)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&r.view)
+}
+
+// publishJobs makes the journal's jobs visible.
+func (r *Runner) publishJobs() {
+	jobs, active := r.cfg.Journal.Jobs(), r.active
+	r.change(func(v *View) { v.Jobs, v.Active = jobs, active })
+}
+
+// warn sets a warning that the status shows, or clears it when text is empty.
+func (r *Runner) warn(what, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if text == "" {
+		delete(r.warnings, what)
+	} else {
+		r.warnings[what] = text
+	}
+}
+
+// setFacts makes facts visible. nil profiles mean that they must be read again.
+func (r *Runner) setFacts(f procedure.Facts, list []rsp.Notification, err error) {
+	now := r.cfg.Now().UTC()
+	r.change(func(v *View) {
+		v.CardErr = err
+		if err == nil {
+			v.Facts, v.Notifications, v.FactsAt = f, list, now
+		}
+	})
+}
+
+// Refresh has the card read, unless a job needs it just now, and returns what
+// is known then. Reading is skipped when what is known is younger than maxAge.
+func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error) {
+	v := r.View()
+	if v.Active != "" || v.CardErr == nil && !v.FactsAt.IsZero() && r.cfg.Now().Sub(v.FactsAt) < maxAge {
+		return v, nil
+	}
+	return r.waitFor(ctx, r.refresh)
+}
+
+// DeliverNow tries to deliver what waits, unless a job needs the card.
+func (r *Runner) DeliverNow(ctx context.Context) (View, error) {
+	return r.waitFor(ctx, r.deliverInBackground)
+}
+
+// waitFor begins something in the background and waits for its end.
+func (r *Runner) waitFor(ctx context.Context, begin func(context.Context)) (View, error) {
+	done := make(chan struct{})
+	err := r.do(ctx, func(work context.Context) {
+		if r.active != "" {
+			close(done)
+			return
+		}
+		r.waiting = append(r.waiting, done)
+		if r.running == taskNone {
+			begin(work)
+		}
+	})
+	if err != nil {
+		return r.View(), err
+	}
+	select {
+	case <-done:
+		return r.View(), nil
+	case <-ctx.Done():
+		return r.View(), ctx.Err()
+	case <-r.stopped:
+		return r.View(), errStopping
+	}
+}
+
+func (r *Runner) answerWaiting() {
+	for _, done := range r.waiting {
+		close(done)
+	}
+	r.waiting = nil
+}
