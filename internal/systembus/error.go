@@ -110,7 +110,7 @@ var kinds = map[string]error{
 
 // explain makes the error of a call. A call that ended with the caller's
 // context is the context's error, so that "cancelled" stays what it is.
-func explain(ctx context.Context, to Service, method string, err error, alive bool) error {
+func explain(ctx context.Context, to Service, method string, err error) error {
 	e := &Error{Service: to, Op: method}
 	var answer dbus.Error
 	switch {
@@ -128,12 +128,20 @@ func explain(ctx context.Context, to Service, method string, err error, alive bo
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		e.kind, e.Text = ErrSilent, "no answer within "+callTimeout.String()
-	case !alive || errors.Is(err, dbus.ErrClosed):
-		e.kind, e.cause = ErrBusDown, err
-	default:
+	case encoding(err):
 		e.kind, e.Text, e.cause = ErrRefused, err.Error(), err
+	default: // reading or writing failed
+		e.kind, e.cause = ErrBusDown, err
 	}
 	return e
+}
+
+// encoding reports whether the arguments of a call could not be sent.
+func encoding(err error) bool {
+	var format dbus.FormatError
+	var invalid dbus.InvalidTypeError
+	var message dbus.InvalidMessageError
+	return errors.As(err, &format) || errors.As(err, &invalid) || errors.As(err, &message)
 }
 
 // OfKind returns the same error as another kind, for a caller who knows better

@@ -201,6 +201,11 @@ func (a Answer) Store(into ...any) error {
 	return nil
 }
 
+// Body returns the values as they were decoded. dbus.Store gives a variant the
+// signature of its Go value, which is another for structs; here it is the one
+// that was sent.
+func (a Answer) Body() ([]any, error) { return a.body, a.err }
+
 // Call calls a method ("org.example.Interface.Method") of an object. It ends
 // with ctx, and after two minutes at the latest.
 func (b *Bus) Call(ctx context.Context, to Service, path dbus.ObjectPath, method string, args ...any) Answer {
@@ -221,7 +226,11 @@ func (c *Connection) Call(ctx context.Context, to Service, path dbus.ObjectPath,
 		// CallWithContext has waited for it.
 		return Answer{body: call.Body}
 	}
-	return Answer{err: explain(ctx, to, method, call.Err, c.Alive())}
+	err := explain(ctx, to, method, call.Err)
+	if errors.Is(err, ErrBusDown) {
+		c.cancel() // godbus notices a write that failed only at the next read
+	}
+	return Answer{err: err}
 }
 
 // Property reads one property; [Answer.Store] takes the plain value, without
@@ -361,7 +370,7 @@ func (b *Bus) watch(ctx context.Context, services []Service, check func(context.
 			{dbus.WithMatchSender(daemon.Bus), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, s.Bus)},
 		} {
 			if err := c.conn.AddMatchSignalContext(ctx, rule...); err != nil {
-				return false, nil, explain(ctx, daemon, "AddMatch", err, c.Alive())
+				return false, nil, explain(ctx, daemon, "AddMatch", err)
 			}
 			defer c.unmatch(ctx, rule)
 		}

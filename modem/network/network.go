@@ -69,9 +69,9 @@ type AT interface {
 	Reread(ctx context.Context, iccid string) (rung string, err error)
 }
 
-// ContextDeleter is an [AT] that can also take a context off the modem's list.
-type ContextDeleter interface {
-	DeleteAPN(ctx context.Context, cid int) error
+// ContextClearer is an [AT] that can also take a context off the modem's list, as lpad/modem/atmodem can.
+type ContextClearer interface {
+	ClearAPN(ctx context.Context, cid int) error
 }
 
 // Config says what a [ManagerStack] works with.
@@ -711,10 +711,10 @@ func (s *ManagerStack) restoreContexts(ctx context.Context, v snapshot) error {
 			failed = append(failed, err)
 		}
 	}
-	deleter, ok := s.at.(ContextDeleter)
+	clearer, ok := s.at.(ContextClearer)
 	for _, n := range now {
 		if ok && !slices.ContainsFunc(v.Contexts, func(c savedContext) bool { return c.CID == n.CID }) {
-			if err := deleter.DeleteAPN(ctx, n.CID); err != nil {
+			if err := clearer.ClearAPN(ctx, n.CID); err != nil {
 				failed = append(failed, err)
 			}
 		}

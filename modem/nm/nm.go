@@ -144,11 +144,14 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 // read reads one connection; ok is false if it is not a mobile one to keep.
 func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection, ok bool, err error) {
 	con.Path = path
-	if err := c.bus.Call(ctx, Service, path, ifaceSaved+".GetSettings").Store(&con.Settings); err != nil {
+	if con.Settings, err = settingsOf(c.bus.Call(ctx, Service, path, ifaceSaved+".GetSettings")); err != nil {
 		return con, false, err
 	}
 	if con.Settings.Text("connection", "type") != gsm {
 		return con, false, nil
+	}
+	if con.Settings, err = con.Settings.retyped(); err != nil {
+		return con, false, err
 	}
 	p, err := c.bus.Properties(ctx, Service, path, ifaceSaved)
 	if err != nil {
@@ -158,8 +161,7 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection
 		return con, false, nil
 	}
 	con.InMemory = p.Bool("Unsaved") || p.Int("Flags")&flagUnsaved != 0 || strings.HasPrefix(p.String("Filename"), "/run/")
-	var secrets Settings
-	err = c.bus.Call(ctx, Service, path, ifaceSaved+".GetSecrets", gsm).Store(&secrets)
+	secrets, err := settingsOf(c.bus.Call(ctx, Service, path, ifaceSaved+".GetSecrets", gsm))
 	var answered *systembus.Error
 	switch {
 	case err == nil:
@@ -172,6 +174,19 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection
 		return con, false, err
 	}
 	return con, true, nil
+}
+
+func settingsOf(a systembus.Answer) (Settings, error) {
+	body, err := a.Body()
+	if err != nil {
+		return nil, err
+	}
+	if len(body) == 1 {
+		if s, ok := body[0].(map[string]map[string]dbus.Variant); ok {
+			return s, nil
+		}
+	}
+	return nil, errType
 }
 
 // update writes all settings of a connection, without applying them to a

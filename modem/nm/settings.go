@@ -83,6 +83,18 @@ func (s Settings) Equal(other Settings) bool {
 
 const timestamp = "timestamp"
 
+// retyped gives values the Go types by which they can be sent: godbus decodes a
+// struct as []any, which it would encode as an array of variants.
+func (s Settings) retyped() (Settings, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	var out Settings
+	err = json.Unmarshal(b, &out)
+	return out, err
+}
+
 // MarshalJSON writes the settings as described at the type.
 func (s Settings) MarshalJSON() ([]byte, error) {
 	out := make(map[string]map[string]map[string]any, len(s))
