@@ -27,15 +27,16 @@ const (
 // encodeOID is the OBJECT IDENTIFIER of a dotted string; a malformed string
 // gives an empty identifier, which no parser accepts.
 func encodeOID(dotted string) []byte {
-	value, err := oidValue(dotted)
+	value, err := OIDValue(dotted)
 	if err != nil {
 		return ber.Encode(tagOID)
 	}
 	return ber.Encode(tagOID, value)
 }
 
-// oidValue is the value of an OBJECT IDENTIFIER without tag and length.
-func oidValue(dotted string) ([]byte, error) {
+// OIDValue is the value of an OBJECT IDENTIFIER, without tag and length, for a
+// dotted string.
+func OIDValue(dotted string) ([]byte, error) {
 	parts := strings.Split(dotted, ".")
 	if len(parts) < 2 {
 		return nil, fmt.Errorf("object identifier %q: too short", dotted)

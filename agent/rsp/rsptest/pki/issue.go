@@ -294,7 +294,7 @@ func altName(oid string, hosts ...string) []byte {
 	for _, h := range hosts {
 		names = append(names, ber.EncodeString(0x82, h))
 	}
-	value, err := oidValue(oid)
+	value, err := OIDValue(oid)
 	if err != nil {
 		value = nil // an unreadable identifier: parsers will find none
 	}

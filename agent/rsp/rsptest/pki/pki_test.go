@@ -526,13 +526,13 @@ func TestOID(t *testing.T) {
 	for dotted, want := range map[string]string{
 		"2.999.10": "88370A", "1.2.840.10045.3.1.7": "2A8648CE3D030107", "2.23.146.1.2.1.5": "67811201020105", "0.39": "27",
 	} {
-		got := must(oidValue(dotted))(t)
+		got := must(OIDValue(dotted))(t)
 		if !bytes.Equal(got, unhex(t, want)) || decodeOID(got) != dotted {
 			t.Errorf("%s: %X, back %q", dotted, got, decodeOID(got))
 		}
 	}
 	for _, dotted := range []string{"", "1", "3.1", "1.40", "1.x", "1..2", "1.-1"} {
-		if b, err := oidValue(dotted); err == nil {
+		if b, err := OIDValue(dotted); err == nil {
 			t.Errorf("%q: accepted as %X", dotted, b)
 		}
 	}
