@@ -223,10 +223,10 @@ func namesOf(c *x509.Certificate) string {
 // hasTLSRole reports whether the certificate policies, when there are any,
 // name a TLS role. Some certificates in use carry none.
 func hasTLSRole(c *x509.Certificate) bool {
-	if len(c.PolicyIdentifiers) == 0 {
+	if len(c.Policies) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(c.PolicyIdentifiers, func(policy asn1.ObjectIdentifier) bool {
-		return slices.ContainsFunc(tlsRoles, policy.Equal)
+	return slices.ContainsFunc(c.Policies, func(policy x509.OID) bool {
+		return slices.ContainsFunc(tlsRoles, policy.EqualASN1OID)
 	})
 }

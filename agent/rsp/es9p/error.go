@@ -154,7 +154,6 @@ func (e *TransportError) Fault() fault.Fault {
 	var (
 		name  *net.DNSError
 		iface *interfaceError
-		alert tls.AlertError
 		plain tls.RecordHeaderError
 		op    *net.OpError
 	)
@@ -172,7 +171,7 @@ func (e *TransportError) Fault() fault.Fault {
 	case errors.As(err, &iface):
 		return fault.Fault{Code: "interface-missing", Text: "the network interface is not there", Retry: true, Who: fault.Device,
 			Next: "wait until the modem's data connection is up"}
-	case errors.As(err, &alert):
+	case errors.As(err, &op) && op.Op == "remote error": // what crypto/tls makes of an alert
 		return fault.Fault{Code: "tls-refused", Text: "the server refuses the TLS connection", Who: fault.Operator,
 			Next: "report the alert to the operator: the server may not know this name, or speak no TLS 1.2"}
 	case errors.As(err, &plain):
@@ -187,7 +186,7 @@ func (e *TransportError) Fault() fault.Fault {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fault.Fault{Code: "no-network", Text: "there is no way to the server from here", Retry: true, Who: fault.Device,
 			Next: "connect the device to a network with internet access"}
-	case strings.Contains(err.Error(), "tls:") && !errors.As(err, &op):
+	case strings.HasPrefix(err.Error(), "tls:"):
 		return fault.Fault{Code: "tls-failed", Text: "no TLS connection could be agreed with the server", Who: fault.Operator,
 			Next: "report this to the operator: the server's TLS is too old or broken"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
