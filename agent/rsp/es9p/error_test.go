@@ -200,3 +200,16 @@ func resolver(t *testing.T) *net.Resolver {
 		return d.DialContext(ctx, "udp", server.LocalAddr().String())
 	}}
 }
+
+// Name servers are asked over the interface, those of this machine are not.
+func TestResolverDial(t *testing.T) {
+	dial := es9p.ResolverDial("none0")
+	conn, err := dial(t.Context(), "udp", "127.0.0.53:53")
+	if err != nil {
+		t.Fatalf("a name server of this machine: %v", err)
+	}
+	conn.Close()
+	if _, err := dial(t.Context(), "udp", "192.0.2.1:53"); !errors.Is(err, syscall.ENODEV) {
+		t.Errorf("error %v, want that of an interface that is not there", err)
+	}
+}

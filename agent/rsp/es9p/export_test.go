@@ -39,7 +39,7 @@ var (
 	UpperHex        = upperHex
 	DecodeBase64    = decodeBase64
 	BareAddress     = bareAddress
-	RetryAfter      = retryAfter
+	ResolverDial    = resolverDial
 )
 
 // Meanings lists the pairs of the table.

@@ -454,3 +454,19 @@ func TestOldTLSAndOddKeys(t *testing.T) {
 func extension(critical bool) (e pkix.Extension) {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 999, 1}, Critical: critical, Value: []byte{5, 0}}
 }
+
+// A server with a key on a brainpool curve cannot be checked by Go, and the
+// error says so. Any certificate of that kind will do: the key does not fit,
+// which the client would only find later.
+func TestBrainpool(t *testing.T) {
+	srv := startServer(t, nil)
+	for _, r := range es9p.TestRoots {
+		if !strings.Contains(r.Name, "brainpool") {
+			continue
+		}
+		srv.TLS.Certificates[0].Certificate = [][]byte{bundle(t, "bundle-tests.pem")[r.Fingerprint].Bytes}
+		if got := verdict(t, calls[0].call(t.Context(), open(t, srv.client(t)))); got != es9p.CertificateUnsupported {
+			t.Errorf("%s: %s", r.Name, got)
+		}
+	}
+}
