@@ -1,0 +1,421 @@
+package atcard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lpad/apdu"
+	"lpad/internal/fault"
+	"lpad/modem/at"
+	"lpad/modem/atcard"
+)
+
+// dialect is a modem of fixed answers: by the beginning of the command.
+type dialect map[string]string
+
+func (d dialect) answer(cmd string) string {
+	best := ""
+	for p := range d {
+		if strings.HasPrefix(cmd, p) && len(p) > len(best) {
+			best = p
+		}
+	}
+	if best == "" {
+		if cmd == "AT+CMEE?" {
+			return "\r\n+CMEE: 1\r\n\r\nOK\r\n"
+		}
+		return "\r\nOK\r\n"
+	}
+	return strings.ReplaceAll(d[best], "<echo>", cmd)
+}
+
+const ok = "\r\n\r\nOK\r\n"
+
+// The torture list of the field notes (users.md, section 5), each row with its
+// source: what the modem says to the opening of a channel and to an APDU.
+func TestTortureList(t *testing.T) {
+	for _, tc := range []struct {
+		name, source string
+		ccho, cgla   string // answers
+		id           string // of the channel; empty: session:1
+		openIs       error  // of OpenChannel
+		is           error  // of Transmit
+		data         string // of the response
+	}{
+		{name: "+CCHO with a blank", source: "TS 27.007", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "+CCHO without a blank", source: "lpac 187c42d", ccho: "\r\n+CCHO:1" + ok, cgla: "\r\n+CGLA:4,\"9000\"" + ok},
+		{name: "bare handle", source: "Fibocom FM350, lpac#179 #209 #445", ccho: "\r\n1" + ok, cgla: "\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "handle of 64 bits", source: "Sierra MC7455, lpac#138 #139", ccho: "\r\n+CCHO: 00000000038aa32f" + ok,
+			id: "session:00000000038aa32f", cgla: "\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "quoted handle", source: "tolerance", ccho: "\r\n+CCHO: \"1\"" + ok, cgla: "\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "unquoted hex", source: "sgp22 brief 1.6", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,9000" + ok},
+		{name: "lower case hex", source: "sgp22 brief 1.6", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 8,\"abcd9000\"" + ok, data: "ABCD"},
+		{name: "no prefix at all", source: "Fibocom FM350, lpac#179", ccho: "\r\n1" + ok, cgla: "\r\n4,\"9000\"" + ok},
+		{name: "echo on", source: "lpac#173", ccho: "<echo>\r\r\n+CCHO: 1" + ok, cgla: "<echo>\r\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "message between command and answer", source: "field notes, torture list", ccho: "\r\n+CREG: 1\r\n\r\n+CCHO: 1" + ok,
+			cgla: "<echo>\r\r\n+QIND: \"csq\",20,99\r\n\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "two lines glued", source: "lpac#173", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"6A82\"><echo>\r\r\n+CGLA: 4,\"9000\"" + ok},
+		{name: "OK glued to the answer", source: "lpac#173", ccho: "\r\n+CCHO: 1OK\r\n", cgla: "\r\n+CGLA: 4,\"9000\"OK\r\n"},
+		{name: "OK missing", source: "Snapdragon 410, sigmo 5f446f7", ccho: "\r\n+CCHO: 1\r\n", cgla: "\r\n+CGLA: 4,\"9000\"\r\n"},
+		{name: "data inline with 9000", source: "China Mobile ML307X, mdd-sim-gateway#74", ccho: "\r\n+CCHO: 1" + ok,
+			cgla: "\r\n+CGLA: 46,\"BF3E125A10890490321234512345123456789012359000\"" + ok, data: "BF3E125A1089049032123451234512345678901235"},
+		{name: "SW 91xx is a success", source: "VoCat esim_lpa.go", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"910B\"" + ok},
+		{name: "SW 6601", source: "openeuicc ddc421d", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"6601\"" + ok, is: &apdu.StatusError{}},
+		{name: "SW 6A81", source: "Quectel EC20, VoCat esim.go", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"6A81\"" + ok, is: apdu.ErrUnsupported},
+		{name: "SW 6A82", source: "field notes, torture list", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"6A82\"" + ok, is: apdu.ErrNotFound},
+		{name: "SW 6985", source: "onomondo-ipa fork #3", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"6985\"" + ok, is: apdu.ErrConditions},
+		{name: "truncated", source: "field notes, row 2", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 46,\"BF3E125A10890490329000\"" + ok, is: atcard.ErrTruncated},
+		{name: "truncated within the quotes", source: "field notes, row 2", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 46,\"BF3E125A1089" + ok, is: atcard.ErrTruncated},
+		{name: "more than announced", source: "field notes, row 2", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"00009000\"" + ok, is: atcard.ErrTruncated},
+		{name: "no hex", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 4,\"90G0\"" + ok, is: atcard.ErrMalformed},
+		{name: "half a byte", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 5,\"90000\"" + ok, is: atcard.ErrMalformed},
+		{name: "no status word", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: 2,\"90\"" + ok, is: apdu.ErrResponse},
+		{name: "no length", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CGLA: \"9000\"" + ok, is: atcard.ErrMalformed},
+		{name: "OK alone to an APDU", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\nOK\r\n", is: atcard.ErrMalformed},
+		{name: "two bare lines", source: "robustness", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n4\r\n9000" + ok, is: atcard.ErrMalformed},
+		{name: "ERROR at random", source: "Quectel EC20, lpac#186", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\nERROR\r\n", is: at.ErrError},
+		{name: "CME 3", source: "lpac#300", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 3\r\n", is: at.ErrNotAllowed},
+		{name: "CME 0 after a hot swap", source: "Quectel EC20, VoCat", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 0\r\n", is: &at.CMEError{}},
+		{name: "CME 13", source: "Quectel EC20, VoCat; openpilot#37847", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 13\r\n", is: at.ErrSIMFailure},
+		{name: "CME 14", source: "field notes, torture list", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 14\r\n", is: at.ErrBusy},
+		{name: "CME 100", source: "field notes, torture list", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 100\r\n", is: &at.CMEError{}},
+		{name: "CME in words", source: "field notes, torture list", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: SIM busy\r\n", is: at.ErrBusy},
+		{name: "session forgotten", source: "lab notes, CGLA to a closed session", ccho: "\r\n+CCHO: 1" + ok, cgla: "\r\n+CME ERROR: 21\r\n", is: apdu.ErrChannelClosed},
+		{name: "no such application", source: "lab notes", ccho: "\r\n+CME ERROR: 22\r\n", openIs: apdu.ErrNotFound},
+		{name: "no channel left", source: "lab notes", ccho: "\r\n+CME ERROR: 20\r\n", openIs: apdu.ErrNoChannel},
+		{name: "no SIM", source: "sgp22 brief 1.6", ccho: "\r\n+CME ERROR: 10\r\n", openIs: at.ErrNoSIM},
+		{name: "handle that is syntax", source: "robustness", ccho: "\r\n+CCHO: 1;+CFUN=0" + ok, openIs: atcard.ErrMalformed},
+		{name: "OK alone to the opening", source: "robustness", ccho: "\r\nOK\r\n", openIs: atcard.ErrMalformed},
+	} {
+		t.Run(tc.name+" ("+tc.source+")", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, s := dial(t, dialect{"AT+CCHO": tc.ccho, "AT+CGLA": tc.cgla}.answer)
+				card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CCHO})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ch, err := card.OpenChannel(t.Context(), aid)
+				if !match(err, tc.openIs) {
+					t.Fatalf("open: %v, want %v", err, tc.openIs)
+				}
+				if tc.openIs != nil {
+					return
+				}
+				want := tc.id
+				if want == "" {
+					want = "session:1"
+				}
+				if ch.ID() != want {
+					t.Errorf("channel %q, want %q", ch.ID(), want)
+				}
+				r, err := ch.Transmit(t.Context(), storeData(0xBF, 0x3E, 0x03, 0x5C, 0x01, 0x5A))
+				if !match(err, tc.is) {
+					t.Fatalf("transmit: %v, want %v", err, tc.is)
+				}
+				if err != nil && (fault.Of(err).Code == fault.Internal || fault.Of(err).Next == "") {
+					t.Errorf("%v does not explain itself", err)
+				}
+				if got := fmt.Sprintf("%X", r.Data); err == nil && got != tc.data {
+					t.Errorf("data %s, want %s", got, tc.data)
+				}
+				if err := ch.Close(t.Context()); err != nil {
+					t.Errorf("close: %v", err)
+				}
+				handle := strings.TrimPrefix(want, "session:")
+				sent := s.got()
+				for _, want := range []string{`AT+CCHO="A0000005591010FFFFFFFF8900000100"`, "AT+CGLA=" + handle + `,22,"80E2910006BF3E035C015A"`, "AT+CCHC=" + handle} {
+					if !slices.Contains(sent, want) {
+						t.Errorf("the modem did not get %s but %q", want, sent)
+					}
+				}
+			})
+		})
+	}
+}
+
+// match is errors.Is, or errors.As for the two types.
+func match(err, want error) bool {
+	switch want.(type) {
+	case *apdu.StatusError:
+		var e *apdu.StatusError
+		return errors.As(err, &e)
+	case *at.CMEError:
+		var e *at.CMEError
+		return errors.As(err, &e)
+	}
+	return errors.Is(err, want)
+}
+
+// The path is chosen by doing, and by what the refusal says.
+func TestAuto(t *testing.T) {
+	csim := func(channel, sel string) dialect {
+		return dialect{
+			"AT+CSIM=10,\"0070000001\"": "\r\n+CSIM: 6,\"" + channel + "\"" + ok,
+			"AT+CSIM=42":                "\r\n+CSIM: 4,\"" + sel + "\"" + ok,
+			"AT+CSIM=10,\"0070800100\"": "\r\n+CSIM: 4,\"9000\"" + ok,
+		}
+	}
+	for _, tc := range []struct {
+		name, ccho string
+		csim       dialect
+		path       atcard.Path
+		is         error
+		noCSIM     bool // AT+CSIM must not be tried
+	}{
+		{name: "CCHO works", ccho: "\r\n+CCHO: 1" + ok, path: atcard.CCHO, noCSIM: true},
+		{name: "ERROR (EC20, DW5821e: lpac#164)", ccho: "\r\nERROR\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "CME 3 (firmware keeps the ISD-R)", ccho: "\r\n+CME ERROR: 3\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "CME 4", ccho: "\r\n+CME ERROR: 4\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "CME 100", ccho: "\r\n+CME ERROR: 100\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "CME of the maker", ccho: "\r\n+CME ERROR: 6007\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "words (EM9191: lpac#187)", ccho: "\r\n+CME ERROR: Parameters error\r\n", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "silence (FM350 to =?: lpac#179)", ccho: "", csim: csim("019000", "9000"), path: atcard.CSIM},
+		{name: "no such application: the card's word", ccho: "\r\n+CME ERROR: 22\r\n", is: apdu.ErrNotFound, noCSIM: true},
+		{name: "no SIM", ccho: "\r\n+CME ERROR: 10\r\n", is: at.ErrNoSIM, noCSIM: true},
+		{name: "SIM busy", ccho: "\r\n+CME ERROR: 14\r\n", is: at.ErrBusy, noCSIM: true},
+		{name: "CSIM knows that there is no eUICC", ccho: "\r\nERROR\r\n", csim: csim("019000", "6A82"), is: apdu.ErrNotFound},
+		{name: "CSIM knows that no channel is free", ccho: "\r\nERROR\r\n", csim: dialect{"AT+CSIM": "\r\n+CSIM: 4,\"6A81\"" + ok}, is: apdu.ErrNoChannel},
+		{name: "neither: the first reason counts", ccho: "\r\n+CME ERROR: 3\r\n", csim: dialect{"AT+CSIM": "\r\nERROR\r\n"}, is: at.ErrNotAllowed},
+		{name: "CSIM answers nonsense", ccho: "\r\nERROR\r\n", csim: dialect{"AT+CSIM": "\r\n+CSIM: 8,\"90\"" + ok}, is: atcard.ErrTruncated},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := dialect{"AT+CCHO": tc.ccho}
+				for k, v := range tc.csim {
+					d[k] = v
+				}
+				conn, s := dial(t, d.answer)
+				card, err := atcard.Open(t.Context(), conn, atcard.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ch, err := card.OpenChannel(t.Context(), aid)
+				if !errors.Is(err, tc.is) {
+					t.Fatalf("error %v, want %v", err, tc.is)
+				}
+				if got := card.Path(); got != tc.path {
+					t.Errorf("path %v, want %v", got, tc.path)
+				}
+				tried := strings.Contains(strings.Join(s.got(), "\n"), "AT+CSIM")
+				if tried == tc.noCSIM {
+					t.Errorf("AT+CSIM tried: %v; the modem got %q", tried, s.got())
+				}
+				if err != nil {
+					return
+				}
+				if err := ch.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				n := len(s.got())
+				again, err := card.OpenChannel(t.Context(), aid) // stays with what worked
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first := s.got()[n]; strings.HasPrefix(first, "AT+CCHO") != (tc.path == atcard.CCHO) {
+					t.Errorf("the second opening began with %s", first)
+				}
+				if err := again.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// A modem without AT+CCHC leaves the session open, which is no error of ours.
+func TestCloseWithoutCCHC(t *testing.T) {
+	conn, _ := dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CCHC": "\r\nERROR\r\n"}.answer)
+	card, err := atcard.Open(t.Context(), conn, atcard.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch, err := card.OpenChannel(t.Context(), aid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Close(t.Context()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// Every APDU has its own bound, and the context can only make it shorter.
+func TestBounds(t *testing.T) {
+	getResponse := apdu.Command{CLA: 0x80, INS: 0xC0, Le: 16}
+	more := apdu.Command{CLA: 0x80, INS: 0xE2, P1: 0x11, Data: []byte{1}}
+	for _, tc := range []struct {
+		name string
+		opt  atcard.Options
+		ctx  time.Duration
+		cmd  apdu.Command
+		want time.Duration
+	}{
+		{"any command", atcard.Options{}, 0, getResponse, 30 * time.Second},
+		{"block with more to follow", atcard.Options{}, 0, more, 30 * time.Second},
+		{"last block", atcard.Options{}, 0, storeData(1), 120 * time.Second},
+		{"last block of a slow modem (lpac#448)", atcard.Options{LastBlock: 240 * time.Second}, 0, storeData(1), 240 * time.Second},
+		{"other bound", atcard.Options{Command: time.Minute}, 0, more, time.Minute},
+		{"longer context", atcard.Options{}, time.Hour, more, 30 * time.Second},
+		{"shorter context", atcard.Options{}, time.Second, storeData(1), time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, _ := dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CGLA": ""}.answer)
+				tc.opt.Path = atcard.CCHO
+				card, err := atcard.Open(t.Context(), conn, tc.opt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ch, err := card.OpenChannel(t.Context(), aid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx := t.Context()
+				if tc.ctx > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, tc.ctx)
+					defer cancel()
+				}
+				begin := time.Now()
+				if _, err = ch.Transmit(ctx, tc.cmd); !errors.Is(err, at.ErrTimeout) {
+					t.Errorf("error %v, want ErrTimeout", err)
+				}
+				if took := time.Since(begin); took != tc.want {
+					t.Errorf("took %v, want %v", took, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// A context cancelled in the middle of an APDU breaks the channel; the answer
+// that comes later is nobody's, on the new channel too.
+func TestCancelledInTheMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		conn, s := dial(t, func(cmd string) string {
+			switch {
+			case strings.HasPrefix(cmd, "AT+CCHO"):
+				return "\r\n+CCHO: 1" + ok
+			case strings.HasPrefix(cmd, "AT+CGLA"):
+				if n++; n == 1 {
+					time.Sleep(4 * time.Second)
+					return "\r\n+CGLA: 8,\"DEAD9000\"" + ok
+				}
+				return "\r\n+CGLA: 8,\"BEEF9000\"" + ok
+			case cmd == "AT+CMEE?":
+				return "\r\n+CMEE: 1" + ok
+			}
+			return "\r\nOK\r\n"
+		})
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, err := card.OpenChannel(t.Context(), aid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := ch.Transmit(ctx, storeData(1)); !errors.Is(err, context.Canceled) {
+			t.Fatalf("error %v, want context.Canceled", err)
+		}
+		if _, err := ch.Transmit(t.Context(), storeData(2)); !errors.Is(err, apdu.ErrBroken) {
+			t.Fatalf("error %v, want ErrBroken", err)
+		}
+		if err := ch.Close(ctx); err != nil { // with a context that is over
+			t.Fatal(err)
+		}
+		if ch, err = card.OpenChannel(t.Context(), aid); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ch.Transmit(t.Context(), storeData(3))
+		if err != nil || fmt.Sprintf("%X", r.Data) != "BEEF" {
+			t.Fatalf("%X, %v", r.Data, err)
+		}
+		if got := s.got(); !slices.Contains(got, "AT+CCHC=1") {
+			t.Errorf("the session was not closed: %q", got)
+		}
+	})
+}
+
+// GET RESPONSE and the class byte: bits 0 behind AT+CGLA, set behind AT+CSIM,
+// for channels 1 to 3 and 4 to 19 (TS 102 221, table 10.4b; euicc-go c86a619).
+func TestClassByte(t *testing.T) {
+	for _, tc := range []struct{ channel, class, get string }{{"01", "81", "81"}, {"03", "83", "83"}, {"04", "C0", "C0"}, {"13", "CF", "CF"}} {
+		t.Run("channel "+tc.channel, func(t *testing.T) {
+			conn, s := dial(t, dialect{
+				`AT+CSIM=10,"0070000001"`:                 "\r\n+CSIM: 6,\"" + tc.channel + "9000\"" + ok,
+				"AT+CSIM=42":                              "\r\n+CSIM: 4,\"9000\"" + ok,
+				`AT+CSIM=12,"` + tc.class + "E2910001":    "\r\n+CSIM: 4,\"6102\"" + ok,
+				`AT+CSIM=10,"` + tc.get + "C0000002":      "\r\n+CSIM: 4,\"6C01\"" + ok,
+				`AT+CSIM=10,"` + tc.get + "C0000001":      "\r\n+CSIM: 6,\"AA9000\"" + ok,
+				`AT+CSIM=10,"007080` + tc.channel + `00"`: "\r\n+CSIM: 4,\"9000\"" + ok,
+			}.answer)
+			card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CSIM})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ch, err := card.OpenChannel(t.Context(), aid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := ch.Transmit(t.Context(), storeData(1))
+			if err != nil || fmt.Sprintf("%X", r.Data) != "AA" {
+				t.Errorf("%X, %v; the modem got %q", r.Data, err, s.got())
+			}
+			if err := ch.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestOpen(t *testing.T) {
+	conn, _ := dial(t, says("\r\nERROR\r\n")) // a modem without AT+CMEE is fine
+	for _, size := range []int{-1, 256} {
+		if _, err := atcard.Open(t.Context(), conn, atcard.Options{BlockSize: size}); err == nil {
+			t.Errorf("block size %d: no error", size)
+		}
+	}
+	for size, want := range map[int]int{0: atcard.DefaultBlockSize, 60: 60, 255: 255} {
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{BlockSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := card.BlockSize(); got != want {
+			t.Errorf("block size %d, want %d", got, want)
+		}
+		for _, bad := range [][]byte{nil, make([]byte, 17)} {
+			if _, err := card.OpenChannel(t.Context(), bad); err == nil || at.Refused(err) {
+				t.Errorf("AID of %d bytes: %v", len(bad), err)
+			}
+		}
+		if err := card.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, at.ErrClosed) {
+			t.Errorf("after close: %v, want ErrClosed", err)
+		}
+		if _, err := card.Transmit(t.Context(), []byte{0, 0xF2, 0, 0}); !errors.Is(err, at.ErrClosed) {
+			t.Errorf("after close: %v, want ErrClosed", err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		conn, _ := dial(t, says(""))
+		if _, err := atcard.Open(t.Context(), conn, atcard.Options{}); !errors.Is(err, at.ErrTimeout) {
+			t.Errorf("dead modem: %v, want ErrTimeout", err)
+		}
+	})
+	for path, want := range map[atcard.Path]string{atcard.Auto: "auto", atcard.CCHO: "AT+CCHO", atcard.CSIM: "AT+CSIM"} {
+		if path.String() != want {
+			t.Errorf("%d is %q", path, path)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+package atcard
+
+// ParseHandle and ParseResponse read the answers of a modem.
+var (
+	ParseHandle   = parseHandle
+	ParseResponse = parseResponse
+)
