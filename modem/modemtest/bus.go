@@ -84,14 +84,12 @@ func (s *Stack) startBus(ctx context.Context) error {
 	if _, err := s.startDaemon(busDaemon, nil, "dbus-daemon", "--config-file="+conf, "--nofork", "--nopidfile"); err != nil {
 		return err
 	}
-	err := s.poll(ctx, "the bus", func() (bool, error) {
-		_, err := os.Stat(s.socket())
+	// The socket's file is there a moment before anybody listens.
+	err := s.poll(ctx, "the bus", func() (ready bool, err error) {
+		s.bus, err = s.DialBus()
 		return err == nil, err
 	})
 	if err != nil {
-		return err
-	}
-	if s.bus, err = s.DialBus(); err != nil {
 		return err
 	}
 	return servePolkit(s.bus)

@@ -84,9 +84,7 @@ func registered(t *testing.T, cfg modemtest.Config) *modemtest.Modem {
 
 func wait(t *testing.T, m *modemtest.Modem, what string, ok func(modemtest.State) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if _, err := m.Wait(ctx, ok); err != nil {
+	if _, err := m.Wait(bounded(t), ok); err != nil {
 		t.Fatalf("wait until %s: %v", what, err)
 	}
 }
@@ -419,7 +417,7 @@ func TestSIMDataAreCached(t *testing.T) {
 	mark := m.Log().Len()
 	h.at("AT+CFUN=0")
 	h.at("AT+CFUN=1")
-	if err := m.WaitRegistered(t.Context(), profileB.iccid); err != nil {
+	if err := m.WaitRegistered(bounded(t), profileB.iccid); err != nil {
 		t.Fatal(err)
 	}
 	if got := h.at("AT+CCID"); got != "+CCID: 89440200000000000022 | OK" {
@@ -489,8 +487,11 @@ func TestRefresh(t *testing.T) {
 				}
 				return
 			}
-			if err := m.WaitRegistered(t.Context(), profileB.iccid); err != nil {
+			if err := m.WaitRegistered(bounded(t), profileB.iccid); err != nil {
 				t.Fatal(err)
+			}
+			if _, err := m.Log().WaitFor(bounded(t), mark, "! +CEREG: 1"); err != nil {
+				t.Error(err)
 			}
 			err := m.Log().InOrder(mark, "910B", fmt.Sprintf("# REFRESH %02X", tt.qualifier), "# context 1 ends", "! +CEREG: 0",
 				"! +CIEV: 3,0", "# SIM read: ICCID 8944", "! +CIEV: 3,1", "! +UUSIMSTAT: 9", "! +CEREG: 2", "! +CEREG: 1")
@@ -544,7 +545,7 @@ func TestRegistration(t *testing.T) {
 		h.at("AT+CGEREP=2")
 		h.at(`AT+CGDCONT=1,"IP","old.apn";+CGACT=1,1`)
 		m.DropContexts()
-		if _, err := m.Log().WaitFor(t.Context(), 0, "! +CGEV: NW PDN DEACT 1"); err != nil {
+		if _, err := m.Log().WaitFor(bounded(t), 0, "! +CGEV: NW PDN DEACT 1"); err != nil {
 			t.Error(err)
 		}
 		m.SetCoverage(false)
@@ -706,7 +707,7 @@ func TestResetHangsUp(t *testing.T) {
 	if present := <-back; !present {
 		t.Error("did not come back")
 	}
-	if err := m.WaitRegistered(t.Context(), profileB.iccid); err != nil {
+	if err := m.WaitRegistered(bounded(t), profileB.iccid); err != nil {
 		t.Fatal(err)
 	}
 	h = openTTY(t, path)
