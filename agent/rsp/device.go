@@ -10,8 +10,9 @@ import (
 )
 
 // DefaultTAC is the type allocation code that is sent when a device has no
-// modem to ask, as with a card in a reader. Other LPAs send the same one.
-const DefaultTAC = "35290611"
+// modem to ask, as with a card in a reader. Its octets are 35290611, which
+// other LPAs send too, so that servers know it.
+const DefaultTAC = "53926011"
 
 // DeviceInfo tells a server what device it provisions (SGP.22 v2.5, section
 // 4.2). The card signs it.

@@ -1,0 +1,69 @@
+package rsp_test
+
+import (
+	"bytes"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lpad/agent/rsp"
+)
+
+// vector reads public test data: see shared/vectors/README.md. It skips where
+// there is none, unless LPAD_REQUIRE=all.
+func vector(t *testing.T, name string) []byte {
+	t.Helper()
+	dir := os.Getenv("LPAD_VECTORS")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "vectors")
+	}
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err == nil {
+		return b
+	}
+	if os.Getenv("LPAD_REQUIRE") == "all" {
+		t.Fatalf("test vectors are required: %v", err)
+	}
+	t.Skipf("no test vectors (set LPAD_VECTORS): %v", err)
+	return nil
+}
+
+func TestVectorValues(t *testing.T) {
+	if i, err := rsp.ParseEUICCInfo1(vector(t, "session/euicc-info1.der")); err != nil || i.SVN != (rsp.Version{2, 0, 0}) {
+		t.Errorf("euiccInfo1 %+v, %v", i, err)
+	}
+	m, err := rsp.ParseMetadata(vector(t, "session/store-metadata.der"))
+	if err != nil || m.ICCID.String() != "89000123456789012341" || m.ServiceProvider != "euicc-rsp" {
+		t.Errorf("metadata %+v, %v", m, err)
+	}
+	raw := vector(t, "session/pending-notification.der")
+	n, err := rsp.ParsePendingNotification(raw)
+	if err != nil || n.Result == nil || n.Result.Err() != nil || !bytes.Equal(n.Raw, raw) {
+		t.Errorf("pending notification %+v, %v", n, err)
+	}
+}
+
+func TestVectorCertificates(t *testing.T) {
+	for _, name := range []string{"dpauth", "dppb", "eum", "euicc", "ci", "ci-2017"} {
+		der := vector(t, "sgp26/"+name+".der")
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ski, err := rsp.CertificateSKI(der); err != nil || !bytes.Equal(ski, cert.SubjectKeyId) {
+			t.Errorf("%s: SKI %X, %v, want %X", name, ski, err, cert.SubjectKeyId)
+		}
+		if aki, err := rsp.CertificateAKI(der); len(cert.AuthorityKeyId) > 0 && (err != nil || !bytes.Equal(aki, cert.AuthorityKeyId)) {
+			t.Errorf("%s: AKI %X, %v, want %X", name, aki, err, cert.AuthorityKeyId)
+		}
+		oid, err := rsp.CertificateOID(der)
+		want := map[string]string{"dpauth": "2.999.10", "dppb": "2.999.10", "eum": "2.999.5"}[name]
+		if want != "" && (err != nil || oid != want) {
+			t.Errorf("%s: OID %s, %v, want %s", name, oid, err, want)
+		}
+		if name == "euicc" && err == nil {
+			t.Errorf("%s: OID %s, it has none", name, oid)
+		}
+	}
+}
