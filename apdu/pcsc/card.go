@@ -1,0 +1,394 @@
+package pcsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"lpad/apdu"
+)
+
+// Config says which helper and which reader.
+type Config struct {
+	// Helper is the program: a path, or a name that is looked for in PATH.
+	// Empty: "lpad-pcsc".
+	Helper string
+	// Reader is a part of the reader's name. Of several that fit, the first
+	// with a card in it counts. Empty: any reader.
+	Reader string
+	// Timeout is what a command may take. The last block of STORE DATA gets
+	// four times as much, since it is what makes an eUICC sign, install and
+	// delete. Zero: [DefaultTimeout].
+	Timeout time.Duration
+	// Shared lets other programs be connected to the card while we do not
+	// talk to it. Usually they would only disturb.
+	Shared bool
+	// Env is added to the environment of the helper, such as
+	// "PCSCLITE_CSOCK_NAME=/path/to/pcscd.comm".
+	Env []string
+}
+
+// DefaultTimeout is for Config.Timeout.
+const DefaultTimeout = 30 * time.Second
+
+// How OpenChannel waits for a reader that was lost.
+const (
+	returnTimeout = 5 * time.Second        // pcscd restarted, card inserted again
+	returnPause   = 100 * time.Millisecond // between attempts
+)
+
+func (c Config) withDefaults() Config {
+	if c.Helper == "" {
+		c.Helper = "lpad-pcsc"
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = DefaultTimeout
+	}
+	return c
+}
+
+// ReaderInfo describes a reader.
+type ReaderInfo struct {
+	Name        string
+	CardPresent bool
+	InUse       bool   // some program is connected to the card
+	Mute        bool   // the card does not answer to reset
+	ATR         []byte // of the card, if there is one
+}
+
+// Readers lists the readers, by a helper started for that.
+func Readers(ctx context.Context, cfg Config) ([]ReaderInfo, error) {
+	cfg = cfg.withDefaults()
+	h, err := startHelper(ctx, cfg.Helper, cfg.Env)
+	if err != nil {
+		return nil, fmt.Errorf("list readers: %w", err)
+	}
+	defer h.stop()
+	return readers(ctx, h)
+}
+
+// readers asks a helper for the readers.
+func readers(ctx context.Context, h *helper) ([]ReaderInfo, error) {
+	f, err := request(ctx, h, "list readers", "", listTimeout, Begin(List))
+	if err != nil {
+		return nil, err
+	}
+	var all []ReaderInfo
+	for !f.Empty() {
+		r := ReaderInfo{Name: f.Text()}
+		state := f.Byte()
+		r.CardPresent, r.InUse, r.Mute = state&CardPresent != 0, state&InUse != 0, state&Mute != 0
+		r.ATR = f.Bytes()
+		all = append(all, r)
+	}
+	if !f.OK() {
+		return nil, errFields(h)
+	}
+	return all, nil
+}
+
+// errFields says that an answer is not what the protocol says.
+func errFields(h *helper) error {
+	return &HelperError{Program: h.program, Reason: "sent an answer that cannot be read"}
+}
+
+// request calls the helper and says in errors what was being done. After an
+// error that is not a ServiceError the helper is dead.
+func request(ctx context.Context, h *helper, op, reader string, d time.Duration, frame []byte) (*Fields, error) {
+	start := time.Now()
+	f, err := h.call(ctx, d, frame)
+	var service *ServiceError
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.As(err, &service):
+		service.Op, service.Reader = op, reader
+		return nil, service
+	}
+	h.kill()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, &StuckError{Op: op, Reader: reader, After: time.Since(start), Cause: err}
+	}
+	return nil, fmt.Errorf("PC/SC %s%s: %w", op, inReader(reader), err)
+}
+
+// Card is a card in a reader. It implements apdu.Card and apdu.Transport. For
+// concurrent use; requests take turns.
+type Card struct {
+	cfg  Config
+	turn chan struct{} // holds a token while nobody uses what is below
+
+	h          *helper // nil when there is no connection
+	generation int     // counts connections and resets; channels belong to one
+	reader     string
+	atr        []byte
+	closed     bool
+}
+
+// Open connects to the card.
+func Open(ctx context.Context, cfg Config) (*Card, error) {
+	c := &Card{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
+	c.turn <- struct{}{}
+	return c, nil
+}
+
+// take waits for the turn of the caller.
+func (c *Card) take(ctx context.Context) error {
+	select {
+	case <-c.turn:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the card: %w", ctx.Err())
+	}
+	if c.closed {
+		c.give()
+		return fmt.Errorf("card was given back: %w", apdu.ErrChannelClosed)
+	}
+	return nil
+}
+
+func (c *Card) give() { c.turn <- struct{}{} }
+
+// connect starts a helper and connects to the reader.
+func (c *Card) connect(ctx context.Context) error {
+	h, err := startHelper(ctx, c.cfg.Helper, c.cfg.Env)
+	if err != nil {
+		return fmt.Errorf("open reader: %w", err)
+	}
+	if err := c.connectBy(ctx, h); err != nil {
+		h.stop()
+		return fmt.Errorf("open reader: %w", err)
+	}
+	c.h = h
+	c.generation++
+	return nil
+}
+
+func (c *Card) connectBy(ctx context.Context, h *helper) error {
+	all, err := readers(ctx, h)
+	if err != nil {
+		return err
+	}
+	name, err := choose(all, c.cfg.Reader)
+	if err != nil {
+		return err
+	}
+	exclusive := byte(1)
+	if c.cfg.Shared {
+		exclusive = 0
+	}
+	f, err := request(ctx, h, "connect", name, connectTimeout, AppendBytes(append(Begin(Connect), exclusive), name))
+	if err != nil {
+		return err
+	}
+	f.Byte() // the protocol is the helper's business
+	c.atr, c.reader = f.Bytes(), name
+	if !f.OK() {
+		return errFields(h)
+	}
+	return nil
+}
+
+// choose picks the first reader whose name has part in it and that has a card.
+func choose(all []ReaderInfo, part string) (string, error) {
+	empty := ""
+	for _, r := range all {
+		if !strings.Contains(r.Name, part) {
+			continue
+		}
+		if r.CardPresent {
+			return r.Name, nil
+		}
+		if empty == "" {
+			empty = r.Name
+		}
+	}
+	if empty != "" {
+		return "", &ServiceError{Op: "find card", Reader: empty, Code: codeNoSmartcard, Text: "No card in any reader that fits."}
+	}
+	return "", &ServiceError{Op: "find reader", Reader: part, Code: codeNoReaders, Text: "There is no such reader."}
+}
+
+// ready makes sure that there is a connection. If it was lost, reader and card
+// get some seconds to come back.
+func (c *Card) ready(ctx context.Context) error {
+	if c.h != nil {
+		return nil
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, returnTimeout)
+	defer cancel()
+	for {
+		err := c.connect(ctx)
+		if err == nil || !passing(err) {
+			return err
+		}
+		select {
+		case <-waitCtx.Done():
+			return err
+		case <-time.After(returnPause):
+		}
+	}
+}
+
+// drop ends a connection that is of no use any more.
+func (c *Card) drop() {
+	if c.h != nil {
+		c.h.stop()
+		c.h = nil
+		c.generation++
+	}
+}
+
+// Reader gives the name of the reader.
+func (c *Card) Reader() string {
+	<-c.turn
+	defer c.give()
+	return c.reader
+}
+
+// ATR gives the answer to reset of the card.
+func (c *Card) ATR() []byte {
+	<-c.turn
+	defer c.give()
+	return c.atr
+}
+
+// BlockSize is how many bytes of data one command may carry: 255.
+func (c *Card) BlockSize() int { return 255 }
+
+// Transmit sends a command to the card. If the connection was lost before, it
+// connects anew first: the card was reset then, so that only the basic channel
+// is of use.
+func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	if err := c.take(ctx); err != nil {
+		return nil, err
+	}
+	defer c.give()
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	return c.transmit(ctx, command)
+}
+
+// transmit sends a command over the connection that is there. Any error is the
+// end of the connection, since the state of the card is unknown then.
+func (c *Card) transmit(ctx context.Context, command []byte) ([]byte, error) {
+	f, err := request(ctx, c.h, "transmit", c.reader, c.timeout(command), AppendBytes(Begin(Transmit), command))
+	if err != nil {
+		c.drop()
+		return nil, err
+	}
+	response := f.Bytes()
+	if !f.OK() || len(response) < 2 {
+		err := errFields(c.h)
+		c.drop()
+		return nil, err
+	}
+	return response, nil
+}
+
+// timeout is what a command may take. It grows with the length of the work
+// that a command can start (GlobalPlatform STORE DATA, bit 8 of P1: last
+// block), not with its bytes.
+func (c *Card) timeout(command []byte) time.Duration {
+	if len(command) >= 3 && command[0]&0x80 != 0 && command[1] == 0xE2 && command[2]&0x80 != 0 {
+		return 4 * c.cfg.Timeout
+	}
+	return c.cfg.Timeout
+}
+
+// OpenChannel opens a channel to an application. If it turns out that the
+// connection was lost in the meantime, it connects anew and tries once more:
+// nothing has happened on the card by then.
+func (c *Card) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, error) {
+	ch, err := c.openChannel(ctx, aid)
+	if passing(err) || crashed(err) {
+		ch, err = c.openChannel(ctx, aid)
+	}
+	return ch, err
+}
+
+// crashed says whether the helper failed while it worked.
+func crashed(err error) bool {
+	var e *HelperError
+	return errors.As(err, &e) && !e.Missing
+}
+
+func (c *Card) openChannel(ctx context.Context, aid []byte) (*apdu.Channel, error) {
+	if err := c.take(ctx); err != nil {
+		return nil, err
+	}
+	err := c.ready(ctx)
+	s := &session{c, c.generation}
+	c.give()
+	if err != nil {
+		return nil, err
+	}
+	return apdu.OpenChannel(ctx, s, aid)
+}
+
+// session is the transport of the channels of one generation. A later card has
+// forgotten them, so nothing is sent to it in their name.
+type session struct {
+	c          *Card
+	generation int
+}
+
+func (s *session) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	if err := s.c.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.c.give()
+	if s.generation != s.c.generation || s.c.h == nil {
+		return nil, fmt.Errorf("the card was reset: %w", apdu.ErrChannelClosed)
+	}
+	return s.c.transmit(ctx, command)
+}
+
+// Reset resets the card, warm. Channels of it are dead. Where there is no
+// connection, or the reset fails, it connects anew, which resets as well.
+func (c *Card) Reset(ctx context.Context) error {
+	if err := c.take(ctx); err != nil {
+		return err
+	}
+	defer c.give()
+	if c.h != nil {
+		f, err := request(ctx, c.h, "reset", c.reader, connectTimeout, append(Begin(Reset), ResetCard))
+		if err == nil {
+			f.Byte()
+			if c.atr = f.Bytes(); f.OK() {
+				c.generation++
+				return nil
+			}
+			err = errFields(c.h)
+		}
+		c.drop()
+		if !passing(err) {
+			return err
+		}
+	}
+	return c.ready(ctx)
+}
+
+// Close resets the card, so that nobody finds our channels open, and ends the
+// helper. It may be called again.
+func (c *Card) Close() error {
+	<-c.turn
+	defer c.give()
+	c.closed = true
+	if c.h == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	_, err := request(ctx, c.h, "disconnect", c.reader, connectTimeout, append(Begin(Disconnect), ResetCard))
+	c.drop()
+	if passing(err) {
+		return nil // there is nothing to give back
+	}
+	return err
+}

@@ -1,0 +1,10 @@
+package pcsc
+
+import "syscall"
+
+// KillHelper kills the helper of a card and waits for its end.
+func KillHelper(c *Card) {
+	// It is there, since the card is connected.
+	_ = syscall.Kill(-c.h.pid, syscall.SIGKILL)
+	<-c.h.exited
+}
