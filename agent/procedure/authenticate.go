@@ -148,7 +148,7 @@ func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error 
 		return refusal("server-session-mismatch", "the server signs for another session than it announces", fault.Operator, "try again; if it stays, tell the operator")
 	case !bytes.Equal(echoed.Value, challenge):
 		return refusal("server-challenge-mismatch", "the server answers another challenge than the card's", fault.Operator, "try again; if it stays, tell the operator")
-	case !strings.EqualFold(string(address.Value), r.Address):
+	case !strings.EqualFold(string(address.Value), bareAddress(r.Address)):
 		return refusal("server-address-mismatch", fmt.Sprintf("the server at %s says that it is %q", r.Address, rsp.DisplayText(string(address.Value))), fault.Operator, askForCode)
 	}
 	ci, err := ber.Parse(s.CIPKID)
@@ -170,6 +170,10 @@ func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error 
 	}
 	return nil
 }
+
+// bareAddress takes away what is sent to no server: white space and a
+// trailing dot.
+func bareAddress(s string) string { return strings.TrimSuffix(strings.Join(strings.Fields(s), ""), ".") }
 
 // checkOffer makes the checks before the user sees the offer, C2, and fills
 // in what the user is asked. It returns the reason to cancel with.
