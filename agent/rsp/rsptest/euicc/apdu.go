@@ -304,26 +304,39 @@ func (c *Card) selectISDR(ch *channel, cmd command) ([]byte, uint16) {
 	if c.config.Quirks.NeedsTermCapability && !c.terminalLPAd {
 		return nil, swNotFound
 	}
+	quiet, ok := quietSelect(cmd.p2)
+	if !ok {
+		return nil, swWrongParameters
+	}
 	c.leave(ch)
 	ch.isdr, ch.file = true, nil
-	switch cmd.p2 &^ 0x03 {
-	case 0x0C:
+	if quiet {
 		return nil, swOK
-	case 0x00, 0x04:
-		return c.isdrFCI(cmd.data), swOK
 	}
-	return nil, swWrongParameters
+	return c.isdrFCI(cmd.data), swOK
+}
+
+// quietSelect reads P2 of SELECT: no data, or a template.
+func quietSelect(p2 byte) (quiet, ok bool) {
+	switch p2 &^ 0x03 {
+	case 0x00, 0x04:
+		return false, true
+	case 0x0C:
+		return true, true
+	}
+	return false, false
 }
 
 // fcp answers a SELECT of the file system: by the template, or with nothing.
 func (c *Card) fcp(ch *channel, cmd command) ([]byte, uint16) {
-	switch cmd.p2 &^ 0x03 {
-	case 0x00, 0x04:
-		return c.visible.describe(ch.dir, ch.file), swOK
-	case 0x0C:
+	quiet, ok := quietSelect(cmd.p2)
+	switch {
+	case !ok:
+		return nil, swWrongParameters
+	case quiet:
 		return nil, swOK
 	}
-	return nil, swWrongParameters
+	return c.visible.describe(ch.dir, ch.file), swOK
 }
 
 // status tells where the channel stands (ETSI TS 102 221, section 11.1.2).

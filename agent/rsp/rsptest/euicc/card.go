@@ -23,7 +23,8 @@ var (
 type Card struct {
 	config Config // completed by New, never changed
 
-	mu sync.Mutex // guards everything below
+	mu      sync.Mutex    // guards everything below
+	stalled chan struct{} // not nil: no command is executed before it is closed
 
 	// Persistent: what a power cut leaves. Changed in place by a function and
 	// written as a whole by commit; power on reads it back.
@@ -93,6 +94,15 @@ func New(config Config) (*Card, error) {
 		return nil, fmt.Errorf("software eUICC: %w", err)
 	}
 	return c, nil
+}
+
+// ConfigUnder is a configuration for the eUICC of a PKI, which trusts the CI of
+// it; the caller fills in the rest.
+func ConfigUnder(p *pki.PKI) Config {
+	return Config{
+		Identities: []Identity{{EUM: p.EUM.Certificate, EUICC: p.EUICC}},
+		Trusted:    []Anchor{AnchorOf(p.CI.Certificate)},
+	}
 }
 
 // NewIdentity makes a chain for the card under a CI: an EUM whose name
@@ -181,11 +191,10 @@ func (c *Card) refreshFiles() {
 // [ErrAnswerLost], [ErrLinkBroken], or that of the context; whatever is wrong
 // with the command itself is answered by a status word.
 func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if err := c.lock(ctx); err != nil {
 		return nil, err
 	}
+	defer c.mu.Unlock()
 	if !c.on {
 		return nil, ErrNoPower
 	}
@@ -204,6 +213,43 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 		}
 	}
 	return response, c.outcome.err
+}
+
+// lock takes the card for one command, when it does not stall.
+func (c *Card) lock(ctx context.Context) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		stalled := c.stalled
+		if stalled == nil {
+			return nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-stalled:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Stall makes the card stop answering until resume is called: commands wait.
+func (c *Card) Stall() (resume func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stalled == nil {
+		c.stalled = make(chan struct{})
+	}
+	stalled := c.stalled
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.stalled == stalled {
+			close(stalled)
+			c.stalled = nil
+		}
+	}
 }
 
 // exchange executes a command under the faults that are armed for it.
