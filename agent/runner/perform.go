@@ -118,7 +118,7 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job) (job.Event, error)
 	found.TransactionID, found.CodeRequired = s.TransactionID.String(), s.ConfirmationCodeRequired
 	found.NeedsPerson = s.PPRConsent != 0 && !j.Order.PPRConsent
 	found.Profile = &job.ProfileFacts{ICCID: s.Metadata.ICCID, ServiceProvider: s.Metadata.ServiceProvider, Name: s.Metadata.Name,
-		Class: s.Metadata.Class.String(), Rules: rules(s.Metadata.PPR)}
+		Class: s.Metadata.Class.String(), Rules: Rules(s.Metadata.PPR)}
 	return found, nil
 }
 
@@ -135,8 +135,8 @@ func (r *Runner) authenticateEvent(ctx context.Context, card Card, root string, 
 	return err
 }
 
-// rules says policy rules in plain words.
-func rules(p rsp.PPR) []string {
+// Rules says policy rules in plain words.
+func Rules(p rsp.PPR) []string {
 	var out []string
 	if p&rsp.PPR1 != 0 {
 		out = append(out, "cannot be disabled")

@@ -164,8 +164,8 @@ func (p *Port) APNs(ctx context.Context) ([]modem.Context, error) {
 	return m.APNs(ctx)
 }
 
-// DeleteAPN takes a context off the modem's list.
-func (p *Port) DeleteAPN(ctx context.Context, cid int) error {
+// ClearAPN takes a context off the modem's list.
+func (p *Port) ClearAPN(ctx context.Context, cid int) error {
 	_, m, err := p.parts(ctx)
 	if err != nil {
 		return err
@@ -189,4 +189,22 @@ func (p *Port) Identity(ctx context.Context) (modem.Identity, error) {
 		return modem.Identity{}, err
 	}
 	return m.Identity(ctx)
+}
+
+// ICCID is the one that the modem shows.
+func (p *Port) ICCID(ctx context.Context) (string, error) {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return "", err
+	}
+	return m.ICCID(ctx)
+}
+
+// Registration says where the modem is registered.
+func (p *Port) Registration(ctx context.Context) (modem.Registration, error) {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return modem.Registration{}, err
+	}
+	return m.Registration(ctx)
 }

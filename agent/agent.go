@@ -1,0 +1,250 @@
+// Package agent puts lpad together: it builds the parts from a configuration
+// and from what cmd/lpad has picked for this device, runs them, and stops them
+// in order. It holds no policy; that is in the packages below it.
+//
+//	a, err := agent.New(cfg, agent.Parts{Card: port, CardPath: …, Settings: stack, Modem: stack, Network: stack, …})
+//	if err != nil { … }              // configuration, trust, journal, socket
+//	err = a.Run(ctx)                 // until ctx ends, then within ten seconds
+//
+// The parts and their order: the journal is opened first (a second daemon on
+// the same state is refused there), then the card's runner is started, then
+// the socket. They stop the other way round.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"lpad/agent/apiserver"
+	"lpad/agent/journal"
+	"lpad/agent/procedure"
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es9p"
+	"lpad/agent/runner"
+	"lpad/agent/switchover"
+	"lpad/apdu"
+	"lpad/config"
+	"lpad/internal/fault"
+	"lpad/modem"
+)
+
+// Parts are what cmd/lpad picks for a device.
+type Parts struct {
+	Card     apdu.Card // the way to the eUICC; it opens itself when used
+	CardPath CardPath
+
+	// The switch's back-end: a modem/network.ManagerStack, or a
+	// switchover.Direct. NetworkBackend is its name for the status.
+	Settings       switchover.Settings
+	Modem          switchover.Modem
+	Network        switchover.Network
+	Prober         switchover.Prober
+	NetworkBackend string
+
+	// Identity asks the modem who it is; nil when there is no modem.
+	Identity func(context.Context) (modem.Identity, error)
+
+	Listener net.Listener // of the local socket, from systemd; nil: New makes it
+	Notify   func(state string)
+	Version  string
+	Log      *slog.Logger
+}
+
+// CardPath says which way leads to the card, for people.
+type CardPath struct {
+	Backend string // "pcsc", "at"
+	Path    string // reader or port
+}
+
+// Agent is a daemon that has been put together.
+type Agent struct {
+	cfg      config.Config
+	parts    Parts
+	log      *slog.Logger
+	trust    *es9p.Trust
+	journal  *journal.Journal
+	runner   *runner.Runner
+	server   *apiserver.Server
+	listener net.Listener
+	since    time.Time
+}
+
+// New builds the parts. Nothing runs yet; what was opened is closed again on
+// an error.
+func New(cfg config.Config, p Parts) (_ *Agent, err error) {
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{cfg: cfg, parts: p, log: p.Log, since: time.Now().UTC()}
+	if a.trust, err = es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI}); err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	policy, err := policyOf(cfg.API, p.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if a.journal, err = journal.Open(filepath.Join(cfg.StateDir, "journal"), journal.Options{MaxBytes: int(cfg.Journal.MaxBytes)}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.journal.Close())
+		}
+	}()
+	a.runner = runner.New(runner.Config{
+		Journal:        a.journal,
+		Card:           &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log},
+		Servers:        &serverSource{cfg: cfg.RSP, trust: a.trust, log: p.Log},
+		Switch:         &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log},
+		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
+		Device:         &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log},
+		Probe:          cfg.Network.Probe,
+		DeadMan:        cfg.Network.DeadMan,
+		ConsentTimeout: cfg.RSP.ConsentTimeout,
+		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
+		Log:            p.Log,
+	})
+	a.server = apiserver.New(&backend{a}, apiserver.Options{Policy: policy, Log: p.Log})
+	a.listener = p.Listener
+	if a.listener == nil {
+		if a.listener, err = apiserver.Listen(cfg.Socket, apiserver.SocketOptions{GID: socketGroup(policy)}); err != nil {
+			return nil, fmt.Errorf("socket: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// socketGroup is the group that may connect: the one with the fewest rights,
+// since the routes tell the others apart. Members of a higher group only must
+// be members of this one too, which the documentation says.
+func socketGroup(p apiserver.Policy) int {
+	for _, gid := range []uint32{p.ReadGID, p.OperateGID, p.AdminGID} {
+		if gid != 0 {
+			return int(gid)
+		}
+	}
+	return -1
+}
+
+// policyOf looks the groups up. A group that does not exist is nobody's, which
+// is safe, and said.
+func policyOf(c config.API, log *slog.Logger) (apiserver.Policy, error) {
+	gid := func(name string) (uint32, error) {
+		if name == "" {
+			return 0, nil
+		}
+		g, err := user.LookupGroup(name)
+		var unknown user.UnknownGroupError
+		if errors.As(err, &unknown) {
+			log.Info("group of the configuration does not exist; root alone has its rights", "group", name)
+			return 0, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("group %s: %w", name, err)
+		}
+		n, err := strconv.ParseUint(g.Gid, 10, 32)
+		return uint32(n), err
+	}
+	var p apiserver.Policy
+	var errs [3]error
+	p.ReadGID, errs[0] = gid(c.Read)
+	p.OperateGID, errs[1] = gid(c.Operate)
+	p.AdminGID, errs[2] = gid(c.Admin)
+	return p, errors.Join(errs[:]...)
+}
+
+// Run runs until ctx ends or a part fails.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var parts sync.WaitGroup
+	var runnerErr, serverErr error
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	parts.Go(func() {
+		defer stop()
+		runnerErr = a.runner.Run(ctx)
+		stopServing() // the socket answers to the last: what stops is visible
+	})
+	parts.Go(func() {
+		defer stop()
+		serverErr = a.server.Serve(serving, a.listener)
+	})
+	for _, w := range a.warnings() {
+		a.log.Warn(w)
+	}
+	a.log.Info("ready", "version", a.parts.Version, "card", a.parts.CardPath.Backend, "path", a.parts.CardPath.Path, "network", a.parts.NetworkBackend)
+	a.notify("READY=1")
+	parts.Wait()
+	a.notify("STOPPING=1")
+	err := errors.Join(runnerErr, serverErr, a.parts.Card.Close(), a.journal.Close())
+	a.log.Info("stopped", "err", err)
+	return err
+}
+
+func (a *Agent) notify(state string) {
+	if a.parts.Notify != nil {
+		a.parts.Notify(state)
+	}
+}
+
+// warnings are what must not be overlooked.
+func (a *Agent) warnings() []string {
+	var w []string
+	if text := a.trust.Warning(); text != "" {
+		w = append(w, text)
+	}
+	if text := a.journal.Damage(); text != "" {
+		w = append(w, "the journal was damaged: "+text)
+	}
+	if n := a.journal.Torn(); n > 0 {
+		a.log.Info("an unfinished write was cut off the journal", "bytes", n)
+	}
+	return w
+}
+
+// aids are the ISD-R addresses to try: the configured ones, else those that
+// are known, the standard one first.
+func aids(configured []string) []rsp.AID {
+	var list []rsp.AID
+	for _, text := range configured {
+		if aid, err := rsp.ParseAID(text); err == nil { // config.Validate has refused what is wrong
+			list = append(list, aid)
+		}
+	}
+	if len(list) == 0 {
+		list = rsp.ISDRs()
+	}
+	return list
+}
+
+// serverSource opens sessions with servers; see runner.ServerSource.
+type serverSource struct {
+	cfg   config.RSP
+	trust *es9p.Trust
+	log   *slog.Logger
+}
+
+func (s *serverSource) OpenServer(address string, link modem.Link) (procedure.Server, error) {
+	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: link.Interface, Log: s.log}
+	session, err := c.Open(address)
+	if err != nil {
+		return nil, err
+	}
+	return session, nil
+}
+
+var errNoCard = fault.New(fault.Fault{Code: "no-euicc", Text: "no eUICC answers: none of the known ISD-R applications is on the card", Who: fault.Technician,
+	Next: "look whether the right SIM slot is active, and whether the card is an eSIM"}, nil)

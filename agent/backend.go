@@ -1,0 +1,328 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"lpad/agent/api"
+	"lpad/agent/job"
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es9p"
+	"lpad/agent/runner"
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+)
+
+// backend is the daemon as the local socket sees it: it translates between
+// the messages of package api and the runner's values, and decides nothing.
+type backend struct{ *Agent }
+
+// How old an answer may be that was read from the card earlier: short enough
+// that nobody sees what is no longer so, long enough that a script that asks
+// three things wakes the card once.
+const freshEnough = 2 * time.Second
+
+// Status is the one-screen answer. It never waits for the card.
+func (b *backend) Status(context.Context) (api.Status, error) {
+	v := b.runner.View()
+	s := api.Status{
+		Version: b.parts.Version, Since: b.since, LastEvent: v.LastEvent,
+		Card:     api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
+		Network:  api.Network{Backend: b.parts.NetworkBackend, Interface: v.Link.Interface, APN: v.APN},
+		Clock:    api.Clock{Now: time.Now().UTC(), Set: time.Now().After(es9p.ClockFloor)},
+		Warnings: append(b.warnings(), v.Warnings...),
+	}
+	for _, a := range v.Link.Addresses {
+		s.Network.Addresses = append(s.Network.Addresses, a.Addr().String())
+	}
+	if !v.FactsAt.IsZero() {
+		s.Card.EID = v.Facts.EID.String()
+	}
+	for _, p := range v.Facts.Profiles {
+		if p.State == rsp.Enabled {
+			s.Profile = profileOf(p)
+		}
+	}
+	for _, j := range v.Jobs {
+		switch {
+		case j.ID == v.Active:
+			aj := jobOf(j)
+			s.Job = &aj
+		case !j.Ended():
+			s.Queued++
+		}
+	}
+	s.Notifications = api.NoteStatus{Pending: len(v.Notifications), LastError: problemOf(v.DeliverErr), NextTry: v.NextTry}
+	for _, r := range b.trust.Describe() {
+		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
+	}
+	s.State, s.Next = stateOf(s, v)
+	return s, nil
+}
+
+// stateOf sums a status up in a word, and says what a person would do next.
+func stateOf(s api.Status, v runner.View) (state, next string) {
+	switch {
+	case v.CardErr != nil:
+		return "card-missing", s.Card.Problem.Next
+	case v.FactsAt.IsZero():
+		return "starting", ""
+	case s.Job != nil && s.Job.State == string(job.Consent):
+		return "busy", "answer the job that waits for consent: lpactl jobs answer " + s.Job.ID
+	case s.Job != nil:
+		return "busy", ""
+	case s.Profile == nil:
+		return "needs-provisioning", "install a profile: lpactl install 'LPA:1$…' --enable"
+	case !s.Clock.Set:
+		return "ready", "set the clock: servers cannot be verified without it"
+	}
+	return "ready", ""
+}
+
+func problemOf(err error) *api.Problem {
+	if err == nil {
+		return nil
+	}
+	f := fault.Of(err)
+	return &api.Problem{Type: "urn:lpad:problem:" + f.Code, Code: f.Code, Title: f.Text, Detail: err.Error(), Retry: f.Retry, Who: string(f.Who), Next: f.Next}
+}
+
+// EUICC is what the card says of itself.
+func (b *backend) EUICC(ctx context.Context) (api.EUICC, error) {
+	v, err := b.runner.Refresh(ctx, freshEnough)
+	if err = firstError(err, v.CardErr); err != nil {
+		return api.EUICC{}, err
+	}
+	f := v.Facts
+	e := api.EUICC{EID: f.EID.String(), AsOf: v.FactsAt}
+	if f.Addresses != nil {
+		e.DefaultSMDP, e.RootSMDS = f.Addresses.DefaultSMDP, f.Addresses.RootSMDS
+	}
+	if i := f.Info2; i != nil {
+		e.SVN, e.ProfileVersion, e.Firmware = i.SVN.String(), i.ProfileVersion.String(), i.Firmware.String()
+		e.FreeMemory, e.SASAccreditation = int64(i.Resources.FreeNVM), i.SASAccreditation
+		e.CIVerification, e.CISigning = keys(i.Verification), keys(i.Signing)
+		e.Category = map[int]string{0: "other", 1: "basic", 2: "medium", 3: "contactless"}[i.Category]
+	}
+	return e, nil
+}
+
+func keys(list [][]byte) []string {
+	out := make([]string, len(list))
+	for i, k := range list {
+		out[i] = strings.ToUpper(hex.EncodeToString(k))
+	}
+	return out
+}
+
+// Profiles lists the profiles on the card.
+func (b *backend) Profiles(ctx context.Context) (api.Profiles, error) {
+	v, err := b.runner.Refresh(ctx, freshEnough)
+	if err = firstError(err, v.CardErr); err != nil {
+		return api.Profiles{}, err
+	}
+	out := api.Profiles{AsOf: v.FactsAt, Profiles: []api.Profile{}}
+	for _, p := range v.Facts.Profiles {
+		out.Profiles = append(out.Profiles, *profileOf(p))
+	}
+	return out, nil
+}
+
+func profileOf(p rsp.Profile) *api.Profile {
+	return &api.Profile{ICCID: p.ICCID.String(), AID: p.AID.String(), State: p.State.String(), Nickname: p.Nickname,
+		ServiceProvider: p.ServiceProvider, Name: p.Name, Class: p.Class.String(), Rules: runner.Rules(p.PPR)}
+}
+
+// Notifications lists what waits on the card.
+func (b *backend) Notifications(ctx context.Context) (api.Notifications, error) {
+	v, err := b.runner.Refresh(ctx, freshEnough)
+	return notifications(v, firstError(err, v.CardErr))
+}
+
+// DeliverNotifications tries to deliver now.
+func (b *backend) DeliverNotifications(ctx context.Context) (api.Notifications, error) {
+	v, err := b.runner.DeliverNow(ctx)
+	return notifications(v, err)
+}
+
+func notifications(v runner.View, err error) (api.Notifications, error) {
+	out := api.Notifications{AsOf: v.FactsAt, Notifications: []api.Notification{}}
+	for _, n := range v.Notifications {
+		a := api.Notification{SeqNumber: n.SeqNumber, Event: n.Event.String(), Address: n.Address}
+		if n.HasICCID {
+			a.ICCID = n.ICCID.String()
+		}
+		out.Notifications = append(out.Notifications, a)
+	}
+	return out, err
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func badRequest(text string, cause error) error {
+	return fault.New(fault.Fault{Code: api.CodeBadRequest, Text: text, Who: fault.Technician, Next: "correct the request"}, cause)
+}
+
+// Install orders a download.
+func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
+	o := job.Order{Kind: job.Install, Source: job.Source(r.Source), Enable: r.Enable, Consent: r.Consent || b.cfg.RSP.Consent == "auto",
+		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, By: by}
+	switch {
+	case r.ActivationCode != "" && r.Source != "":
+		return api.Job{}, badRequest("an activation code and a source exclude each other", nil)
+	case r.Source == "" || r.Source == string(job.SourceActivationCode):
+		code, err := rsp.ParseActivationCode(r.ActivationCode)
+		if err != nil {
+			return api.Job{}, err
+		}
+		if code.ConfirmationCodeRequired && r.ConfirmationCode == "" && o.Consent {
+			return api.Job{}, fault.New(fault.Fault{Code: "confirmation-code-missing", Text: "this activation code needs a confirmation code", Who: fault.Technician,
+				Next: "order again with the code that the operator gave with the activation code"}, nil)
+		}
+		o.Source, o.SMDP, o.MatchingID, o.OID = job.SourceActivationCode, code.SMDP, code.MatchingID, code.OID
+	case o.Source == job.SourceDefaultSMDP || o.Source == job.SourceSMDS:
+	default:
+		return api.Job{}, badRequest(fmt.Sprintf("there is no source %q", r.Source), nil)
+	}
+	return b.order(ctx, o, redact.NewSecret(r.ConfirmationCode))
+}
+
+// Enable orders a switch.
+func (b *backend) Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error) {
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Enable, DeleteOld: r.DeleteOld, Parameters: r.Parameters, By: by})
+}
+
+// Disable orders the enabled profile to be disabled.
+func (b *backend) Disable(ctx context.Context, by, iccid string) (api.Job, error) {
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Disable, By: by})
+}
+
+// Delete orders a disabled profile to be deleted.
+func (b *backend) Delete(ctx context.Context, by, iccid string) (api.Job, error) {
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Delete, By: by})
+}
+
+// SetNickname names a profile.
+func (b *backend) SetNickname(ctx context.Context, by, iccid string, r api.NicknameRequest) (api.Job, error) {
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Nickname, Nickname: r.Nickname, By: by})
+}
+
+func (b *backend) orderFor(ctx context.Context, iccid string, o job.Order) (api.Job, error) {
+	var err error
+	if o.ICCID, err = rsp.ParseICCID(iccid); err != nil {
+		return api.Job{}, badRequest("this is no ICCID", err)
+	}
+	return b.order(ctx, o, redact.Secret{})
+}
+
+func (b *backend) order(ctx context.Context, o job.Order, code redact.Secret) (api.Job, error) {
+	j, err := b.runner.Submit(ctx, o, code)
+	if err != nil {
+		return api.Job{}, err
+	}
+	return jobOf(j), nil
+}
+
+// Jobs lists jobs, the newest first.
+func (b *backend) Jobs(context.Context) (api.Jobs, error) {
+	out := api.Jobs{Jobs: []api.Job{}}
+	for _, j := range b.runner.Jobs() {
+		out.Jobs = append(out.Jobs, jobOf(j))
+	}
+	return out, nil
+}
+
+// Job returns one job.
+func (b *backend) Job(_ context.Context, id string) (api.Job, error) {
+	j, err := b.runner.Job(id)
+	if err != nil {
+		return api.Job{}, err
+	}
+	return jobOf(j), nil
+}
+
+// WaitJob returns a job at its next change.
+func (b *backend) WaitJob(ctx context.Context, id string) (api.Job, error) {
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	events := b.runner.Watch(watch, b.runner.View().LastEvent)
+	j, err := b.runner.Job(id)
+	if err != nil || j.Ended() {
+		return jobOf(j), err
+	}
+	for e := range events {
+		if e.Type == api.EventJob && e.Job != nil && e.Job.ID == id {
+			return jobOf(*e.Job), nil
+		}
+	}
+	return jobOf(j), nil // nothing changed in the time
+}
+
+// Answer consents or refuses.
+func (b *backend) Answer(ctx context.Context, _, id string, r api.AnswerRequest) (api.Job, error) {
+	j, err := b.runner.Answer(ctx, id, r.Accept, redact.NewSecret(r.ConfirmationCode))
+	return jobOf(j), err
+}
+
+// Abort stops a job while it can be stopped.
+func (b *backend) Abort(ctx context.Context, _, id string) (api.Job, error) {
+	j, err := b.runner.Abort(ctx, id)
+	return jobOf(j), err
+}
+
+// Watch translates the runner's events.
+func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
+	out := make(chan api.Event)
+	in := b.runner.Watch(ctx, after)
+	go func() {
+		defer close(out)
+		for e := range in {
+			a := api.Event{ID: e.ID, At: e.At, Type: e.Type, Text: e.Text}
+			if e.Job != nil {
+				j := jobOf(*e.Job)
+				if e.Total > 0 {
+					j.Progress = &api.Progress{Done: e.Done, Total: e.Total}
+				}
+				a.Job = &j
+			}
+			select {
+			case out <- a:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out
+}
+
+func jobOf(j job.Job) api.Job {
+	out := api.Job{ID: j.ID, Kind: string(j.Order.Kind), State: string(j.State), Step: j.State.Number(), Ended: j.Ended(), Created: j.Created,
+		SMDP: j.Order.SMDP, CodeRequired: j.CodeRequired, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung, Undelivered: j.Undelivered}
+	if id := j.ICCID(); !id.IsZero() {
+		out.ICCID = id.String()
+	}
+	if id := j.Switch.Previous; !id.IsZero() {
+		out.Previous = id.String()
+	}
+	if p := j.Profile; p != nil {
+		out.Profile = &api.Profile{ICCID: p.ICCID.String(), ServiceProvider: p.ServiceProvider, Name: p.Name, Class: p.Class, Rules: p.Rules}
+	}
+	out.Network = linkOf(j.Switch.Link)
+	if p := j.Problem; p != nil {
+		out.Problem = &api.Problem{Type: "urn:lpad:problem:" + p.Code, Code: p.Code, Title: p.Text, Detail: p.Detail, Retry: p.Retry, Who: string(p.Who),
+			Next: p.Next, State: string(p.State)}
+	}
+	for _, m := range j.Timeline {
+		out.Timeline = append(out.Timeline, api.Mark{State: string(m.State), Step: m.State.Number(), At: m.At, Note: m.Note})
+	}
+	return out
+}

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/es10"
+	"lpad/agent/runner"
+	"lpad/apdu"
+)
+
+// apduLimit bounds one APDU that must not be cut in the middle: it is above
+// every bound of the transports below, so that theirs is the one that speaks.
+const apduLimit = 150 * time.Second
+
+// cardSource opens the ISD-R; see runner.CardSource. It is used by the card's
+// goroutine alone.
+type cardSource struct {
+	card      apdu.Card
+	aids      []rsp.AID
+	blockSize int // of the configuration; 0: the card's
+	log       *slog.Logger
+	known     rsp.AID // the one that answered last
+}
+
+// Open opens a channel to the first ISD-R that answers.
+func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
+	order := s.aids
+	if s.known != nil {
+		order = append([]rsp.AID{s.known}, order...)
+	}
+	for _, aid := range order {
+		ch, err := s.card.OpenChannel(ctx, aid)
+		if errors.Is(err, apdu.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open eUICC: %w", err)
+		}
+		s.known = aid
+		size := s.blockSize
+		if size == 0 {
+			size = s.card.BlockSize()
+		}
+		return &openCard{es10.New(whole{ch}, size), ch}, nil
+	}
+	return nil, errNoCard
+}
+
+// openCard is an ES10 client with the channel it uses.
+type openCard struct {
+	*es10.Client
+	channel *apdu.Channel
+}
+
+// Close closes the channel.
+func (c *openCard) Close(ctx context.Context) error { return c.channel.Close(ctx) }
+
+// whole lets a context end between two APDUs and never in the middle of one:
+// a card that was cut off has done something nobody knows, and a modem gives
+// its answer to the next question.
+type whole struct{ channel *apdu.Channel }
+
+func (w whole) Transmit(ctx context.Context, cmd apdu.Command) (apdu.Response, error) {
+	if err := ctx.Err(); err != nil {
+		return apdu.Response{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apduLimit)
+	defer cancel()
+	return w.channel.Transmit(ctx, cmd)
+}

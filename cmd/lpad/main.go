@@ -1,0 +1,82 @@
+// Lpad is the daemon: the eSIM provisioning agent of this device.
+//
+//	lpad [--config /etc/lpad/lpad.yaml] [--check]
+//
+// It reads its configuration (see package config; every key has a default),
+// picks the way to the card and to the network, and runs until SIGTERM or
+// SIGINT. With --check it says what the configuration comes to and exits.
+//
+// Exit status: 0 after a stop that was asked for, 1 when something failed, 2
+// when the command line or the configuration is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"lpad/agent"
+	"lpad/config"
+	"lpad/internal/fault"
+	"lpad/internal/systemd"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	path := flag.String("config", "/etc/lpad/lpad.yaml", "configuration `file`; drop-ins are read from lpad.d beside it")
+	check := flag.Bool("check", false, "check the configuration and exit")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "error: lpad takes no arguments")
+		os.Exit(2)
+	}
+	cfg, origins, err := config.Load(*path, filepath.Join(filepath.Dir(*path), "lpad.d"), os.Environ())
+	if err != nil && !errors.Is(err, config.ErrAbsent) {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(2)
+	}
+	if *check {
+		printOrigins(origins)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, cfg); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		if next := fault.Of(err).Next; next != "" {
+			fmt.Fprintln(os.Stderr, "next:", next)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, cfg config.Config) error {
+	log := slog.New(handler(cfg.Log))
+	listener, err := systemd.Listener()
+	if err != nil {
+		return err
+	}
+	parts, closeParts, err := pick(cfg, log)
+	if err != nil {
+		return err
+	}
+	parts.Listener, parts.Version, parts.Log = listener, version, log
+	parts.Notify = func(state string) {
+		if err := systemd.Notify(state); err != nil {
+			log.Debug("systemd was not told", "err", err)
+		}
+	}
+	a, err := agent.New(cfg, parts)
+	if err != nil {
+		return errors.Join(err, closeParts())
+	}
+	return errors.Join(a.Run(ctx), closeParts())
+}

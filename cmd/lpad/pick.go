@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"lpad/agent"
+	"lpad/agent/switchover"
+	"lpad/apdu"
+	"lpad/apdu/pcsc"
+	"lpad/config"
+	"lpad/internal/systembus"
+	"lpad/modem/atcard"
+	"lpad/modem/atport"
+	"lpad/modem/mm"
+	"lpad/modem/network"
+	"lpad/modem/nm"
+)
+
+// pick chooses the way to the card and the back-end of the switch.
+func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
+	if cfg.Card.Backend == "at" || cfg.Card.Backend == "auto" && cfg.Card.ATPort != "" {
+		return pickModem(cfg, log)
+	}
+	card := &reader{cfg: pcsc.Config{Helper: cfg.Card.PCSCHelper, Reader: cfg.Card.Reader}}
+	direct := switchover.Direct{Card: card}
+	path := cfg.Card.Reader
+	if path == "" {
+		path = "first reader with a card"
+	}
+	return agent.Parts{
+		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path},
+		Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
+		Prober: &network.Probe{},
+	}, func() error { return nil }, nil
+}
+
+// pickModem is the card behind a modem's AT port.
+func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
+	if cfg.Card.ATPort == "" {
+		return agent.Parts{}, nil, errors.New("card.backend is \"at\", but card.at_port names no port")
+	}
+	port := atport.New(atport.Config{
+		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log,
+		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize},
+	})
+	parts := agent.Parts{
+		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort},
+		Identity: port.Identity, Prober: &network.Probe{},
+	}
+	if cfg.Network.Backend == "none" || cfg.Modem.Manage == "none" {
+		alone := network.NewATOnly(port)
+		parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = alone, alone, alone, "none"
+		return parts, func() error { return nil }, nil
+	}
+	bus := systembus.New("")
+	stack := network.NewManagerStack(network.Config{
+		MM: mm.New(bus), NM: nm.New(bus), Device: cfg.Modem.Device, AT: port,
+		Shared: cfg.Modem.Inhibit == "always", BeforeRelease: port.Release, Log: log,
+	})
+	parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = stack, stack, stack, "networkmanager"
+	return parts, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return errors.Join(stack.Close(ctx), bus.Close())
+	}, nil
+}
+
+func apduPath(name string) atcard.Path {
+	switch name {
+	case "ccho":
+		return atcard.CCHO
+	case "csim":
+		return atcard.CSIM
+	}
+	return atcard.Auto
+}
+
+// reader is a card in a PC/SC reader that is opened when it is first used: a
+// reader that is plugged in later is found then.
+type reader struct {
+	cfg pcsc.Config
+
+	mu   sync.Mutex
+	card *pcsc.Card
+}
+
+func (r *reader) open(ctx context.Context) (*pcsc.Card, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.card == nil {
+		card, err := pcsc.Open(ctx, r.cfg)
+		if err != nil {
+			return nil, err
+		}
+		r.card = card
+	}
+	return r.card, nil
+}
+
+// OpenChannel opens a logical channel.
+func (r *reader) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, error) {
+	card, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return card.OpenChannel(ctx, aid)
+}
+
+// Reset resets the card.
+func (r *reader) Reset(ctx context.Context) error {
+	card, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	return card.Reset(ctx)
+}
+
+// BlockSize is what a reader takes.
+func (r *reader) BlockSize() int { return 255 }
+
+// Close gives the reader up.
+func (r *reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.card == nil {
+		return nil
+	}
+	err := r.card.Close()
+	r.card = nil
+	return err
+}
+
+func handler(cfg config.Log) slog.Handler {
+	level := map[string]slog.Level{"error": slog.LevelError, "warn": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": slog.LevelDebug - 4}[cfg.Level]
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.NewJSONHandler(os.Stderr, o)
+	}
+	return slog.NewTextHandler(os.Stderr, o)
+}
+
+func printOrigins(origins config.Origins) {
+	for _, key := range slices.Sorted(maps.Keys(origins)) {
+		fmt.Printf("%s\t%v\n", key, origins[key])
+	}
+}

@@ -1,0 +1,142 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+	"lpad/modem"
+)
+
+// ATPort is what [ATOnly] asks of a modem; lpad/modem/atport.Port is one.
+type ATPort interface {
+	AT
+	ICCID(ctx context.Context) (string, error)
+	Registration(ctx context.Context) (modem.Registration, error)
+}
+
+// ATOnly is the back-end for a device whose network is somebody else's
+// business: lpad writes the access point into the modem's context, has the
+// modem read the card again and waits for a network. Bringing the interface up
+// is left to whoever does it on this device; Link is the zero link, which means
+// the device's usual route.
+type ATOnly struct {
+	at  ATPort
+	cid int
+}
+
+// NewATOnly makes a back-end over a port; nothing is sent yet.
+func NewATOnly(at ATPort) *ATOnly { return &ATOnly{at: at, cid: 1} }
+
+// atSnapshot is the journalled form of [ATOnly.Snapshot].
+type atSnapshot struct {
+	ICCID    string `json:"iccid,omitempty"` // that the modem showed; empty: none
+	Name     string `json:"apn"`
+	Type     string `json:"type"`
+	Present  bool   `json:"present"` // there was such a context
+	User     string `json:"user,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+// Snapshot reads the context and the SIM that the modem shows. Credentials of
+// a context cannot be read over AT and are not in it.
+func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
+	contexts, err := s.at.APNs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	var snap atSnapshot
+	for _, c := range contexts {
+		if c.CID == s.cid {
+			snap.Present, snap.Name, snap.Type = true, c.APN.Name, string(c.APN.Type)
+		}
+	}
+	if iccid, err := s.at.ICCID(ctx); err == nil { // an empty card shows none
+		snap.ICCID = iccid
+	}
+	return json.Marshal(snap)
+}
+
+// Gate has nobody to keep back: a modem alone attaches when it is told to.
+func (s *ATOnly) Gate(context.Context, []byte) error { return nil }
+
+// Apply writes the access point into the modem's context.
+func (s *ATOnly) Apply(ctx context.Context, _ string, apn modem.APN) ([]string, error) {
+	if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
+		return nil, err
+	}
+	return []string{ViaAT}, nil
+}
+
+// Reread makes the modem read the card again.
+func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
+	return s.at.Reread(ctx, iccid)
+}
+
+// Register waits for a network.
+func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {
+	for {
+		r, err := s.at.Registration(ctx)
+		if err == nil && r.State.Registered() {
+			return r, nil
+		}
+		select {
+		case <-ctx.Done():
+			return r, &notRegisteredError{r, errors.Join(ctx.Err(), err)}
+		case <-time.After(retryInterval):
+		}
+	}
+}
+
+// notRegisteredError says how far the modem came.
+type notRegisteredError struct {
+	registration modem.Registration
+	err          error
+}
+
+func (e *notRegisteredError) Error() string {
+	return fmt.Sprintf("no network serves the modem (%s): %v", e.registration.State, e.err)
+}
+
+func (e *notRegisteredError) Unwrap() error { return e.err }
+
+// Fault explains it to who can look at the antenna.
+func (e *notRegisteredError) Fault() fault.Fault {
+	return fault.Fault{Code: "not-registered", Text: "no network serves the modem with this profile", Retry: true, Who: fault.Technician,
+		Next: "look at the antenna and the reception, and ask the operator whether the profile is active"}
+}
+
+// Connect returns the zero link: the interface is not ours.
+func (s *ATOnly) Connect(context.Context, string) (modem.Link, error) { return modem.Link{}, nil }
+
+// Link returns the zero link, as Connect does.
+func (s *ATOnly) Link(context.Context, string) (modem.Link, error) { return modem.Link{}, nil }
+
+// Commit has nothing to give up.
+func (s *ATOnly) Commit(context.Context, string) error { return nil }
+
+// Restore writes the old context back and has the modem read the card again,
+// on which the previous profile is enabled.
+func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, error) {
+	var snap atSnapshot
+	if err := json.Unmarshal(snapshot, &snap); err != nil {
+		return modem.Link{}, fmt.Errorf("restore: snapshot: %w", err)
+	}
+	if snap.Present {
+		apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
+		if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
+			return modem.Link{}, fmt.Errorf("restore: %w", err)
+		}
+	}
+	if snap.ICCID == "" {
+		return modem.Link{}, nil
+	}
+	if _, err := s.at.Reread(ctx, snap.ICCID); err != nil {
+		return modem.Link{}, fmt.Errorf("restore: %w", err)
+	}
+	return modem.Link{}, nil
+}
