@@ -95,6 +95,7 @@ func (m *Modem) poll(ctx context.Context, check func() error) error {
 	defer stop()
 	timer := time.NewTimer(pollTime)
 	defer timer.Stop()
+	var last error // what the modem said; worth more than that ctx ended in the middle of a question
 	for {
 		err := check()
 		var final *finalError
@@ -103,12 +104,17 @@ func (m *Modem) poll(ctx context.Context, check func() error) error {
 			return nil
 		case errors.As(err, &final):
 			return final.error
-		case m.conn.Err() != nil, ctx.Err() != nil:
+		case m.conn.Err() != nil:
 			return err
+		case ctx.Err() == nil || last == nil:
+			last = err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", last, ctx.Err())
 		}
 		timer.Reset(pollTime)
 		if waitErr := m.wait(ctx, timer.C, messages); waitErr != nil {
-			return fmt.Errorf("%w: %w", err, waitErr)
+			return fmt.Errorf("%w: %w", last, waitErr)
 		}
 	}
 }

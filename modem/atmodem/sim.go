@@ -202,7 +202,16 @@ func homePLMN(imsi string, mnc int) string {
 }
 
 // parseGID is the group identifier in hexadecimal digits; unset (all FF) is empty.
-func parseGID(b []byte) string { return fmt.Sprintf("%X", bytes.TrimRight(b, "\xFF")) }
+func parseGID(b []byte) string { return fmt.Sprintf("%X", unfilled(b)) }
+
+// unfilled takes the filler FF off the end. (bytes.TrimRight reads UTF-8 and would
+// take every byte that is none.)
+func unfilled(b []byte) []byte {
+	for len(b) > 0 && b[len(b)-1] == 0xFF {
+		b = b[:len(b)-1]
+	}
+	return b
+}
 
 // parseSPN reads EF_SPN (TS 31.102, section 4.2.12): a byte of display rules,
 // then the name.
@@ -210,7 +219,7 @@ func parseSPN(b []byte) string {
 	if len(b) < 2 {
 		return ""
 	}
-	return strings.TrimSpace(alpha(bytes.TrimRight(b[1:], "\xFF")))
+	return strings.TrimSpace(alpha(unfilled(b[1:])))
 }
 
 // alpha reads a text as files of the SIM have it (TS 102 221, annex A): the GSM

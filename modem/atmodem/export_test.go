@@ -1,0 +1,14 @@
+package atmodem
+
+// The readers of what a modem says.
+var (
+	IMEI       = imei
+	ParseICCID = parseICCID
+	ParseSPN   = parseSPN
+	ParseGID   = parseGID
+	FileSize   = fileSize
+	ParseClock = parseClock
+	Fields     = fields
+	HomePLMN   = homePLMN
+	MNCLength  = mncLength
+)
