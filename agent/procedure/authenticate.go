@@ -173,7 +173,9 @@ func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error 
 
 // bareAddress takes away what is sent to no server: white space and a
 // trailing dot.
-func bareAddress(s string) string { return strings.TrimSuffix(strings.Join(strings.Fields(s), ""), ".") }
+func bareAddress(s string) string {
+	return strings.TrimSuffix(strings.Join(strings.Fields(s), ""), ".")
+}
 
 // checkOffer makes the checks before the user sees the offer, C2, and fills
 // in what the user is asked. It returns the reason to cancel with.
