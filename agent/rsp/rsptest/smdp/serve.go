@@ -51,7 +51,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, id *pki.Identity) er
 		ReadHeaderTimeout: 30 * time.Second,
 		ConnState:         s.connState,
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends stalled answers
-		ErrorLog:          log.New(io.Discard, "", 0), // clients that distrust the certificate on purpose
+		ErrorLog:          log.New(io.Discard, "", 0),                        // clients that distrust the certificate on purpose
 	}
 	stopped := context.AfterFunc(ctx, func() {
 		// What is left of connections and listeners when this fails is gone with
