@@ -202,10 +202,23 @@ func (o Options) fillCommands(i, n int) []byte {
 }
 
 // fillOverhead is how many bytes a padding element of n bytes of content costs
-// beyond them.
+// beyond them: what build and fillCommands write around it.
 func fillOverhead(n int) int {
-	header := ber.Encode(0xA0, ber.Encode(0x80), ber.Encode(0x81, []byte{1}))
-	return len(ber.Encode(peGeneric, header, ber.Encode(0xA1, Options{}.fillCommands(0, n)))) - n
+	const header, commands = 7, 2 + 19 // A0058000810100; 8000 and 62 with four parameters
+	return encodedSize(header+encodedSize(encodedSize(commands+encodedSize(n)))) - n
+}
+
+// encodedSize is the size of a TLV with a tag of one byte.
+func encodedSize(value int) int {
+	switch {
+	case value < 0x80:
+		return 2 + value
+	case value < 0x100:
+		return 3 + value
+	case value < 0x10000:
+		return 4 + value
+	}
+	return 5 + value
 }
 
 func noise(seed rsp.ICCID, file, n int) []byte {
