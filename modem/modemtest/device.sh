@@ -18,7 +18,7 @@ ln -sfn /proc/self/fd/2 "$D/dev/stderr"
 mount --rbind "$D/dev" /dev
 
 mount --bind "$D/hosts" /etc/hosts
-mount --bind "$D/resolv.conf" "$(readlink -f /etc/resolv.conf)"
+if [ -e /etc/resolv.conf ]; then mount --bind "$D/resolv.conf" "$(readlink -f /etc/resolv.conf)"; fi
 mount --bind "$D/udev-rules" /lib/udev/rules.d
 if [ -d /etc/NetworkManager ]; then
 	mkdir -p /run/NetworkManager /var/lib/NetworkManager

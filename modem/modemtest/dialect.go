@@ -41,7 +41,10 @@ type Dialect struct {
 type USB struct {
 	Vendor, Product             string // four hexadecimal digits
 	Manufacturer, ProductString string
-	TTYDriver, NetDriver        string // "option1"/"option" and "cdc_ether" when empty
+
+	// Rules are lines of a udev rules file for ModemManager, beyond those that it
+	// is installed with: a port type that spares it probing, for example.
+	Rules []string
 }
 
 // Moment is when a modem speaks by itself.
@@ -94,6 +97,8 @@ var Generic = Dialect{
 	Name: "generic", Manufacturer: "Simulated Inc.", Model: "SIM-1", Revision: "1.0.0", IMEI: "356938035643809",
 	USB: USB{Vendor: "1234", Product: "5678", Manufacturer: "Simulated Inc.", ProductString: "SIM-1"},
 	Has: []string{"+CCID"},
+	// ModemManager asks every unknown modem for an Icera chip, three times with 3 s between if it hears an error.
+	Answers: map[string]string{"%IPSYS?": "OK"},
 }
 
 // Dialects lists all dialects.

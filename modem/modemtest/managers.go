@@ -89,8 +89,12 @@ func (s *Stack) waitManagers(ctx context.Context) error {
 	if err := s.ReportPorts(ctx, true); err != nil {
 		return err
 	}
-	sim := s.Modem.State().SIM
-	err := s.poll(ctx, "ModemManager to show the modem", func() (bool, error) {
+	st, err := s.Modem.Wait(ctx, func(st State) bool { return st.SIM.State != SIMBusy })
+	if err != nil {
+		return err
+	}
+	sim := st.SIM
+	err = s.poll(ctx, "ModemManager to show the modem", func() (bool, error) {
 		m, err := s.MMModem(ctx)
 		return err == nil && (sim.State != SIMReady || m.ICCID == sim.ICCID), err
 	})

@@ -36,9 +36,12 @@ type holder struct {
 }
 
 // hold starts a shell in new namespaces, runs script in it, and returns when
-// the script is done. env is added to the environment of the script.
-func hold(ctx context.Context, script string, env ...string) (*holder, error) {
-	cmd := exec.Command("/bin/sh", "-euc", script+"\necho ready\nread -r line || exit 0")
+// the script is done. The script is kept in file; env is added to its environment.
+func hold(ctx context.Context, file, script string, env ...string) (*holder, error) {
+	if err := os.WriteFile(file, []byte(script+"echo ready\nread -r line || exit 0\n"), 0o755); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/bin/sh", "-eu", file)
 	cmd.Env = append(os.Environ(), env...)
 	// Unshareflags, not Cloneflags: the child then makes its mounts private before anything else.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Setpgid: true}

@@ -143,6 +143,18 @@ func (m *Modem) serve(p *Port) error {
 	return nil
 }
 
+// Port returns the open port of this name, or nil.
+func (m *Modem) Port(name string) *Port {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.ports {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
 // Name is the port's name in the log.
 func (p *Port) Name() string { return p.name }
 

@@ -79,6 +79,7 @@ func (m *Modem) powerDown() {
 	defer m.mu.Unlock()
 	m.simTurn++
 	m.sim = SIM{State: SIMOff}
+	m.proactive = 0
 	clear(m.sessions)
 	m.changedLocked()
 	m.log.add("", Happened, "SIM powered down")
@@ -92,6 +93,7 @@ func (m *Modem) startSIM(reset bool, moment Moment) {
 	turn := m.simTurn
 	m.sim = SIM{State: SIMBusy}
 	if reset {
+		m.proactive = 0
 		clear(m.sessions)
 	}
 	m.changedLocked()
@@ -315,6 +317,9 @@ func (m *Modem) proactiveSession(ctx context.Context, length int) (refresh *byte
 		return nil
 	}
 	defer m.card.unlock()
+	if m.State().SIM.State == SIMOff {
+		return nil
+	}
 	for range maxProactiveCommands {
 		data, sw, err := m.transmit(ctx, []byte{0x80, 0x12, 0x00, 0x00, byte(length)})
 		if err != nil || sw != 0x9000 {

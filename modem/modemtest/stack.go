@@ -198,11 +198,7 @@ func (s *Stack) makeFiles(context.Context) error {
 			return err
 		}
 	}
-	d := s.cfg.Modem.Dialect
-	if d.Name == "" {
-		d = UBlox
-	}
-	if err := makeSysfs(filepath.Join(dir, "sys"), d.USB); err != nil {
+	if err := makeSysfs(filepath.Join(dir, "sys"), s.dialect().USB); err != nil {
 		return fmt.Errorf("sysfs: %w", err)
 	}
 	if err := s.makeUdevRules(); err != nil {
@@ -237,19 +233,29 @@ func (s *Stack) makeUdevRules() error {
 			}
 		}
 	}
-	if s.cfg.ShareAgentPort {
+	rules := slices.Clone(s.dialect().USB.Rules)
+	if !s.cfg.ShareAgentPort {
+		rules = append(rules, fmt.Sprintf(`SUBSYSTEM=="tty", KERNEL==%q, ENV{ID_MM_PORT_IGNORE}="1"`, agentPort))
+	}
+	if len(rules) == 0 {
 		return nil
 	}
-	rule := fmt.Sprintf("SUBSYSTEM==\"tty\", KERNEL==%q, ENV{ID_MM_PORT_IGNORE}=\"1\"\n", agentPort)
-	return os.WriteFile(filepath.Join(to, "78-mm-lpad.rules"), []byte(rule), 0o644)
+	return os.WriteFile(filepath.Join(to, "78-mm-modemtest.rules"), []byte(strings.Join(rules, "\n")+"\n"), 0o644)
+}
+
+func (s *Stack) dialect() Dialect {
+	if s.cfg.Modem.Dialect.Name == "" {
+		return UBlox
+	}
+	return s.cfg.Modem.Dialect
 }
 
 func (s *Stack) makeNamespaces(ctx context.Context) (err error) {
-	if s.operator, err = hold(ctx, operatorScript, "SERVER="+ServerAddr.String()); err != nil {
+	if s.operator, err = hold(ctx, filepath.Join(s.dir, "operator.sh"), operatorScript, "SERVER="+ServerAddr.String()); err != nil {
 		return fmt.Errorf("operator: %w", err)
 	}
 	env := []string{"D=" + s.dir, fmt.Sprintf("OPERATOR=%d", s.operator.cmd.Process.Pid)}
-	if s.device, err = hold(ctx, deviceScript, env...); err != nil {
+	if s.device, err = hold(ctx, filepath.Join(s.dir, "device.sh"), deviceScript, env...); err != nil {
 		return fmt.Errorf("device: %w", err)
 	}
 	return (&VethLink{s.operator}).ip(ctx, "link", "set", operatorInterface, "up")
