@@ -379,10 +379,15 @@ func (b *Bus) watch(ctx context.Context, services []Service, check func(context.
 	defer tick.Stop()
 	for {
 		done, why := check(ctx)
-		if done || ctx.Err() != nil {
-			return done, why, nil
-		}
-		if why != nil {
+		switch {
+		case ctx.Err() != nil && (!done || why != nil):
+			if reason == nil {
+				reason = why // else: what the end of ctx cut short says less
+			}
+			return false, reason, nil
+		case done:
+			return true, why, nil
+		case why != nil:
 			reason = why
 		}
 		if !c.Alive() {

@@ -30,6 +30,16 @@ func (c *Client) Enable(ctx context.Context, m Modem, on bool) error {
 	return nil
 }
 
+// Reset resets the modem, where ModemManager's plugin for it knows how
+// ([systembus.ErrUnsupported] else). The modem goes away and comes back with
+// another object, after half a minute or more on USB.
+func (c *Client) Reset(ctx context.Context, m Modem) error {
+	if err := c.bus.Call(ctx, Service, m.Path, ifaceModem+".Reset").Err(); err != nil {
+		return fmt.Errorf("reset the modem: %w", err)
+	}
+	return nil
+}
+
 // bearerProperties are an APN in ModemManager's dictionary.
 func bearerProperties(a modem.APN) map[string]any {
 	p := map[string]any{"apn": a.Name}

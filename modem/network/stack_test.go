@@ -12,7 +12,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
+	"lpad/agent/rsp"
+	"lpad/agent/switchover"
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 	"lpad/internal/systembus"
 	"lpad/modem"
@@ -25,6 +29,8 @@ import (
 	"lpad/modem/serialport"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
 var subscriptions = []modemtest.Subscription{
 	{IMSI: profileA.imsi, APN: "old.apn", Address: netip.MustParsePrefix("10.1.1.2/24"), Gateway: netip.MustParseAddr("10.1.1.1"), PLMN: "00101", Operator: "Test PLMN 1-1"},
 	{IMSI: profileB.imsi, APN: "new.apn", User: "u", Password: "p", Address: netip.MustParsePrefix("10.2.2.2/24"), Gateway: netip.MustParseAddr("10.2.2.1"), PLMN: "23415", Operator: "vodafone UK"},
@@ -35,18 +41,19 @@ var newAPN = modem.APN{Name: "new.apn", User: "u", Password: redact.NewSecret("p
 // device is a running device and the back-end under test on it.
 type device struct {
 	*modemtest.Stack
-	card  *card
-	back  *network.ManagerStack
-	mm    *mm.Client
-	nm    *nm.Client
-	t     *testing.T
-	start time.Time
+	card   *card
+	config network.Config
+	back   *network.ManagerStack
+	mm     *mm.Client
+	nm     *nm.Client
+	t      *testing.T
+	start  time.Time
 }
 
 type options struct {
 	withoutAT bool
-	dialect   modemtest.Dialect
-	delays    modemtest.Delays
+	shared    bool // ModemManager has the AT port too
+	strict    bool // the network refuses to let a modem attach with a wrong APN
 }
 
 func startDevice(ctx context.Context, t *testing.T, o options) *device {
@@ -55,7 +62,8 @@ func startDevice(ctx context.Context, t *testing.T, o options) *device {
 	d := &device{card: &card{profiles: []profile{profileA, profileB}}, t: t, start: time.Now()}
 	var err error
 	d.Stack, err = modemtest.StartStack(ctx, modemtest.StackConfig{
-		Modem: modemtest.Config{Card: d.card, Subscriptions: subscriptions, Dialect: o.dialect, Delays: o.delays},
+		Modem:          modemtest.Config{Card: d.card, Subscriptions: subscriptions, StrictAttach: o.strict},
+		ShareAgentPort: o.shared,
 		Connections: []modemtest.Connection{{ID: "old", APN: "old.apn", User: "x", Password: "y", Priority: 10},
 			{ID: "spare", APN: "old.apn", NoAutoconnect: true}, {ID: "loose", APN: "old.apn"}},
 	})
@@ -77,24 +85,20 @@ func startDevice(ctx context.Context, t *testing.T, o options) *device {
 		}
 	})
 	d.mm, d.nm = mm.New(bus), nm.New(bus)
-	c := network.Config{MM: d.mm, NM: d.nm, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	c := network.Config{MM: d.mm, NM: d.nm, RungWait: 5 * time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if !o.withoutAT {
-		port, err := serialport.Open(d.OpenAgentPort(), 115200)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn := at.New(port)
+		p := &port{path: d.OpenAgentPort()}
 		t.Cleanup(func() {
-			if err := conn.Close(); err != nil {
+			if err := p.close(context.Background()); err != nil {
 				t.Error(err)
 			}
 		})
-		am := atmodem.New(conn)
-		if err := am.Init(ctx); err != nil {
-			t.Fatal(err)
+		c.AT = p
+		if o.shared {
+			c.Shared, c.BeforeRelease = true, p.close
 		}
-		c.AT = am
 	}
+	d.config = c
 	d.back = network.NewManagerStack(c)
 	d.step("device up")
 	return d
@@ -110,6 +114,84 @@ func (d *device) must(err error) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// port is an AT port that is opened when it is needed: what a program does
+// that shares one with ModemManager.
+type port struct {
+	path  string
+	conn  *at.Conn // nil: closed
+	modem *atmodem.Modem
+}
+
+func (p *port) open(ctx context.Context) (*atmodem.Modem, error) {
+	if p.conn != nil {
+		return p.modem, nil
+	}
+	line, err := serialport.Open(p.path, 115200)
+	if err != nil {
+		return nil, err
+	}
+	p.conn = at.New(line)
+	p.modem = atmodem.New(p.conn)
+	return p.modem, p.modem.Init(ctx)
+}
+
+func (p *port) close(context.Context) error {
+	if p.conn == nil {
+		return nil
+	}
+	conn := p.conn
+	p.conn, p.modem = nil, nil
+	return conn.Close()
+}
+
+func (p *port) SetAPN(ctx context.Context, cid int, apn modem.APN) error {
+	m, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	return m.SetAPN(ctx, cid, apn)
+}
+
+func (p *port) ClearAPN(ctx context.Context, cid int) error {
+	m, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	return m.ClearAPN(ctx, cid)
+}
+
+func (p *port) APNs(ctx context.Context) ([]modem.Context, error) {
+	m, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.APNs(ctx)
+}
+
+func (p *port) Reread(ctx context.Context, iccid string) (string, error) {
+	m, err := p.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	return m.Reread(ctx, iccid)
+}
+
+func (p *port) Detach(ctx context.Context) error {
+	m, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Detach(ctx)
+}
+
+func (p *port) Attach(ctx context.Context) error {
+	m, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Attach(ctx)
 }
 
 // keyfiles are NetworkManager's own files.
@@ -232,6 +314,192 @@ func TestSwitchAndBack(t *testing.T) {
 	if diff := cmp.Diff(sansTimestamps(snapshot), sansTimestamps(after)); diff != "" {
 		t.Errorf("settings are not what they were (-want +got):\n%s", diff)
 	}
+}
+
+// switchTo runs the steps of a switch, without probe.
+func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int, p profile, apn modem.APN) (snapshot []byte, link modem.Link) {
+	d.t.Helper()
+	snapshot, err := back.Snapshot(ctx)
+	d.must(err)
+	d.must(back.Gate(ctx, snapshot))
+	d.step("gate")
+	d.card.enable(n)
+	where, err := back.Apply(ctx, p.iccid, apn)
+	d.must(err)
+	d.step("apply " + strings.Join(where, "+"))
+	if d.config.AT == nil {
+		d.Modem.Reboot() // nobody can make this modem read its card from outside
+	}
+	rung, err := back.Reread(ctx, p.iccid)
+	d.must(err)
+	d.step("reread " + rung)
+	_, err = back.Register(ctx)
+	d.must(err)
+	link, err = back.Connect(ctx, p.iccid)
+	d.must(err)
+	d.must(back.Commit(ctx, p.iccid))
+	d.step("connected")
+	return snapshot, link
+}
+
+// oldAPN fails if the modem was told of the old access point after the mark.
+func (d *device) noOldAPN(mark int) {
+	d.t.Helper()
+	for _, e := range d.Modem.Log().Entries()[mark:] {
+		if e.Kind == ">" && strings.Contains(e.Text, "old.apn") {
+			d.t.Errorf("the old access point came back: %s", e.Text)
+		}
+	}
+}
+
+func TestWithoutATPort(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startDevice(ctx, t, options{withoutAT: true})
+	d.must(d.WaitConnected(ctx, "old"))
+	mark := d.Modem.Log().Len()
+	snapshot, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
+	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
+		t.Errorf("link %+v", link)
+	}
+	d.noOldAPN(mark)
+	d.must(d.back.Gate(ctx, snapshot))
+	d.card.enable(0)
+	d.Modem.Reboot()
+	link, err := d.back.Restore(ctx, snapshot)
+	d.must(err)
+	d.step("restored")
+	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[0].Address {
+		t.Errorf("old link %+v", link)
+	}
+}
+
+// TestSharedPort: ModemManager uses every AT port; ours is opened only while
+// the modem is held.
+func TestSharedPort(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startDevice(ctx, t, options{shared: true})
+	d.must(d.WaitConnected(ctx, "old"))
+	mark := d.Modem.Log().Len()
+	_, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
+	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
+		t.Errorf("link %+v", link)
+	}
+	d.noOldAPN(mark)
+}
+
+// TestRestartInTheMiddle: lpad dies between the steps. Its inhibition dies
+// with it, and ModemManager has the modem again with the old SIM data; what
+// comes after begins at Gate.
+func TestRestartInTheMiddle(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startDevice(ctx, t, options{})
+	d.must(d.WaitConnected(ctx, "old"))
+	bus := systembus.New(d.BusAddress())
+	config := d.config
+	config.MM, config.NM = mm.New(bus), nm.New(bus)
+	dying := network.NewManagerStack(config)
+	snapshot, err := dying.Snapshot(ctx)
+	d.must(err)
+	mark := d.Modem.Log().Len()
+	d.must(dying.Gate(ctx, snapshot))
+	d.card.enable(1)
+	_, err = dying.Apply(ctx, profileB.iccid, newAPN)
+	d.must(err)
+	d.must(bus.Close())
+	d.step("lpad has died")
+	if _, err := d.mm.WaitSIM(ctx, "", profileA.iccid, mm.StateEnabled); err != nil {
+		t.Fatal(err)
+	}
+	d.step("modem back with its old sim")
+	if ids, err := d.ActiveConnections(ctx); err != nil || len(ids) > 0 {
+		t.Errorf("active without lpad: %v, %v", ids, err)
+	}
+	d.must(d.back.Gate(ctx, snapshot))
+	d.step("gate again")
+	_, err = d.back.Apply(ctx, profileB.iccid, newAPN)
+	d.must(err)
+	_, err = d.back.Reread(ctx, profileB.iccid)
+	d.must(err)
+	link, err := d.back.Connect(ctx, profileB.iccid)
+	d.must(err)
+	d.step("connected")
+	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
+		t.Errorf("link %+v", link)
+	}
+	d.noOldAPN(mark)
+}
+
+// TestCandidates: the first access point is wrong, the second right; then a
+// profile that no network takes.
+func TestCandidates(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startDevice(ctx, t, options{strict: true})
+	d.must(d.WaitConnected(ctx, "old"))
+	listener, err := d.Listen("tcp", "10.99.0.1:443")
+	d.must(err)
+	defer func() { d.must(listener.Close()) }()
+
+	s := switchover.Switch{Settings: d.back, Modem: d.back, Network: d.back, Prober: prober{d.Stack}, Log: d.config.Log}
+	iccid, err := rsp.ParseICCID(profileB.iccid)
+	d.must(err)
+	target := switchover.Target{ICCID: iccid, Probe: "10.99.0.1:443", Candidates: []switchover.Candidate{
+		{APN: modem.APN{Name: "wrong.apn"}, Source: "test"}, {APN: newAPN, Source: "test 2"}}}
+	snapshot, err := s.Snapshot(ctx)
+	d.must(err)
+	d.must(s.Gate(ctx, snapshot))
+	d.card.enable(1)
+	_, err = s.Apply(ctx, target)
+	d.must(err)
+	_, err = s.Reread(ctx, target)
+	d.must(err)
+	d.step("reread")
+	short, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	online, err := s.Verify(short, snapshot, target)
+	d.must(err)
+	d.step("online")
+	if online.Index != 1 || online.Source != "test 2" || len(online.Attempts) != 1 || online.Attempts[0].Stage != switchover.StageRegister ||
+		fault.Of(online.Attempts[0].Err).Code != "registration-denied" || online.Link.Interface != "wwan0" {
+		t.Errorf("online: %+v", online)
+	}
+	d.must(s.Commit(ctx, target))
+
+	wrong := switchover.Target{ICCID: iccid, Candidates: target.Candidates[:1]}
+	snapshot, err = s.Snapshot(ctx)
+	d.must(err)
+	d.must(s.Gate(ctx, snapshot))
+	_, err = s.Apply(ctx, wrong)
+	d.must(err)
+	d.card.enable(0)
+	_, err = d.back.Reread(ctx, profileA.iccid)
+	d.must(err)
+	short, cancel = context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err = s.Verify(short, snapshot, wrong); fault.Of(err).Code != "registration-denied" {
+		t.Errorf("verify with a wrong access point only: %v", err)
+	}
+	d.step("denied")
+	link, err := s.Rollback(ctx, snapshot, func(context.Context) error { d.card.enable(1); return nil })
+	d.must(err)
+	d.step("rolled back")
+	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
+		t.Errorf("link %+v", link)
+	}
+}
+
+// prober dials from inside the device's network namespace.
+type prober struct{ *modemtest.Stack }
+
+func (p prober) Probe(ctx context.Context, _ modem.Link, target string) error {
+	conn, err := p.Dial(ctx, "tcp", target)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // sansTimestamps takes away when connections were last up.

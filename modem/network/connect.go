@@ -1,0 +1,115 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lpad/internal/fault"
+	"lpad/internal/systembus"
+	"lpad/modem"
+	"lpad/modem/mm"
+	"lpad/modem/nm"
+)
+
+// Register waits until a network serves the modem.
+func (s *ManagerStack) Register(ctx context.Context) (modem.Registration, error) {
+	m, err := s.mm.WaitRegistered(ctx, s.known())
+	if err != nil {
+		return modem.Registration{}, fmt.Errorf("register: %w", err)
+	}
+	return m.Registration, nil
+}
+
+// ErrNotApplied says that there is no connection for the profile: Apply has not
+// been called.
+var ErrNotApplied = fault.New(fault.Fault{Code: "parameters-not-applied", Text: "there is no connection for this profile", Who: fault.Device,
+	Next: "enable the profile through lpad"}, nil)
+
+// Connect brings the profile's own connection up on the modem, and no other,
+// trying again until ctx ends. It does not begin before the modem shows the
+// profile.
+func (s *ManagerStack) Connect(ctx context.Context, iccid string) (modem.Link, error) {
+	link, err := s.connect(ctx, iccid, nm.UUID(iccid))
+	if err != nil {
+		return modem.Link{}, fmt.Errorf("connect: %w", err)
+	}
+	return link, nil
+}
+
+func (s *ManagerStack) connect(ctx context.Context, iccid, uuid string) (modem.Link, error) {
+	var last error
+	for {
+		link, err := s.attempt(ctx, iccid, uuid)
+		switch {
+		case err == nil:
+			return link, nil
+		case errors.Is(err, ErrNotApplied) || errors.Is(err, systembus.ErrDenied):
+			return modem.Link{}, err
+		case last == nil || ctx.Err() == nil:
+			last = err // what the end of ctx cuts short says less than what went wrong before
+		}
+		select {
+		case <-ctx.Done():
+			return modem.Link{}, fmt.Errorf("%w; at last: %w", ctx.Err(), last)
+		case <-time.After(retryInterval):
+			s.log.Debug("the connection did not come up", "err", last)
+		}
+	}
+}
+
+// attempt is one try to bring the connection up. It looks everything up anew,
+// because ModemManager or the modem may have been restarted since the last.
+func (s *ManagerStack) attempt(ctx context.Context, iccid, uuid string) (modem.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	defer cancel()
+	m, err := s.mm.WaitSIM(ctx, s.known(), iccid, mm.StateDisabled)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	con, found, err := s.nm.Find(ctx, uuid)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	if !found {
+		return modem.Link{}, ErrNotApplied
+	}
+	device, err := s.nm.WaitDevice(ctx, string(m.Path))
+	if err != nil {
+		return modem.Link{}, err
+	}
+	active, found, err := s.activeOn(ctx, m)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	if !found || active.UUID != uuid {
+		// NetworkManager takes another connection down by itself for this one.
+		if _, err := s.nm.Activate(ctx, con, device); err != nil {
+			return modem.Link{}, err
+		}
+	}
+	if active, err = s.nm.WaitActive(ctx, uuid, device); err != nil {
+		return modem.Link{}, err
+	}
+	return s.nm.Link(ctx, active)
+}
+
+// ErrNoLink says that the profile's connection is not up.
+var ErrNoLink = fault.New(fault.Fault{Code: "no-link", Text: "the profile's connection is not up", Retry: true, Who: fault.Technician,
+	Next: "look at the antenna and the reception, and at the logs of ModemManager and NetworkManager"}, nil)
+
+// Link returns the link of the profile's own connection if it is up now, else
+// [ErrNoLink].
+func (s *ManagerStack) Link(ctx context.Context, iccid string) (modem.Link, error) {
+	all, err := s.nm.ActiveMobile(ctx)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	for _, a := range all {
+		if a.UUID == nm.UUID(iccid) && a.Activated() {
+			return s.nm.Link(ctx, a)
+		}
+	}
+	return modem.Link{}, ErrNoLink
+}

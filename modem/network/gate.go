@@ -1,0 +1,155 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lpad/internal/systembus"
+	"lpad/modem/mm"
+)
+
+// Gate makes sure that nothing attaches or brings up a bearer by itself until
+// [ManagerStack.Reread] is done: no mobile connection has autoconnect, and
+// ModemManager's hands are off the modem, which also frees its ports. The
+// present link goes down with that.
+func (s *ManagerStack) Gate(ctx context.Context, snapshot []byte) error {
+	v, err := parseSnapshot(snapshot)
+	if err != nil {
+		return err
+	}
+	s.learn(v.Device)
+	if err := s.silence(ctx, v, ""); err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
+	if s.at != nil {
+		if err := s.seize(ctx); err != nil {
+			return fmt.Errorf("gate: %w", err)
+		}
+		return nil
+	}
+	m, err := s.mm.Modem(ctx, v.Device)
+	if errors.Is(err, mm.ErrNoModem) {
+		return nil // nothing is up on a modem that is away
+	}
+	if err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
+	active, found, err := s.activeOn(ctx, m)
+	if err == nil && found {
+		err = s.nm.Deactivate(ctx, active)
+	}
+	if err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
+	return nil
+}
+
+// silence takes autoconnect from the connections that could come up on the
+// modem, but not from the one with the UUID except.
+func (s *ManagerStack) silence(ctx context.Context, v snapshot, except string) error {
+	all, err := s.nm.Mobile(ctx)
+	if err != nil {
+		return err
+	}
+	for _, con := range all {
+		if con.UUID() == except || !v.ours(con.Settings) {
+			continue
+		}
+		if err := s.nm.SetAutoconnect(ctx, con, false); err != nil && !errors.Is(err, systembus.ErrGone) {
+			return err
+		}
+	}
+	return nil
+}
+
+// seize holds the modem and takes it off the network. A modem that does not
+// want to go is gated by being held: what it attaches to carries no data.
+func (s *ManagerStack) seize(ctx context.Context) error {
+	if err := s.ensureHold(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.at.(Attacher)
+	if !ok || s.off {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, detachLimit)
+	defer cancel()
+	s.off = true // also when the answer was lost
+	if err := a.Detach(bounded); err != nil {
+		s.log.Warn("the modem stays on its network", "err", err)
+	}
+	return nil
+}
+
+// attach lets the modem look for a network again, if we have taken it off.
+func (s *ManagerStack) attach(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.at.(Attacher)
+	if !ok || !s.off {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, attachLimit)
+	defer cancel()
+	if err := a.Attach(bounded); err != nil {
+		// As a rule the network's answer; ModemManager asks again.
+		s.log.Warn("the modem did not attach at once", "err", err)
+	}
+	s.off = false
+}
+
+// ensureHold holds the modem unless it is held; an inhibition that was lost (bus
+// or ModemManager restarted) is made anew.
+func (s *ManagerStack) ensureHold(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hold != nil {
+		held, err := s.hold.Held(ctx)
+		if held || err != nil {
+			return err
+		}
+		s.hold = nil
+	}
+	if s.device == "" {
+		m, err := s.mm.Modem(ctx, "")
+		if err != nil {
+			return err
+		}
+		s.device = m.Device
+	}
+	waiting, cancel := context.WithTimeout(ctx, holdLimit)
+	defer cancel()
+	hold, err := s.mm.Inhibit(waiting, s.device)
+	if err != nil {
+		return err
+	}
+	s.hold = hold
+	return nil
+}
+
+// release gives the modem back. It is also what must happen when ctx has ended.
+func (s *ManagerStack) release(ctx context.Context) error {
+	s.attach(context.WithoutCancel(ctx))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hold == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+	defer cancel()
+	if s.beforeRelease != nil {
+		if err := s.beforeRelease(bounded); err != nil {
+			// ModemManager would share the port with us, which is bad, but
+			// keeping the modem from it is worse.
+			s.log.Warn("the at port was not closed", "err", err)
+		}
+	}
+	if err := s.hold.Release(bounded); err != nil {
+		return err
+	}
+	s.hold = nil
+	return nil
+}

@@ -1,0 +1,172 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"lpad/internal/systembus"
+	"lpad/modem"
+	"lpad/modem/nm"
+)
+
+// Commit makes the profile's connection the only one that comes up on the
+// modem by itself, for good. The connections of other profiles stay, without
+// autoconnect.
+func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
+	if err := s.release(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	m, err := s.mm.Modem(ctx, s.known())
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	v := snapshot{Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort}
+	if err := s.silence(ctx, v, nm.UUID(iccid)); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// Restore puts back what the snapshot holds: the modem's contexts, every
+// connection with all its settings, and the connection that was up. lpad's
+// connections that are not in the snapshot are deleted; those that somebody
+// else has made since are left alone. If a profile was shown, it must have
+// been enabled on the card again before: the modem reads the card again, and
+// Restore waits for that profile and its link.
+//
+// It goes on after an error, so as to put back as much as it can, and returns
+// all of them.
+func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link, error) {
+	v, err := parseSnapshot(snapshot)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	s.learn(v.Device)
+	var failed []error
+	if s.at != nil {
+		if err := s.seize(ctx); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if err := s.restoreContexts(ctx, v); err != nil {
+		failed = append(failed, err)
+	}
+	if err := s.restoreConnections(ctx, v); err != nil {
+		failed = append(failed, err)
+	}
+	if err := s.restoreSIM(ctx, v); err != nil {
+		failed = append(failed, err)
+	}
+	var link modem.Link
+	if v.Active != "" && v.ICCID != "" {
+		if link, err = s.connect(ctx, v.ICCID, v.Active); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		return link, fmt.Errorf("restore: %w", err)
+	}
+	return link, nil
+}
+
+// restoreSIM ends with the modem given back, whatever happens before.
+func (s *ManagerStack) restoreSIM(ctx context.Context, v snapshot) error {
+	if v.ICCID == "" {
+		return s.release(ctx)
+	}
+	_, err := s.Reread(ctx, v.ICCID)
+	return errors.Join(err, s.release(ctx))
+}
+
+func (s *ManagerStack) restoreContexts(ctx context.Context, v snapshot) error {
+	if s.at == nil {
+		return s.restoreContextsByMM(ctx, v)
+	}
+	now, err := s.at.APNs(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, c := range v.Contexts {
+		i := slices.IndexFunc(now, func(n modem.Context) bool { return n.CID == c.CID })
+		if i >= 0 && c.CID != s.cid && now[i].APN.Name == c.Name && now[i].APN.Type == c.Type {
+			continue
+		}
+		// Ours is written always: its credentials cannot be compared.
+		if err := s.at.SetAPN(ctx, c.CID, c.apn()); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	clearer, ok := s.at.(ContextClearer)
+	for _, n := range now {
+		if ok && !slices.ContainsFunc(v.Contexts, func(c savedContext) bool { return c.CID == n.CID }) {
+			if err := clearer.ClearAPN(ctx, n.CID); err != nil {
+				failed = append(failed, err)
+			}
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (s *ManagerStack) restoreContextsByMM(ctx context.Context, v snapshot) error {
+	waiting, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	m, err := s.mm.WaitSettled(waiting, v.Device)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	if v.InitialEPS != nil {
+		failed = append(failed, s.mm.SetInitialEPSBearer(ctx, m, v.InitialEPS.apn()))
+	}
+	for _, c := range v.Contexts {
+		if c.CID == s.cid {
+			failed = append(failed, s.mm.SetProfile(ctx, m, c.CID, c.apn()))
+		}
+	}
+	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil || errors.Is(err, systembus.ErrUnsupported) })
+	return errors.Join(failed...)
+}
+
+func (s *ManagerStack) restoreConnections(ctx context.Context, v snapshot) error {
+	var failed []error
+	for _, saved := range v.Connections {
+		mode := nm.OnDisk
+		if saved.InMemory {
+			mode = nm.InMemory
+		}
+		if _, err := s.nm.Put(ctx, saved.Settings, mode); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	now, err := s.nm.Mobile(ctx)
+	if err != nil {
+		return errors.Join(append(failed, err)...)
+	}
+	for _, con := range now {
+		known := slices.ContainsFunc(v.Connections, func(c savedConnection) bool { return c.Settings.Text("connection", "uuid") == con.UUID() })
+		if known || !strings.HasPrefix(con.ID(), nm.IDPrefix) {
+			continue
+		}
+		if err := s.nm.Delete(ctx, con); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// Forget deletes lpad's own connection for a profile, with its credentials:
+// for when the profile is deleted from the card. There being none is no error.
+func (s *ManagerStack) Forget(ctx context.Context, iccid string) error {
+	con, found, err := s.nm.Find(ctx, nm.UUID(iccid))
+	if err == nil && found {
+		err = s.nm.Delete(ctx, con)
+	}
+	if err != nil {
+		return fmt.Errorf("forget the profile's connection: %w", err)
+	}
+	return nil
+}
