@@ -405,7 +405,7 @@ func (c *Conn) route(part string) {
 		c.announce(part)
 		return
 	}
-	if err, ok := final(part, x.dials); ok {
+	if is, err := final(part, x.dials); is {
 		if x.probe && !x.own {
 			x.finals++
 			return

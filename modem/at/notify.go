@@ -59,7 +59,7 @@ func (c *Conn) announce(line string) {
 		}
 		name = line
 	}
-	if _, ok := final(line, false); ok {
+	if is, _ := final(line, false); is {
 		return // a late +CME ERROR
 	}
 	c.trace(context.Background(), "message", slog.String("name", name), slog.Int("length", len(line)))

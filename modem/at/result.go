@@ -2,42 +2,43 @@ package at
 
 import "strings"
 
-// final reads a final result code of V.250, TS 27.007 and TS 27.005. err is nil
-// for the good ones. A result of dialling counts only when the command dials: in
-// the middle of an APDU, NO CARRIER is a message about somebody else's call.
-func final(line string, dials bool) (err error, ok bool) { //nolint:revive,staticcheck // (err, ok): the error is the value here
+// final reads a final result code of V.250, TS 27.007 and TS 27.005: is it one,
+// and what does it say (nil: good). A result of dialling counts only when the
+// command dials: in the middle of an APDU, NO CARRIER is a message about somebody
+// else's call.
+func final(line string, dials bool) (is bool, says error) {
 	switch {
 	case line == "OK":
-		return nil, true
+		return true, nil
 	case line == "ERROR":
-		return ErrError, true
+		return true, ErrError
 	case line == "ABORTED":
-		return ErrAborted, true
+		return true, ErrAborted
 	case hasName(line, "+CME ERROR"):
-		return parseCME(afterColon(line)), true
+		return true, parseCME(afterColon(line))
 	case hasName(line, "+CMS ERROR"):
-		return parseCMS(afterColon(line)), true
+		return true, parseCMS(afterColon(line))
 	case strings.HasPrefix(line, "COMMAND NOT SUPPORT"): // Huawei, ZTE
-		return ErrNotSupported, true
+		return true, ErrNotSupported
 	case line == "TOO MANY PARAMETERS":
-		return ErrBadParameter, true
+		return true, ErrBadParameter
 	}
 	if !dials {
-		return nil, false
+		return false, nil
 	}
 	switch {
 	case line == "CONNECT", strings.HasPrefix(line, "CONNECT "):
-		return nil, true
+		return true, nil
 	case line == "NO CARRIER":
-		return ErrNoCarrier, true
+		return true, ErrNoCarrier
 	case line == "BUSY":
-		return ErrBusy, true
+		return true, ErrBusy
 	case line == "NO ANSWER":
-		return ErrNoAnswer, true
+		return true, ErrNoAnswer
 	case line == "NO DIALTONE", line == "NO DIAL TONE":
-		return ErrNoDialtone, true
+		return true, ErrNoDialtone
 	}
-	return nil, false
+	return false, nil
 }
 
 func afterColon(line string) string {

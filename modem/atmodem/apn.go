@@ -29,7 +29,7 @@ func (m *Modem) SetAPN(ctx context.Context, cid int, apn modem.APN) error {
 	if err := checkAPN(cid, apn); err != nil {
 		return fmt.Errorf("set APN of context %d: %w", cid, err)
 	}
-	if _, err := m.conn.Command(ctx, fmt.Sprintf(`AT+CGDCONT=%d,"%s","%s"`, cid, apn.Type.PDP(), apn.Name)); err != nil {
+	if err := m.command(ctx, fmt.Sprintf(`AT+CGDCONT=%d,"%s","%s"`, cid, apn.Type.PDP(), apn.Name)); err != nil {
 		return fmt.Errorf("set APN of context %d: %w", cid, err)
 	}
 	if err := m.setAuth(ctx, cid, apn); err != nil {
@@ -65,13 +65,12 @@ func (m *Modem) setAuth(ctx context.Context, cid int, apn modem.APN) error {
 		n = protocol[modem.AuthCHAP]
 	}
 	if n == 0 {
-		if _, err := m.conn.Command(ctx, fmt.Sprintf("AT+CGAUTH=%d,0", cid)); err != nil && !at.Refused(err) {
+		if err := m.command(ctx, fmt.Sprintf("AT+CGAUTH=%d,0", cid)); err != nil && !at.Refused(err) {
 			return err
 		}
 		return nil
 	}
-	_, err := m.conn.Command(ctx, fmt.Sprintf(`AT+CGAUTH=%d,%d,"%s","%s"`, cid, n, apn.User, apn.Password.Reveal()))
-	return err
+	return m.command(ctx, fmt.Sprintf(`AT+CGAUTH=%d,%d,"%s","%s"`, cid, n, apn.User, apn.Password.Reveal()))
 }
 
 // ClearAPN removes a packet data context and its credentials.
@@ -82,7 +81,7 @@ func (m *Modem) ClearAPN(ctx context.Context, cid int) error {
 	if err := m.setAuth(ctx, cid, modem.APN{}); err != nil {
 		return fmt.Errorf("clear context %d: %w", cid, err)
 	}
-	if _, err := m.conn.Command(ctx, fmt.Sprintf("AT+CGDCONT=%d", cid)); err != nil {
+	if err := m.command(ctx, fmt.Sprintf("AT+CGDCONT=%d", cid)); err != nil {
 		return fmt.Errorf("clear context %d: %w", cid, err)
 	}
 	return nil

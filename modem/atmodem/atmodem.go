@@ -84,11 +84,11 @@ func (m *Modem) Init(ctx context.Context) error {
 	if err := m.conn.Resync(ctx); err != nil {
 		return fmt.Errorf("init modem: %w", err)
 	}
-	if _, err := m.conn.Command(ctx, "ATE0"); err != nil {
+	if err := m.command(ctx, "ATE0"); err != nil {
 		return fmt.Errorf("init modem: %w", err)
 	}
 	for _, cmd := range []string{"AT+CMEE=1", "AT+CREG=0", "AT+CGREG=0", "AT+CEREG=0"} {
-		if _, err := m.conn.Command(ctx, cmd); err != nil && !at.Refused(err) { // a convenience: refused is fine
+		if err := m.command(ctx, cmd); err != nil && !at.Refused(err) { // a convenience: refused is fine
 			return fmt.Errorf("init modem: %w", err)
 		}
 	}
@@ -97,11 +97,25 @@ func (m *Modem) Init(ctx context.Context) error {
 
 // ask runs a command and returns its lines without their name.
 func (m *Modem) ask(ctx context.Context, cmd string, names ...string) ([]string, error) {
-	lines, err := m.conn.Run(ctx, at.Request{Text: cmd, Prefixes: names})
+	lines, err := m.run(ctx, at.Request{Text: cmd, Prefixes: names})
 	if err != nil {
 		return nil, err
 	}
 	return values(lines, names), nil
+}
+
+// command runs a command that has no answer but its result.
+func (m *Modem) command(ctx context.Context, cmd string) error {
+	_, err := m.run(ctx, at.Request{Text: cmd})
+	return err
+}
+
+// run bounds one question, however long ctx lasts: a modem that has not answered
+// one of these after 10 s will not, and ctx is for all of them.
+func (m *Modem) run(ctx context.Context, r at.Request) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, at.DefaultTimeout)
+	defer cancel()
+	return m.conn.Run(ctx, r)
 }
 
 // values takes the names off the lines that have one.

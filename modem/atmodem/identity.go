@@ -30,7 +30,7 @@ func (m *Modem) Identity(ctx context.Context) (modem.Identity, error) {
 	} {
 		for _, cmd := range q.cmds {
 			name := cmd[len("AT"):]
-			lines, err := m.conn.Run(ctx, at.Request{Text: cmd, Settle: settleTime})
+			lines, err := m.run(ctx, at.Request{Text: cmd, Settle: settleTime})
 			// Snapdragon 410 dongles never end AT+CGSN with OK (field notes, sigmo
 			// 5f446f7): what came before the silence counts.
 			if err == nil || errors.Is(err, at.ErrNoFinal) {

@@ -123,7 +123,7 @@ func (m *Modem) network(ctx context.Context, r *modem.Registration) {
 		format int
 		to     *string
 	}{{2, &r.PLMN}, {0, &r.Operator}} {
-		if _, err := m.conn.Command(ctx, fmt.Sprintf("AT+COPS=3,%d", q.format)); err != nil {
+		if err := m.command(ctx, fmt.Sprintf("AT+COPS=3,%d", q.format)); err != nil {
 			continue // then the format below is not ours
 		}
 		lines, err := m.ask(ctx, "AT+COPS?", "+COPS")
