@@ -47,6 +47,7 @@ type Card struct {
 	faults  []*armedFault
 	outcome outcome // of the APDU in progress
 	stats   Stats
+	late    time.Duration // of the last answer, against Timing
 }
 
 // outcome is what becomes of the answer to the APDU in progress.
@@ -200,6 +201,11 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	}
 	c.stats.APDUs++
 	c.outcome = outcome{}
+	clock := c.config.Timing.Clock
+	var start time.Time
+	if clock != nil {
+		start = clock.Now()
+	}
 	response := c.exchange(command)
 	if !c.on {
 		c.forget()
@@ -207,12 +213,27 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	duration := c.config.Timing.PerAPDU + time.Duration(len(command)+len(response))*c.config.Timing.PerByte
 	c.stats.Bytes += len(command) + len(response)
 	c.stats.CardTime += duration
-	if c.config.Timing.Clock != nil {
-		if err := c.config.Timing.Clock.Sleep(ctx, duration); err != nil {
+	if clock != nil {
+		if err := c.pass(ctx, clock, start.Add(duration)); err != nil {
 			return nil, err
 		}
 	}
 	return response, c.outcome.err
+}
+
+// maxLate is how much of a lateness is made good with the next command: the
+// imprecision of timers adds up otherwise, a machine that was busy is another
+// matter.
+const maxLate = 5 * time.Millisecond
+
+// pass waits until a command is due.
+func (c *Card) pass(ctx context.Context, clock Clock, due time.Time) error {
+	due = due.Add(-c.late)
+	if err := clock.Sleep(ctx, due.Sub(clock.Now())); err != nil {
+		return err
+	}
+	c.late = min(max(0, clock.Now().Sub(due)), maxLate)
+	return nil
 }
 
 // lock takes the card for one command, when it does not stall.

@@ -415,10 +415,37 @@ func TestStatsAndTime(t *testing.T) {
 	}
 }
 
+// What the software needs, and what a timer oversleeps, does not add up.
+func TestTimeIsKept(t *testing.T) {
+	clock := new(sluggishClock)
+	c := newCard(t, Config{Timing: Timing{PerAPDU: 10 * time.Millisecond, Clock: clock}})
+	for range 100 {
+		want(t, c, "00A4000C023F00", "9000")
+	}
+	if got := clock.now.Sub(time.Time{}); got < 1100*time.Millisecond || got > 1100*time.Millisecond+2*maxLate {
+		t.Errorf("%v for 100 commands of 10 ms with 1 ms between them", got)
+	}
+}
+
+// sluggishClock goes on by a millisecond at every look and oversleeps by one.
+type sluggishClock struct{ now time.Time }
+
+func (c *sluggishClock) Now() time.Time {
+	c.now = c.now.Add(time.Millisecond)
+	return c.now
+}
+
+func (c *sluggishClock) Sleep(_ context.Context, d time.Duration) error {
+	c.now = c.now.Add(d + time.Millisecond)
+	return nil
+}
+
 type countingClock struct {
 	total time.Duration
 	err   error
 }
+
+func (c *countingClock) Now() time.Time { return time.Unix(0, 0) }
 
 func (c *countingClock) Sleep(_ context.Context, d time.Duration) error {
 	c.total += d

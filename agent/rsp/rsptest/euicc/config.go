@@ -182,13 +182,18 @@ type Timing struct {
 	Clock   Clock         // nil: the time is accounted, it does not pass
 }
 
-// Clock lets time pass.
+// Clock lets time pass. What the software needs for a command counts: the card
+// sleeps for the rest only.
 type Clock interface {
+	Now() time.Time
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
 // RealTime is the clock of the lab.
 type RealTime struct{}
+
+// Now is the time of the machine.
+func (RealTime) Now() time.Time { return time.Now() }
 
 // Sleep waits until d is over or ctx is done.
 func (RealTime) Sleep(ctx context.Context, d time.Duration) error {

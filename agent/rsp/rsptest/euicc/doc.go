@@ -8,13 +8,10 @@
 // checks and decrypts Bound Profile Packages, parses profile packages, keeps
 // profiles and notifications over a power cut, and signs what a card signs.
 //
-//	authority, err := pki.NewCI(pki.P256, "Test CI")
-//	identity, err := euicc.NewIdentity(authority, euicc.TestEID)
-//	card, err := euicc.New(euicc.Config{
-//		Identities: []euicc.Identity{identity},
-//		Trusted:    []euicc.Anchor{euicc.AnchorOf(authority.Certificate)},
-//		Profiles:   []euicc.Profile{{ICCID: iccid, IMSI: "001010123456789", Enabled: true}},
-//	})
+//	p, err := pki.New(pki.Options{})
+//	config := euicc.ConfigUnder(p) // certificates of the card, and the CI that it trusts
+//	config.Profiles = []euicc.Profile{{ICCID: iccid, IMSI: "001010123456789", Enabled: true}}
+//	card, err := euicc.New(config)
 //	response, err := card.Transmit(ctx, command)
 //
 // # Reset and what the modem sees
