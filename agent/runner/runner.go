@@ -299,7 +299,11 @@ func (r *Runner) step(ctx context.Context, e job.Event) {
 	}
 	r.warn("journal", "")
 	r.consent.Stop()
-	r.log.Info("step", "job", next.ID, "kind", next.Order.Kind, "step", next.State.Number(), "state", next.State, "iccid", next.ICCID())
+	log := r.log.With("job", next.ID, "kind", next.Order.Kind)
+	if iccid := next.ICCID(); !iccid.IsZero() {
+		log = log.With("iccid", iccid)
+	}
+	log.Info("step", "step", next.State.Number(), "state", next.State)
 	if p := next.Problem; p != nil && j.Problem == nil {
 		r.log.Warn("job has a problem", "job", next.ID, "state", p.State, "code", p.Code, "detail", p.Detail)
 	}

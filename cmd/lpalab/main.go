@@ -1,0 +1,34 @@
+// Lpalab is the lab as a program: a software eUICC, an AT modem, an SM-DP+ and
+// the real services of a device around lpad, on a machine without hardware.
+//
+//	lpalab demo [--keep]       the main job, from an activation code to a connected device
+//	lpalab bench               figures with their bounds
+//	lpalab size FOLDER         the sizes of the programs in a folder
+//
+// Demo and bench need root, and lpad, lpactl and lpad-pcsc beside lpalab.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(demoCommand(), benchCommand(), sizeCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errOver) {
+			fmt.Fprintln(os.Stderr, "error:", err)
+		}
+		stop()
+		os.Exit(1)
+	}
+}
