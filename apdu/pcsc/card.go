@@ -124,6 +124,7 @@ type Card struct {
 	generation int     // counts connections and resets; channels belong to one
 	reader     string
 	atr        []byte
+	killed     time.Time // when a helper was killed in the middle of a request; zero after a success
 	closed     bool
 }
 
@@ -165,6 +166,7 @@ func (c *Card) connect(ctx context.Context) error {
 	}
 	c.h = h
 	c.generation++
+	c.killed = time.Time{}
 	return nil
 }
 
@@ -223,19 +225,29 @@ func (c *Card) ready(ctx context.Context) error {
 	defer cancel()
 	for {
 		err := c.connect(ctx)
-		if err == nil || !passing(err) {
+		ours := errors.Is(err, ErrReaderInUse) && !c.killed.IsZero()
+		if err == nil || !passing(err) && !ours {
 			return err
 		}
 		select {
 		case <-waitCtx.Done():
+			if ours {
+				// No other program: pcscd goes on in the name of
+				// the helper that was killed, until the driver
+				// gives in.
+				return &StuckError{Op: "connect", Reader: c.reader, After: time.Since(c.killed), Cause: err}
+			}
 			return err
 		case <-time.After(returnPause):
 		}
 	}
 }
 
-// drop ends a connection that is of no use any more.
-func (c *Card) drop() {
+// drop ends a connection that is of no use any more, because of err.
+func (c *Card) drop(err error) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		c.killed = time.Now()
+	}
 	if c.h != nil {
 		c.h.stop()
 		c.h = nil
@@ -279,13 +291,13 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 func (c *Card) transmit(ctx context.Context, command []byte) ([]byte, error) {
 	f, err := request(ctx, c.h, "transmit", c.reader, c.timeout(command), AppendBytes(Begin(Transmit), command))
 	if err != nil {
-		c.drop()
+		c.drop(err)
 		return nil, err
 	}
 	response := f.Bytes()
 	if !f.OK() || len(response) < 2 {
 		err := errFields(c.h)
-		c.drop()
+		c.drop(err)
 		return nil, err
 	}
 	return response, nil
@@ -366,7 +378,7 @@ func (c *Card) Reset(ctx context.Context) error {
 			}
 			err = errFields(c.h)
 		}
-		c.drop()
+		c.drop(err)
 		if !passing(err) {
 			return err
 		}
@@ -386,7 +398,7 @@ func (c *Card) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	_, err := request(ctx, c.h, "disconnect", c.reader, connectTimeout, append(Begin(Disconnect), ResetCard))
-	c.drop()
+	c.drop(err)
 	if passing(err) {
 		return nil // there is nothing to give back
 	}

@@ -121,19 +121,20 @@ func (e *ServiceError) Fault() fault.Fault {
 }
 
 // StuckError says that a reader gave no answer in time. The helper was killed.
-// It matches context.DeadlineExceeded if a deadline had passed.
+// It matches context.DeadlineExceeded, or [ErrReaderInUse] if pcscd still waits
+// for the reader in the name of a helper that was killed before.
 type StuckError struct {
 	Op     string
 	Reader string // may be empty
 	After  time.Duration
-	Cause  error // of the context
+	Cause  error // of the context, or of PC/SC
 }
 
 func (e *StuckError) Error() string {
 	return fmt.Sprintf("PC/SC %s%s: no answer after %v: %v", e.Op, inReader(e.Reader), e.After.Round(time.Millisecond), e.Cause)
 }
 
-// Unwrap gives the error of the context.
+// Unwrap gives the cause.
 func (e *StuckError) Unwrap() error { return e.Cause }
 
 // Fault explains the error.

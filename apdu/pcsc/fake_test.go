@@ -36,7 +36,8 @@ func helperConfig(t *testing.T, name string, env ...string) pcsc.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pcsc.Config{Helper: self, Env: append(env, helperEnv+"="+name)}
+	return pcsc.Config{Helper: self, Env: append(env, helperEnv+"="+name,
+		"GORACE=atexit_sleep_ms=0")} // the race detector makes a program wait a second at its end
 }
 
 // fakes are helpers that misbehave, each in its way.

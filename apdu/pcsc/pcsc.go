@@ -18,8 +18,8 @@
 // Every request has a deadline: the one of ctx, and one by the kind of request
 // ([Config.Timeout]). When it passes, the helper and its process group are
 // killed and the call returns a [StuckError]. The next use starts a new helper.
-// If the driver still waits for the card, that one gets stuck too, is killed
-// too, and nothing but the reader is lost.
+// While the driver still waits for the card, that gives a StuckError too, and
+// nothing but the reader is lost.
 //
 // When the connection is lost (helper killed or crashed, card pulled or reset
 // by somebody else, pcscd restarted), channels that were open are dead: they
