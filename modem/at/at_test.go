@@ -1,6 +1,7 @@
 package at_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -491,27 +492,32 @@ func TestTooLong(t *testing.T) {
 
 // A prompt that nobody wants is answered with escape.
 func TestPrompt(t *testing.T) {
-	conn, s := dial(t, func(cmd string) string {
-		switch cmd {
-		case "AT+CMGW":
-			return "\r\n> "
-		case "\x1bAT":
-			return "\r\nOK\r\n"
+	ours, theirs := net.Pipe()
+	conn := at.New(ours)
+	defer conn.Close()
+	modem := make(chan error, 1)
+	go func() {
+		r := bufio.NewReader(theirs)
+		_, err := r.ReadString('\r')
+		if err == nil {
+			_, err = io.WriteString(theirs, "\r\n> ")
 		}
-		return ""
-	})
-	go func() { // the modem ends text mode on escape
-		for len(s.got()) == 0 {
-			select {
-			case <-conn.Done():
-				return
-			case <-time.After(time.Millisecond):
+		if err == nil {
+			var b byte
+			if b, err = r.ReadByte(); err == nil && b != 0x1B {
+				err = fmt.Errorf("the modem got %q, want escape", b)
 			}
 		}
-		s.send("\r\nOK\r\n")
+		if err == nil {
+			_, err = io.WriteString(theirs, "\r\nOK\r\n")
+		}
+		modem <- err
 	}()
 	if _, err := conn.Command(t.Context(), "AT+CMGW"); !errors.Is(err, at.ErrPrompt) {
-		t.Fatalf("error %v, want ErrPrompt", err)
+		t.Errorf("error %v, want ErrPrompt", err)
+	}
+	if err := <-modem; err != nil {
+		t.Error(err)
 	}
 }
 
