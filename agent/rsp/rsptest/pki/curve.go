@@ -11,7 +11,7 @@ import (
 // Curve is one of the two curves of SGP.22 v2.
 type Curve int
 
-// The curves of SGP.22 v2.5, section 2.6.5.
+// The curves of SGP.22 v2.5, section 2.6.7.
 const (
 	P256            Curve = iota // NIST P-256, secp256r1
 	BrainpoolP256r1              // RFC 5639

@@ -24,7 +24,7 @@ const (
 	tagSet             ber.Tag = 0x31
 )
 
-// encodeOID is the OBJECT IDENTIFIER of a dotted string; a malformed string
+// encodeOID is the OBJECT IDENTIFIER of one of our constants; a malformed string
 // gives an empty identifier, which no parser accepts.
 func encodeOID(dotted string) []byte {
 	value, err := OIDValue(dotted)

@@ -58,6 +58,10 @@ func NewCI(c Curve, name string) (*CI, error) {
 // NewCIWithKey makes a self-signed root with this key: two roots with one key
 // and different names have the same SKI, as those of SGP.26 do.
 func NewCIWithKey(key *Key, name string) (*CI, error) {
+	alternative, err := altName(testCIOID)
+	if err != nil {
+		return nil, fmt.Errorf("make CI: %w", err)
+	}
 	subject := distinguishedName(
 		attribute{oidCommonName, name}, attribute{oidUnit, "TESTCERT"},
 		attribute{oidOrganization, "RSPTEST"}, attribute{oidCountry, "IT"})
@@ -68,7 +72,7 @@ func NewCIWithKey(key *Key, name string) (*CI, error) {
 			extension(oidBasicConstraints, true, ber.Encode(tagSequence, ber.EncodeBool(tagBoolean, true))),
 			policies(RoleCI),
 			keyUsage(KeyCertSign | CRLSign),
-			altName(testCIOID),
+			alternative,
 			crlDistribution(),
 		},
 	}.sign(key)
@@ -96,6 +100,10 @@ func (ci *CI) IssueEUM(o EUMOptions) (*EUM, error) {
 	o.Organization = or(o.Organization, "RSP Test EUM")
 	o.Prefix = or(o.Prefix, "89049032")
 	o.OID = or(o.OID, testEUMOID)
+	alternative, err := altName(o.OID)
+	if err != nil {
+		return nil, fmt.Errorf("issue EUM: %w", err)
+	}
 	key, err := GenerateKey(ci.Key.curve)
 	if err != nil {
 		return nil, err
@@ -106,7 +114,7 @@ func (ci *CI) IssueEUM(o EUMOptions) (*EUM, error) {
 		subject: distinguishedName(attribute{oidCountry, "DE"}, attribute{oidOrganization, o.Organization}, attribute{oidCommonName, "EUM Test"}),
 		extensions: [][]byte{
 			authorityKeyID(ci.Certificate), subjectKeyID(key),
-			keyUsage(KeyCertSign), policies(RoleEUM), altName(o.OID),
+			keyUsage(KeyCertSign), policies(RoleEUM), alternative,
 			extension(oidBasicConstraints, true, ber.Encode(tagSequence, ber.EncodeBool(tagBoolean, true), ber.EncodeInt(tagInteger, 0))),
 			crlDistribution(),
 			// SGP.22 v2.5, section 4.5.2.1.0.2: exactly one permitted subtree.
@@ -172,22 +180,28 @@ func (ci *CI) IssueServer(role Role, o ServerOptions) (*Identity, error) {
 	if role == DSAuth {
 		name = "TEST SM-DS"
 	}
+	var hosts []string
+	if role.tls() {
+		name = o.Host
+		hosts = append([]string{o.Host}, o.MoreHosts...)
+	}
+	alternative, err := altName(o.OID, hosts...)
+	if err != nil {
+		return nil, fmt.Errorf("issue %s: %w", role, err)
+	}
 	key := o.Key
 	if key == nil {
-		var err error
 		if key, err = GenerateKey(ci.Key.curve); err != nil {
 			return nil, err
 		}
 	}
 	extensions := [][]byte{authorityKeyID(ci.Certificate), subjectKeyID(key)}
 	if role.tls() {
-		name = o.Host
-		extensions = append(extensions,
-			altName(o.OID, append([]string{o.Host}, o.MoreHosts...)...),
+		extensions = append(extensions, alternative,
 			keyUsage(DigitalSignature), policies(role),
 			extension(oidExtKeyUsage, true, ber.Encode(tagSequence, encodeOID(oidServerAuth), encodeOID(oidClientAuth))))
 	} else {
-		extensions = append(extensions, altName(o.OID), keyUsage(DigitalSignature), policies(role))
+		extensions = append(extensions, alternative, keyUsage(DigitalSignature), policies(role))
 	}
 	cert, err := template{
 		issuer: ci.Certificate.Subject.Raw, key: key, notBefore: o.NotBefore, notAfter: o.NotAfter,
@@ -289,16 +303,16 @@ func keyUsage(u KeyUsage) []byte {
 	return extension(oidKeyUsage, true, ber.EncodeBits(tagBitString, bits))
 }
 
-func altName(oid string, hosts ...string) []byte {
+func altName(oid string, hosts ...string) ([]byte, error) {
 	var names [][]byte
 	for _, h := range hosts {
 		names = append(names, ber.EncodeString(0x82, h))
 	}
 	value, err := OIDValue(oid)
 	if err != nil {
-		value = nil // an unreadable identifier: parsers will find none
+		return nil, err
 	}
-	return extension(oidSubjectAltName, false, ber.Encode(tagSequence, append(names, ber.Encode(0x88, value))...))
+	return extension(oidSubjectAltName, false, ber.Encode(tagSequence, append(names, ber.Encode(0x88, value))...)), nil
 }
 
 func crlDistribution() []byte {

@@ -359,6 +359,12 @@ func TestSaveLoad(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := New(Options{SMDPOID: "2.x"}); err == nil {
+		t.Error("malformed OID accepted")
+	}
+	if _, err := New(Options{EUM: EUMOptions{OID: "2.x"}}); err == nil {
+		t.Error("malformed OID of the EUM accepted")
+	}
 	if err := must(New(Options{}))(t).Save(file); err == nil {
 		t.Error("saved into a file")
 	}

@@ -115,8 +115,8 @@ func swappedDigits(b []byte) string {
 	return hex.EncodeToString(swapped)
 }
 
-// authenticateClient is ES9+ 5.6.3 and ES11 5.8.2 of SGP.22 v2.5. A refusal ends
-// the session.
+// SGP.22 v2.5, section 5.6.3 (ES9+.AuthenticateClient) and section 5.8.2
+// (ES11.AuthenticateClient). A refusal ends the session.
 func (s *Server) authenticateClient(c *call) (reply, *Status) {
 	session, status := s.transaction(c)
 	if status != nil {

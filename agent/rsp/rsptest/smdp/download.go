@@ -36,8 +36,8 @@ func parsePrepared(b []byte) (*prepared, error) {
 	return p, errors.Join(r.Finish(), inner.Err())
 }
 
-// getBoundProfilePackage is ES9+ 5.6.2 of SGP.22 v2.5. A refusal ends the session;
-// the order lives on, unless the refusal says otherwise.
+// SGP.22 v2.5, section 5.6.2 (ES9+.GetBoundProfilePackage). A refusal ends the
+// session; the order lives on, unless the refusal says otherwise.
 func (s *Server) getBoundProfilePackage(c *call) (reply, *Status) {
 	session, status := s.transaction(c)
 	if status != nil {
@@ -116,7 +116,7 @@ func (s *Server) newBinding(session *session, otPK []byte) (*binding, error) {
 	return b, nil
 }
 
-// cancelSession is ES9+ 5.6.5 of SGP.22 v2.5.
+// SGP.22 v2.5, section 5.6.5 (ES9+.CancelSession).
 func (s *Server) cancelSession(c *call) (reply, *Status) {
 	session, status := s.transaction(c)
 	if status != nil {

@@ -9,7 +9,7 @@ import (
 // Function is a function of ES9+ or ES11, by the last part of its path.
 type Function string
 
-// The functions (SGP.22 v2.5, section 6.5.2).
+// The functions (SGP.22 v2.5, sections 5.6 and 5.8).
 const (
 	InitiateAuthentication Function = "initiateAuthentication"
 	AuthenticateClient     Function = "authenticateClient"

@@ -32,8 +32,9 @@ type Notification struct {
 	Raw           []byte            `json:"-"`                 // as received
 }
 
-// handleNotification takes everything and writes down what it found: a server
-// acknowledges what it cannot verify.
+// SGP.22 v2.5, section 5.6.4 (ES9+.HandleNotification). The server takes
+// everything and writes down what it found: it acknowledges what it cannot
+// verify, too.
 func (s *Server) handleNotification(c *call) (reply, *Status) {
 	raw, status := member("pendingNotification", c.request.PendingNotification)
 	n := Notification{Time: s.config.Now(), Peer: c.peer, Connection: c.record.Connection, Raw: raw}

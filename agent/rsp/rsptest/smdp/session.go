@@ -72,7 +72,8 @@ func (s *Server) subject(code string) string {
 	return code
 }
 
-// initiateAuthentication is ES9+ and ES11 5.6.1 and 5.8.1 of SGP.22 v2.5.
+// SGP.22 v2.5, section 5.6.1 (ES9+.InitiateAuthentication) and section 5.8.1
+// (ES11.InitiateAuthentication).
 func (s *Server) initiateAuthentication(c *call) (reply, *Status) {
 	challenge, status := member("euiccChallenge", c.request.EUICCChallenge)
 	if status != nil {

@@ -15,7 +15,7 @@ import (
 	"lpad/agent/rsp"
 )
 
-// path is where ES9+ and ES11 live (SGP.22 v2.5, section 6.1.1).
+// path is where ES9+ and ES11 live (SGP.22 v2.5, section 6.5).
 const path = "/gsma/rsp2/es9plus/"
 
 // protocol is the version that the server speaks, X-Admin-Protocol.
@@ -177,8 +177,8 @@ func (s *Server) spoiled(w http.ResponseWriter, r *http.Request, f Fault) bool {
 	return true
 }
 
-// decodeRequest checks the headers and reads the JSON (SGP.22 v2.5, sections
-// 6.2 and 6.5.1).
+// decodeRequest checks the headers and reads the JSON (SGP.22 v2.5, section
+// 6.5).
 func decodeRequest(r *http.Request, body []byte, into *request) *Status {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" {

@@ -21,8 +21,7 @@ const (
 	maxAllFiles = 4 << 20  // bytes of all files, so that patterns cannot blow up a small package
 )
 
-// Status is a PE status of an EUICCResponse (TCA profile package; SGP.22
-// v2.5, annex I): what a card says about a profile element.
+// Status is a PE status of an EUICCResponse (TCA profile package, module PEDefinitions): what a card says about a profile element.
 type Status int
 
 // The statuses that Parse gives.
