@@ -15,7 +15,7 @@ import (
 // Limits of a list. The real one has 360 kB, at most 16 providers on a
 // network and 8 levels.
 const (
-	maxFile   = 8 << 20 // bytes
+	maxFile   = 2 << 20 // bytes
 	maxDepth  = 16
 	maxKept   = 256 // providers of one look-up
 	maxPerOne = 256 // networks, names or access points of one provider
