@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/apdu"
 	"lpad/apdu/apdutest"
 	"lpad/apdu/pcsc"
@@ -42,14 +44,14 @@ func storeData(data ...byte) apdu.Command {
 }
 
 // rig is a pcscd with a card in its reader.
-type rig struct {
+type rig[C apdutest.Card] struct {
 	pcscd  *modemtest.PCSCD
-	card   *apdutest.UICC
+	card   C
 	config pcsc.Config
 	remove func() // takes the card out
 }
 
-func newRig(t *testing.T, card *apdutest.UICC) *rig {
+func newRig[C apdutest.Card](t *testing.T, card C) *rig[C] {
 	t.Helper()
 	modemtest.RequirePCSCD(t)
 	dir, err := os.MkdirTemp("", "pcscd") // t.TempDir is too long for a socket
@@ -70,13 +72,13 @@ func newRig(t *testing.T, card *apdutest.UICC) *rig {
 			t.Errorf("pcscd: %v", err)
 		}
 	})
-	r := &rig{pcscd: p, card: card, config: helperConfig(t, "real", p.Env()...)}
+	r := &rig[C]{pcscd: p, card: card, config: helperConfig(t, "real", p.Env()...)}
 	r.insert(t)
 	return r
 }
 
 // insert puts the card into the reader, until remove is called or the test ends.
-func (r *rig) insert(t *testing.T) {
+func (r *rig[C]) insert(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -93,7 +95,7 @@ func (r *rig) insert(t *testing.T) {
 }
 
 // open connects to the card, which may take a moment to be noticed.
-func (r *rig) open(t *testing.T) *pcsc.Card {
+func (r *rig[C]) open(t *testing.T) *pcsc.Card {
 	t.Helper()
 	for start := time.Now(); ; {
 		card, err := pcsc.Open(t.Context(), r.config)
@@ -134,6 +136,34 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same with the software eUICC of the lab.
+func TestConformanceOfEUICC(t *testing.T) {
+	iccid, err := rsp.ParseICCID("8949000000000000017")
+	if err != nil {
+		t.Fatal(err)
+	}
+	card, err := euicc.New(euicc.Config{Profiles: []euicc.Profile{{ICCID: iccid, Icon: make([]byte, 1000)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, card)
+	apdutest.TestTransport(t, apdutest.Target{
+		Open: func(t *testing.T) apdu.Card { return r.open(t) },
+		AID:  rsp.ISDR,
+		Questions: []apdutest.Question{
+			{Name: "GetEID", Command: storeData(0xBF, 0x3E, 3, 0x5C, 1, 0x5A), Answer: []byte{0xBF, 0x3E, 0x12, 0x5A, 0x10, 0x89}, SW: 0x9000},
+			{Name: "GetProfilesInfo with an icon", Command: storeData(0xBF, 0x2D, 0), Answer: []byte{0xBF, 0x2D}, Length: 1000, SW: 0x9000},
+		},
+		Channels: euicc.DefaultChannels,
+		Fill: func(n int) apdu.Command {
+			return apdu.Command{CLA: 0x80, INS: 0xE2, P1: 0x11, Data: bytes.Repeat([]byte{0xBF}, n)}
+		},
+		Stall:    card.Stall,
+		Reset:    card.Reset,
+		Recovery: 20 * time.Second,
+	})
 }
 
 func TestReadersForReal(t *testing.T) {
@@ -225,14 +255,14 @@ func TestStuckForReal(t *testing.T) {
 func TestConnectionLost(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		lose func(t *testing.T, r *rig)
+		lose func(t *testing.T, r *rig[*apdutest.UICC])
 	}{
-		{"pcscd restarted", func(t *testing.T, r *rig) {
+		{"pcscd restarted", func(t *testing.T, r *rig[*apdutest.UICC]) {
 			if err := r.pcscd.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"card taken out and put in again", func(t *testing.T, r *rig) {
+		{"card taken out and put in again", func(t *testing.T, r *rig[*apdutest.UICC]) {
 			r.remove()
 			time.Sleep(time.Second) // pcscd looks every 400 ms
 			r.insert(t)
