@@ -11,7 +11,6 @@ import (
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
 	"lpad/agent/rsp/es9p"
-	"lpad/apdu/ber"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
 )
@@ -82,7 +81,8 @@ type authentication struct {
 func authenticate(ctx context.Context, card Card, server Server, r *Request) (authentication, error) {
 	var a authentication
 	if err := r.Device.Validate(); err != nil {
-		return a, fmt.Errorf("device information: %w", err)
+		return a, fault.New(fault.Fault{Code: "device-info-invalid", Text: "the device's identity cannot be sent", Who: fault.Configuration,
+			Next: "correct the IMEI or TAC in the configuration"}, err)
 	}
 	if err := r.Facts.complete(ctx, card); err != nil {
 		return a, err
@@ -131,31 +131,31 @@ func answered(err error) bool {
 
 const askForCode = "check the activation code; if it is right, tell the operator"
 
+// invalidAnswer explains what the server sent and nobody can read.
+func invalidAnswer(err error) error {
+	return fault.New(fault.Fault{Code: "server-answer-invalid", Text: "the server's answer is not valid", Who: fault.Operator,
+		Next: "report this to the operator; the server does not keep to the specification"}, err)
+}
+
 // checkServer makes the checks before the card sees the server's word: C1.
 func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error {
-	t, err := ber.Parse(s.ServerSigned1)
+	signed, err := s.Signed1()
 	if err != nil {
-		return fmt.Errorf("serverSigned1: %w", err)
-	}
-	in := t.Reader()
-	id, echoed := in.Read(0x80), in.Read(0x81)
-	address, _ := in.Find(0x83)
-	if err := in.Err(); err != nil {
-		return fmt.Errorf("serverSigned1: %w", err)
+		return invalidAnswer(err)
 	}
 	switch {
-	case !s.TransactionID.Equal(id.Value):
+	case !s.TransactionID.Equal(signed.TransactionID):
 		return refusal("server-session-mismatch", "the server signs for another session than it announces", fault.Operator, "try again; if it stays, tell the operator")
-	case !bytes.Equal(echoed.Value, challenge):
+	case !bytes.Equal(signed.Challenge, challenge):
 		return refusal("server-challenge-mismatch", "the server answers another challenge than the card's", fault.Operator, "try again; if it stays, tell the operator")
-	case !strings.EqualFold(string(address.Value), bareAddress(r.Address)):
-		return refusal("server-address-mismatch", fmt.Sprintf("the server at %s says that it is %q", r.Address, rsp.DisplayText(string(address.Value))), fault.Operator, askForCode)
+	case !strings.EqualFold(signed.Address, bareAddress(r.Address)):
+		return refusal("server-address-mismatch", fmt.Sprintf("the server at %s says that it is %q", r.Address, rsp.DisplayText(signed.Address)), fault.Operator, askForCode)
 	}
-	ci, err := ber.Parse(s.CIPKID)
+	ci, err := s.CI()
 	if err != nil {
-		return fmt.Errorf("euiccCiPKIdToBeUsed: %w", err)
+		return invalidAnswer(err)
 	}
-	if !r.Facts.Info1.Signs(ci.Value) {
+	if !r.Facts.Info1.Signs(ci) {
 		return refusal("ci-not-offered", "the server wants a certificate of the card that it does not have", fault.Operator, "a test card needs a test server, a live card a live one; else ask the operator")
 	}
 	if r.OID == "" {
@@ -163,7 +163,7 @@ func checkServer(s rsp.ServerAuthentication, challenge []byte, r Request) error 
 	}
 	oid, err := rsp.CertificateOID(s.ServerCertificate)
 	if err != nil {
-		return fmt.Errorf("server certificate: %w", err)
+		return invalidAnswer(err)
 	}
 	if oid != r.OID {
 		return refusal("server-oid-mismatch", "the activation code does not belong to this server: it names SM-DP+ "+r.OID+", this is "+oid, fault.Operator, askForCode)
@@ -186,17 +186,17 @@ func (s *Session) checkOffer(ctx context.Context, server rsp.ServerAuthenticatio
 	}
 	auth, err := rsp.CertificateOID(server.ServerCertificate)
 	if err != nil {
-		return technical, fmt.Errorf("check offer: server certificate: %w", err)
+		return technical, invalidAnswer(err)
 	}
 	binding, err := rsp.CertificateOID(s.offer.SMDPCertificate)
 	if err != nil {
-		return technical, fmt.Errorf("check offer: profile binding certificate: %w", err)
+		return technical, invalidAnswer(err)
 	}
 	if auth != binding {
 		return technical, refusal("server-oid-mismatch", "the profile package would come from another SM-DP+ than the one that proved itself", fault.Operator, askForCode)
 	}
 	if s.Metadata, err = rsp.ParseMetadata(s.offer.ProfileMetadata); err != nil {
-		return technical, fmt.Errorf("check offer: %w", err)
+		return technical, invalidAnswer(err)
 	}
 	for _, p := range facts.Profiles {
 		if p.ICCID == s.Metadata.ICCID {
@@ -207,23 +207,12 @@ func (s *Session) checkOffer(ctx context.Context, server rsp.ServerAuthenticatio
 }
 
 func (s *Session) checkSigned2() error {
-	t, err := ber.Parse(s.offer.SMDPSigned2)
+	signed, err := s.offer.Signed2()
 	if err != nil {
-		return fmt.Errorf("smdpSigned2: %w", err)
+		return invalidAnswer(err)
 	}
-	in := t.Reader()
-	id := in.Read(0x80)
-	flag, ok := in.Find(0x01)
-	if err := in.Err(); err != nil {
-		return fmt.Errorf("smdpSigned2: %w", err)
-	}
-	if !ok {
-		return errors.New("smdpSigned2: no ccRequiredFlag")
-	}
-	if s.ConfirmationCodeRequired, err = flag.Bool(); err != nil {
-		return fmt.Errorf("smdpSigned2: ccRequiredFlag: %w", err)
-	}
-	if !s.TransactionID.Equal(id.Value) || !s.TransactionID.Equal(s.offer.TransactionID) {
+	s.ConfirmationCodeRequired = signed.ConfirmationCodeRequired
+	if !s.TransactionID.Equal(signed.TransactionID) || !s.TransactionID.Equal(s.offer.TransactionID) {
 		return refusal("server-session-mismatch", "the server's offer belongs to another session", fault.Operator, "try again; if it stays, tell the operator")
 	}
 	return nil

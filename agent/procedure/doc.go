@@ -51,7 +51,6 @@ import (
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
-	"lpad/apdu/ber"
 	"lpad/internal/fault"
 )
 
@@ -79,7 +78,7 @@ type FactsCard interface {
 	GetEUICCInfo1(ctx context.Context) (rsp.EUICCInfo1, error)
 	GetEUICCInfo2(ctx context.Context) (rsp.EUICCInfo2, error)
 	GetRAT(ctx context.Context) (rsp.RAT, error)
-	GetProfilesInfo(ctx context.Context, search rsp.ProfileSearch, tags ...ber.Tag) ([]rsp.Profile, error)
+	GetProfilesInfo(ctx context.Context, search rsp.ProfileSearch, tags ...rsp.ProfileTag) ([]rsp.Profile, error)
 }
 
 // NotificationCard is the part of a card that keeps notifications.

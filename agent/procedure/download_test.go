@@ -210,7 +210,7 @@ func TestRefusals(t *testing.T) {
 		{name: "card breaks off", setup: setup{card: func(c *euicc.Config) {
 			c.Faults = []euicc.Fault{{Do: euicc.Refuse, Function: 0xBF21, SW: 0x6F00}}
 		}}, code: "card-status", told: true, state: smdp.Released},
-		{name: "IMEI", request: func(r *procedure.Request) { r.Device.IMEI = "12" }, code: fault.Internal, state: smdp.Released},
+		{name: "IMEI", request: func(r *procedure.Request) { r.Device.IMEI = "12" }, code: "device-info-invalid", state: smdp.Released},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t, tc.setup)

@@ -2,12 +2,10 @@ package procedure
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
-	"lpad/apdu"
 )
 
 // Facts are what a card tells about itself. A nil field is not known; what a
@@ -33,7 +31,7 @@ func ReadFacts(ctx context.Context, card FactsCard) (Facts, error) {
 		return Facts{}, fmt.Errorf("read card: %w", err)
 	}
 	addresses, err := card.GetEuiccConfiguredAddresses(ctx)
-	if err != nil && !unknownFunction(err) {
+	if err != nil && !es10.IsUnknownFunction(err) {
 		return Facts{}, fmt.Errorf("read card: %w", err)
 	}
 	f.Addresses = &addresses
@@ -74,14 +72,9 @@ func (f *Facts) needRAT(ctx context.Context, card FactsCard) error {
 		return nil
 	}
 	table, err := card.GetRAT(ctx)
-	if err != nil && !unknownFunction(err) {
+	if err != nil && !es10.IsUnknownFunction(err) {
 		return fmt.Errorf("read card: %w", err)
 	}
 	f.RAT = &table
 	return nil
-}
-
-// unknownFunction reports a card that does not know what it was asked.
-func unknownFunction(err error) bool {
-	return errors.Is(err, apdu.ErrNotFound) || errors.Is(err, apdu.ErrUnsupported) || errors.Is(err, apdu.ErrMalformed)
 }

@@ -71,7 +71,7 @@ func TestManage(t *testing.T) {
 		{name: "odd answer, deleted", fault: &euicc.Fault{Do: euicc.TamperAnswer, Function: 0xBF33, Tamper: euicc.Truncate(3)}, do: remove, state: "1:true"},
 		{name: "odd answer, named", fault: &euicc.Fault{Do: euicc.TamperAnswer, Function: 0xBF29, Tamper: euicc.Truncate(3)}, do: name, state: "1:true 2:falseWork"},
 		{name: "answer lost with the channel", fault: &euicc.Fault{Do: euicc.LoseAnswer, Function: 0xBF31}, do: enable, code: "outcome-unknown", state: "1:false 2:true"},
-		{name: "nickname too long", do: func(b *bench) error { return procedure.SetNickname(b.ctx, b.euicc, c, string(make([]byte, 65))) }, code: fault.Internal, state: "1:true 2:false"},
+		{name: "nickname too long", do: func(b *bench) error { return procedure.SetNickname(b.ctx, b.euicc, c, string(make([]byte, 65))) }, code: "nickname-invalid", state: "1:true 2:false"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t, setup{card: func(cfg *euicc.Config) {

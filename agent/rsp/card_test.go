@@ -285,6 +285,36 @@ func TestPEStatus(t *testing.T) {
 	}
 }
 
+func TestSignedValues(t *testing.T) {
+	a := ServerAuthentication{ServerSigned1: unhex(t, "304880100102030405060708090A0B0C0D0E0F108110AABBCCDDEEFF001122334455667788998310736D64702E6578616D706C652E636F6D8410F0E1D2C3B4A5968778695A4B3C2D1E0F"), CIPKID: unhex(t, "04020102")}
+	s1, err := a.Signed1()
+	if err != nil || s1.TransactionID.String() != "0102030405060708090A0B0C0D0E0F10" || len(s1.Challenge) != 16 || s1.Address != "smdp.example.com" {
+		t.Errorf("serverSigned1 %+v, %v", s1, err)
+	}
+	if ci, err := a.CI(); err != nil || !bytes.Equal(ci, []byte{1, 2}) {
+		t.Errorf("CI %X, %v", ci, err)
+	}
+	for _, bad := range []string{"", "3000", "3006 800101 810102", "3003 800101"} {
+		if s1, err := (ServerAuthentication{ServerSigned1: unhex(t, bad)}).Signed1(); err == nil {
+			t.Errorf("serverSigned1 %s passes: %+v", bad, s1)
+		}
+	}
+	if _, err := (ServerAuthentication{}).CI(); err == nil {
+		t.Error("no CI passes")
+	}
+	for wire, required := range map[string]bool{"3007800201020101FF": true, "30078002010201 0101": true, "300780020102010100": false, "300B 80020102 010100 5F49 0104": false} {
+		s2, err := DownloadOffer{SMDPSigned2: unhex(t, wire)}.Signed2()
+		if err != nil || s2.ConfirmationCodeRequired != required || s2.TransactionID.String() != "0102" {
+			t.Errorf("smdpSigned2 %s: %+v, %v", wire, s2, err)
+		}
+	}
+	for _, bad := range []string{"", "3000", "3003 800101", "3005 800101 0100", "3006 810101 0101FF"} {
+		if s2, err := (DownloadOffer{SMDPSigned2: unhex(t, bad)}).Signed2(); err == nil {
+			t.Errorf("smdpSigned2 %s passes: %+v", bad, s2)
+		}
+	}
+}
+
 func unhexString(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 )
 
@@ -23,12 +24,13 @@ const (
 const hexDigits = "0123456789ABCDEF"
 
 // ParseICCID reads 18 to 20 digits as a person or a modem writes them: spaces
-// and hyphens are ignored, trailing F is filler, A to E are tolerated.
+// and hyphens are ignored, trailing F is filler, A to E are tolerated. The
+// error is a fault.Explainer.
 func ParseICCID(s string) (ICCID, error) {
 	digits := strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(strings.TrimSpace(s)))
 	digits = strings.TrimRight(digits, "F")
 	if len(digits) < minICCIDDigits || len(digits) > maxICCIDDigits {
-		return ICCID{}, fmt.Errorf("ICCID of %d digits, want %d to %d", len(digits), minICCIDDigits, maxICCIDDigits)
+		return ICCID{}, iccidError("ICCID of %d digits, want %d to %d", len(digits), minICCIDDigits, maxICCIDDigits)
 	}
 	var c ICCID
 	for i := range c {
@@ -37,7 +39,7 @@ func ParseICCID(s string) (ICCID, error) {
 	for i := range len(digits) {
 		n := strings.IndexByte(hexDigits, digits[i])
 		if n < 0 || n == 0xF {
-			return ICCID{}, fmt.Errorf("ICCID: %q at position %d is not a digit", digits[i], i+1)
+			return ICCID{}, iccidError("ICCID: %q at position %d is not a digit", digits[i], i+1)
 		}
 		if i%2 == 0 {
 			c[i/2] = 0xF0 | byte(n)
@@ -46,6 +48,10 @@ func ParseICCID(s string) (ICCID, error) {
 		}
 	}
 	return c, nil
+}
+
+func iccidError(format string, a ...any) error {
+	return fault.New(fault.Fault{Code: "iccid-malformed", Text: fmt.Sprintf(format, a...), Who: fault.Technician, Next: "list the profiles and copy the ICCID"}, nil)
 }
 
 // ICCIDFromBytes takes the bytes of a card or server: 10 of them, or 9, which

@@ -318,6 +318,10 @@ type ProfileSearch struct {
 	Class *ProfileClass
 }
 
+// ProfileTag names an element of a [Profile] in the question of
+// ES10c.GetProfilesInfo: 0x5A for the ICCID, 0x9F70 for the state.
+type ProfileTag = ber.Tag
+
 // ByICCID chooses one profile.
 func ByICCID(c ICCID) ProfileSearch { return ProfileSearch{ICCID: &c} }
 

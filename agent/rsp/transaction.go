@@ -3,9 +3,11 @@ package rsp
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
+	"lpad/apdu/ber"
 	"lpad/internal/redact"
 )
 
@@ -57,6 +59,42 @@ type ServerAuthentication struct {
 	ServerCertificate []byte // 30: CERT.DPauth or CERT.DSauth
 }
 
+// ServerSigned1 is what a server signs to prove itself (SGP.22 v2.5, section
+// 5.7.13).
+type ServerSigned1 struct {
+	TransactionID TransactionID
+	Challenge     []byte // of the eUICC, sent back
+	Address       string // of the server, as signed: not safe for display
+}
+
+// Signed1 reads ServerSigned1.
+func (s ServerAuthentication) Signed1() (ServerSigned1, error) {
+	t, err := ber.Parse(s.ServerSigned1)
+	if err != nil {
+		return ServerSigned1{}, fmt.Errorf("serverSigned1: %w", err)
+	}
+	r := t.Reader()
+	id, challenge := r.Read(0x80), r.Read(0x81)
+	address, ok := r.Find(0x83) // there is no 82
+	if err := r.Err(); err != nil {
+		return ServerSigned1{}, fmt.Errorf("serverSigned1: %w", err)
+	}
+	if !ok {
+		return ServerSigned1{}, errors.New("serverSigned1: no serverAddress")
+	}
+	return ServerSigned1{id.Value, challenge.Value, string(address.Value)}, nil
+}
+
+// CI returns the subject key identifier of the CI under which the server
+// wants the eUICC's certificate.
+func (s ServerAuthentication) CI() ([]byte, error) {
+	t, err := ber.Parse(s.CIPKID)
+	if err != nil {
+		return nil, fmt.Errorf("euiccCiPKIdToBeUsed: %w", err)
+	}
+	return t.Value, nil
+}
+
 // DownloadOffer is what an SM-DP+ offers after it knows the eUICC (answer of
 // authenticateClient, SGP.22 v2.5 section 5.6.3). Every field but the first is
 // a whole TLV as it came.
@@ -66,6 +104,35 @@ type DownloadOffer struct {
 	SMDPSigned2     []byte // 30
 	SMDPSignature2  []byte // 5F37
 	SMDPCertificate []byte // 30: CERT.DPpb
+}
+
+// SMDPSigned2 is what an SM-DP+ signs with its offer (SGP.22 v2.5, section
+// 5.7.5).
+type SMDPSigned2 struct {
+	TransactionID            TransactionID
+	ConfirmationCodeRequired bool
+}
+
+// Signed2 reads SMDPSigned2.
+func (o DownloadOffer) Signed2() (SMDPSigned2, error) {
+	t, err := ber.Parse(o.SMDPSigned2)
+	if err != nil {
+		return SMDPSigned2{}, fmt.Errorf("smdpSigned2: %w", err)
+	}
+	r := t.Reader()
+	id := r.Read(0x80)
+	flag, ok := r.Find(0x01)
+	if err := r.Err(); err != nil {
+		return SMDPSigned2{}, fmt.Errorf("smdpSigned2: %w", err)
+	}
+	if !ok {
+		return SMDPSigned2{}, errors.New("smdpSigned2: no ccRequiredFlag")
+	}
+	required, err := flag.Bool()
+	if err != nil {
+		return SMDPSigned2{}, fmt.Errorf("smdpSigned2: ccRequiredFlag: %w", err)
+	}
+	return SMDPSigned2{id.Value, required}, nil
 }
 
 // EventEntry is a pending event of an SM-DS: fetch EventID, as a matching id,

@@ -344,3 +344,28 @@ func TestStrings(t *testing.T) {
 		}
 	}
 }
+
+// FuzzIdentifiers feeds text of a person to the parsers of identifiers.
+func FuzzIdentifiers(f *testing.F) {
+	for _, s := range []string{"89000123456789012341", "8900012345678901234F", "89049032123451234512345678901235", "A0000005591010FFFFFFFF8900000100", "0102ff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if c, err := ParseICCID(s); err == nil {
+			if back, err := ParseICCID(c.String()); err != nil || back != c {
+				t.Fatalf("ICCID %q comes back as %v, %v", s, back, err)
+			}
+		}
+		if e, err := ParseEID(s); err == nil {
+			if back, err := ParseEID(e.String()); err != nil || back != e {
+				t.Fatalf("EID %q comes back as %v, %v", s, back, err)
+			}
+		}
+		if a, err := ParseAID(s); err == nil && (len(a) < 5 || len(a) > 16) {
+			t.Fatalf("AID %q", s)
+		}
+		if id, err := ParseTransactionID(s); err == nil && !id.Equal(id) {
+			t.Fatalf("transactionId %q", s)
+		}
+	})
+}

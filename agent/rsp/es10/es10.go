@@ -108,6 +108,19 @@ func resultError[T interface {
 	return &ResultError{fn, int(code), code}
 }
 
+// IsRefusal reports whether the card itself refused with a result code, as
+// opposed to a link that broke.
+func IsRefusal(err error) bool {
+	var r *ResultError
+	return errors.As(err, &r)
+}
+
+// IsUnknownFunction reports whether the card said by a status word that it
+// does not know what it was asked, as older cards do.
+func IsUnknownFunction(err error) bool {
+	return errors.Is(err, apdu.ErrNotFound) || errors.Is(err, apdu.ErrUnsupported) || errors.Is(err, apdu.ErrMalformed)
+}
+
 // storeData sends data as one chain of blocks and returns the response. The
 // last block may take last, the others [CommandTimeout]. Blocks before the
 // last return nothing; a card that says something early has given its answer,

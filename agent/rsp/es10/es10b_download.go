@@ -3,7 +3,6 @@ package es10
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"lpad/agent/rsp"
@@ -79,11 +78,4 @@ func installationResult(fn string, answer []byte) (rsp.ProfileInstallationResult
 		return res, malformed(fn, err)
 	}
 	return res, nil
-}
-
-// IsRefusal reports whether the card itself refused with a result code, as
-// opposed to a link that broke.
-func IsRefusal(err error) bool {
-	var r *ResultError
-	return errors.As(err, &r)
 }

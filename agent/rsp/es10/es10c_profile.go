@@ -2,12 +2,12 @@ package es10
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"unicode/utf8"
 
 	"lpad/agent/rsp"
 	"lpad/apdu/ber"
+	"lpad/internal/fault"
 )
 
 const maxProfiles = 256
@@ -167,7 +167,8 @@ func (c *Client) DeleteProfile(ctx context.Context, id rsp.ProfileID) error {
 const MaxNickname = 64
 
 // ErrNickname says that a nickname cannot be stored.
-var ErrNickname = errors.New("a nickname has at most 64 bytes of UTF-8")
+var ErrNickname error = fault.New(fault.Fault{Code: "nickname-invalid", Text: "a nickname has at most 64 bytes of UTF-8", Who: fault.Technician,
+	Next: "choose a shorter nickname"}, nil)
 
 // SetNickname names a profile; the empty name removes the nickname.
 //
