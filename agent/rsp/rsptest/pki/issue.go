@@ -24,6 +24,10 @@ const (
 	testEUMOID = "2.999.5"
 )
 
+// NoOID, as the OID of EUMOptions or ServerOptions, makes a certificate without
+// a registeredID: no verifier of servers accepts it.
+const NoOID = "no"
+
 // Identity is a certificate with its private key.
 type Identity struct {
 	Certificate *Certificate
@@ -164,7 +168,7 @@ func (e *EUM) IssueEUICC(eid rsp.EID, o ...EUICCOptions) (*Identity, error) {
 
 // ServerOptions say what a certificate of an SM-DP+ or SM-DS holds.
 type ServerOptions struct {
-	OID       string   // subjectAltName registeredID; "2.999.10" when empty
+	OID       string   // subjectAltName registeredID; "2.999.10" when empty; NoOID
 	Host      string   // TLS roles: common name and dNSName
 	MoreHosts []string // TLS roles: further dNSNames
 	NotBefore time.Time
@@ -303,16 +307,23 @@ func keyUsage(u KeyUsage) []byte {
 	return extension(oidKeyUsage, true, ber.EncodeBits(tagBitString, bits))
 }
 
+// altName is subjectAltName; nil when there is nothing in it.
 func altName(oid string, hosts ...string) ([]byte, error) {
 	var names [][]byte
 	for _, h := range hosts {
 		names = append(names, ber.EncodeString(0x82, h))
 	}
-	value, err := OIDValue(oid)
-	if err != nil {
-		return nil, err
+	if oid != NoOID {
+		value, err := OIDValue(oid)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, ber.Encode(0x88, value))
 	}
-	return extension(oidSubjectAltName, false, ber.Encode(tagSequence, append(names, ber.Encode(0x88, value))...)), nil
+	if len(names) == 0 {
+		return nil, nil
+	}
+	return extension(oidSubjectAltName, false, ber.Encode(tagSequence, names...)), nil
 }
 
 func crlDistribution() []byte {

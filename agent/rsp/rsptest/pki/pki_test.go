@@ -406,7 +406,8 @@ func TestVerifyServer(t *testing.T) {
 			{"not yet valid", issue(DPAuth, ServerOptions{NotBefore: now.AddDate(0, 0, 1)}), []*Certificate{p.CI.Certificate}, DPAuth, now, NotValidNow},
 			{"expired, without a clock", issue(DPAuth, ServerOptions{NotAfter: now.AddDate(0, 0, -1)}), []*Certificate{p.CI.Certificate}, DPAuth, time.Time{}, ""},
 			{"unknown critical extension", &broken, []*Certificate{p.CI.Certificate}, DPAuth, now, UnknownCrit},
-			{"no OID", &anonymous, []*Certificate{p.CI.Certificate}, DPAuth, now, NoOID},
+			{"no OID", &anonymous, []*Certificate{p.CI.Certificate}, DPAuth, now, NoIdentifier},
+			{"issued without OID", issue(DPAuth, ServerOptions{OID: NoOID}), []*Certificate{p.CI.Certificate}, DPAuth, now, NoIdentifier},
 			{"a CA", &ca, []*Certificate{p.CI.Certificate}, DPAuth, now, WrongUsage},
 		} {
 			t.Run(c.String()+"/"+test.name, func(t *testing.T) {

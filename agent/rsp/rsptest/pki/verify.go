@@ -21,7 +21,7 @@ const (
 	NotValidNow    Reason = "validity"                   // 1 for cards with a clock; 8.1.2/6.3 or 8.1.3/6.3
 	WrongRole      Reason = "role"                       // 1; 6.1
 	WrongUsage     Reason = "key usage"                  // 1; 6.1
-	NoOID          Reason = "no object identifier"       // 1
+	NoIdentifier   Reason = "no object identifier"       // 1
 	UnknownCrit    Reason = "unknown critical extension" // 1; 6.1
 	NotPermitted   Reason = "name constraint"            // 8.1.4/6.1
 	WrongIssuer    Reason = "issuer"                     // 8.1.3/6.1
@@ -59,7 +59,7 @@ func VerifyServer(cert *Certificate, trusted []*Certificate, role Role, now time
 	case cert.KeyUsage&DigitalSignature == 0 || cert.IsCA:
 		return nil, &Error{role, WrongUsage, ""}
 	case cert.RegisteredID == "":
-		return nil, &Error{role, NoOID, ""}
+		return nil, &Error{role, NoIdentifier, ""}
 	}
 	return ci, checkForm(cert, role, now)
 }
