@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"reflect"
-	"slices"
 	"strconv"
 
 	"github.com/godbus/dbus/v5"
@@ -206,7 +205,7 @@ func plainArray(sig string, v reflect.Value, depth int) (any, error) {
 		if !ok {
 			return nil, errType
 		}
-		return slices.Concat([]byte{}, b), nil // never null
+		return append([]byte{}, b...), nil // never null
 	}
 	if sig[0] == '{' {
 		if v.Kind() != reflect.Map || sig[1] != 's' {
