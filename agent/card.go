@@ -34,7 +34,7 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 		order = append([]rsp.AID{s.known}, order...)
 	}
 	for _, aid := range order {
-		ch, err := s.card.OpenChannel(ctx, aid)
+		ch, err := s.openPatiently(ctx, aid)
 		if errors.Is(err, apdu.ErrNotFound) {
 			continue
 		}
@@ -49,6 +49,29 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 		return &openCard{es10.New(whole{ch}, size), ch}, nil
 	}
 	return nil, errNoCard
+}
+
+// How long a card that says it is busy is asked again: a modem reads its SIM
+// for seconds after it was switched on.
+const (
+	busyLimit = 30 * time.Second
+	busyPause = 300 * time.Millisecond
+)
+
+// openPatiently opens a channel, asking a busy card again.
+func (s *cardSource) openPatiently(ctx context.Context, aid rsp.AID) (*apdu.Channel, error) {
+	limit := time.Now().Add(busyLimit)
+	for {
+		ch, err := s.card.OpenChannel(ctx, aid)
+		if !errors.Is(err, apdu.ErrBusy) || time.Now().After(limit) {
+			return ch, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(busyPause):
+		}
+	}
 }
 
 // openCard is an ES10 client with the channel it uses.

@@ -47,6 +47,7 @@ const (
 	maxQueue     = 32               // orders that wait
 	journalRetry = 5 * time.Second  // pause when the disk does not take a record
 	refreshLimit = 60 * time.Second // reading the facts of a card, all in all
+	cardRetry    = 10 * time.Second // pause before looking again for a card that was not there
 )
 
 // Config is what a runner works with. Every field without a remark is needed.
@@ -87,6 +88,7 @@ type Runner struct {
 	pause    *time.Timer              // a delayed action, or a retry of the journal
 	paused   func(context.Context)    // what comes after pause
 	deliver  *time.Timer              // the next delivery in the background
+	retry    *time.Timer              // the next look for a card that was not there
 	failures int                      // deliveries in the background that failed in a row
 	waiting  []chan struct{}          // callers of Refresh
 
@@ -117,7 +119,7 @@ func New(cfg Config) *Runner {
 		cfg: cfg, log: cfg.Log, hub: newHub(),
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
-		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(),
+		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(),
 	}
 	r.publishJobs()
 	return r
@@ -185,6 +187,10 @@ func (r *Runner) Run(ctx context.Context) error {
 			f(work)
 		case <-r.deliver.C:
 			r.deliverInBackground(work)
+		case <-r.retry.C:
+			if r.running == taskNone && r.active == "" {
+				r.refresh(work)
+			}
 		}
 	}
 }
@@ -229,6 +235,9 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 		}
 		r.step(ctx, o.event)
 	case taskRefresh:
+		if o.err != nil {
+			r.retry.Reset(cardRetry) // a card that is put in later, a modem that is plugged in later
+		}
 		if len(r.View().Notifications) > 0 && r.View().NextTry.IsZero() {
 			r.scheduleDelivery(true) // something waits from before the start, or from somebody else
 		}
@@ -346,6 +355,7 @@ func (r *Runner) after(d time.Duration, f func(context.Context)) {
 func (r *Runner) end(j job.Job) {
 	delete(r.codes, j.ID)
 	r.active = ""
+	r.publishJobs()
 	r.scheduleDelivery(j.Undelivered > 0)
 	r.log.Info("job ended", "job", j.ID, "kind", j.Order.Kind, "state", j.State, "undelivered", j.Undelivered)
 }
@@ -422,6 +432,9 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 }
 
 func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
+	if err := r.cfg.Settings.CheckDocument(o.Parameters); err != nil {
+		return job.Job{}, err
+	}
 	waiting := 0
 	for _, other := range r.cfg.Journal.Jobs() {
 		if other.Ended() {

@@ -1,9 +1,118 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
 	"github.com/spf13/cobra"
+
+	"lpad/agent/rsp/rsptest/euicc"
+	"lpad/cmd/lpalab/lab"
 )
 
+// benchTiming is the card of the measurements: 10 ms for each APDU and 87 µs
+// for each byte, as a removable eUICC in a slow reader has it.
+var benchTiming = euicc.Timing{PerAPDU: 10 * time.Millisecond, PerByte: 87 * time.Microsecond, Clock: euicc.RealTime{}}
+
+// benchSize is the profile of the measurements, in bytes: that of the generic
+// test profiles of GSMA TS.48.
+const benchSize = 11_768
+
 func benchCommand() *cobra.Command {
-	return &cobra.Command{Use: "bench", Short: "figures with their bounds", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }}
+	return &cobra.Command{
+		Use: "bench", Short: "figures with their bounds", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var f figures
+			dir, err := lab.FindPrograms("")
+			if err != nil {
+				return err
+			}
+			if err := f.sizes(dir); err != nil {
+				return err
+			}
+			for _, b := range []struct {
+				block int
+				bound float64
+			}{{255, 90}, {120, 146}} {
+				if err := f.download(cmd.Context(), b.block, b.bound); err != nil {
+					return fmt.Errorf("download with block %d: %w", b.block, err)
+				}
+			}
+			return f.err()
+		},
+	}
+}
+
+// download measures one download by a warm daemon over AT+CGLA.
+func (f *figures) download(ctx context.Context, block int, bound float64) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	w, err := lab.New(lab.Options{Timing: benchTiming, ProfileSize: benchSize})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	m, err := w.StartModem(ctx, "", fmt.Sprintf("card: {block_size: %d}\nlog: {level: info}\n", block))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	time.Sleep(time.Second) // idle
+	rss, err := memory(m.PID(), "VmRSS")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(m.PID()), "clear_refs"), []byte("5"), 0); err != nil {
+		return err
+	}
+	connections := w.SMDP.Accepted()
+	w.Card.ResetStats()
+	res, err := m.Lpactl(ctx, nil, "install", w.ActivationCode(), "--yes", "--json")
+	if err != nil || res.Exit != 0 {
+		return errors.Join(err, fmt.Errorf("lpactl ended with %d: %s", res.Exit, res.Stderr))
+	}
+	stats := w.Card.Stats()
+	peak, err := memory(m.PID(), "VmHWM")
+	if err != nil {
+		return err
+	}
+	c := m.Client()
+	defer c.Close()
+	jobs, err := c.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	timeline := jobs.Jobs[0].Timeline
+	took := timeline[len(timeline)-1].At.Sub(timeline[0].At)
+	name := fmt.Sprintf("-block-%d", block)
+	f.add("apdus"+name, float64(stats.APDUs), "APDUs", bound)
+	f.add("wall-over-card"+name, took.Seconds()/stats.CardTime.Seconds(), "ratio", 1.05)
+	f.add("tls-connections"+name, float64(w.SMDP.Accepted()-connections), "connections", 1)
+	f.add("rss-idle"+name, rss, "MB", 12)
+	f.add("rss-peak"+name, peak, "MB", 20)
+	return nil
+}
+
+// memory reads a figure of /proc/PID/status, in megabytes of 10^6 bytes.
+func memory(pid int, field string) (float64, error) {
+	file, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), field+":"); ok {
+			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kib * 1024 / 1e6, err
+		}
+	}
+	return 0, fmt.Errorf("no %s for process %d", field, pid)
 }

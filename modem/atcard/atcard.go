@@ -31,7 +31,8 @@
 // # Errors
 //
 // Refusals are those of package at; where they mean the card, they match
-// apdu.ErrNotFound, apdu.ErrNoChannel or apdu.ErrChannelClosed too. An answer
+// apdu.ErrNotFound, apdu.ErrNoChannel, apdu.ErrChannelClosed or apdu.ErrBusy
+// too. An answer
 // that is shorter than it says is [ErrTruncated], never a short response.
 package atcard
 
@@ -383,6 +384,8 @@ func cardError(err error, opening bool) error {
 		return fmt.Errorf("%w: %w", apdu.ErrNoChannel, err)
 	case (cme.Code == 21 || cme.Code == 22) && !opening: // the session is gone: the card was reset
 		return fmt.Errorf("%w: %w", apdu.ErrChannelClosed, err)
+	case errors.Is(err, at.ErrBusy):
+		return fmt.Errorf("%w: %w", apdu.ErrBusy, err)
 	}
 	return err
 }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"lpad/apdu/apdutest"
+	"lpad/apdu/pcsc"
 	"lpad/modem/modemtest"
 )
 
@@ -138,6 +140,10 @@ func (w *World) StartReader(ctx context.Context, programs, config string) (_ *Re
 		// It ends with its context, or with pcscd, which the tests see.
 		_ = apdutest.ServeVPCD(inReader, r.PCSCD.Addr(), w.Card)
 	}()
+	helper := filepath.Join(programs, "lpad-pcsc")
+	if err := r.waitCard(ctx, helper); err != nil {
+		return nil, err
+	}
 	l, err := listenLoopback()
 	if err != nil {
 		return nil, err
@@ -151,13 +157,30 @@ func (w *World) StartReader(ctx context.Context, programs, config string) (_ *Re
 rsp: {trust_dir: %s, notification_retry: 1s, addresses: {%s: "%s"}}
 network: {dead_man: 60s}
 log: {level: debug}
-`, filepath.Join(programs, "lpad-pcsc"), trust, Host, l.Addr())
+`, helper, trust, Host, l.Addr())
 	r.Daemon, err = StartDaemon(ctx, r.dir, programs, yaml, config, func(ctx context.Context, name string, args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Env = append(os.Environ(), r.PCSCD.Env()...)
 		return cmd
 	})
 	return r, err
+}
+
+// waitCard waits until pcscd has seen the card.
+func (r *Reader) waitCard(ctx context.Context, helper string) error {
+	for {
+		readers, err := pcsc.Readers(ctx, pcsc.Config{Helper: helper, Env: r.PCSCD.Env()})
+		for _, reader := range readers {
+			if reader.CardPresent {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(errors.New("pcscd does not see the card"), err, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Close stops everything and removes the files.

@@ -49,11 +49,12 @@ type Subscriber struct {
 }
 
 // The two operators of the lab. Their networks differ, so that a server sees
-// by the address which profile a device is using.
+// by the address which profile a device is using. The new one has a network
+// code that the provider list knows, and the access point that stands there.
 var (
-	OldOperator = Subscriber{ICCID: "89330100000000000017", IMSI: "001010123456789", PLMN: "00101", Operator: "Altnetz", Plan: "Fleet 2019", APN: "old.example",
+	OldOperator = Subscriber{ICCID: "89330100000000000017", IMSI: "001010123456789", PLMN: "00101", Operator: "Test PLMN", Plan: "Fleet 2019", APN: "old.example",
 		Address: netip.MustParsePrefix("10.64.1.2/24"), Gateway: netip.MustParseAddr("10.64.1.1")}
-	NewOperator = Subscriber{ICCID: "89440200000000000022", IMSI: "999990000000022", PLMN: "99999", Operator: "Neunetz", Plan: "IoT 2026", APN: "iot.neunetz.example",
+	NewOperator = Subscriber{ICCID: "89358050000000000022", IMSI: "244050000000022", PLMN: "24405", Operator: "Elisa", Plan: "IoT 2026", APN: "internet",
 		Address: netip.MustParsePrefix("10.64.2.2/24"), Gateway: netip.MustParseAddr("10.64.2.1")}
 )
 
