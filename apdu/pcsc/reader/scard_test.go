@@ -73,17 +73,27 @@ const (
 	unknownReader = 0x80100009
 )
 
+// pcscdDir is one for the whole process, since libpcsclite looks for its socket
+// only once. t.TempDir would be too long for a socket as well.
+var pcscdDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if pcscdDir, err = os.MkdirTemp("", "pcscd"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	if err := os.RemoveAll(pcscdDir); err != nil {
+		panic(err)
+	}
+	os.Exit(status)
+}
+
 // The binding against a real pcscd: what each request does, and what it says
-// when it comes at the wrong time. One test, since libpcsclite looks for its
-// socket once in the life of a process.
+// when it comes at the wrong time.
 func TestServe(t *testing.T) {
 	modemtest.RequirePCSCD(t)
-	dir, err := os.MkdirTemp("", "pcscd") // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	p, err := modemtest.StartPCSCD(t.Context(), dir)
+	p, err := modemtest.StartPCSCD(t.Context(), pcscdDir)
 	if err != nil {
 		t.Fatal(err)
 	}
