@@ -641,13 +641,8 @@ func TestFaults(t *testing.T) {
 }
 
 func TestPTY(t *testing.T) {
-	dialect := modemtest.UBlox
-	dialect.ResetHangsUp = true
-	var replugged []bool
-	m := registered(t, modemtest.Config{
-		Dialect: dialect, LogFile: filepath.Join(t.TempDir(), "at.log"),
-		Replugged: func(present bool) { replugged = append(replugged, present) },
-	})
+	logFile := filepath.Join(t.TempDir(), "at.log")
+	m := registered(t, modemtest.Config{LogFile: logFile})
 	path := filepath.Join(t.TempDir(), "ttyUSB0")
 	p, err := m.OpenPTY(path)
 	if err != nil {
@@ -666,8 +661,14 @@ func TestPTY(t *testing.T) {
 	}
 	h = openTTY(t, path)
 	h.expect("AT\r", "\r\nOK\r\n")
-	if err := m.Close(); err == nil {
-		t.Log("closed")
+	if m.Port("ttyUSB0") != p {
+		t.Error("the port is not found by its name")
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(logFile); err != nil || string(text) != m.Log().String() {
+		t.Errorf("log file: %v, %d characters, want %d", err, len(text), len(m.Log().String()))
 	}
 	if _, err := h.read("never"); err == nil {
 		t.Error("the tty lives on")

@@ -204,7 +204,7 @@ func decodeIMSI(b []byte) string {
 	if len(b) < 2 || b[0] < 1 || int(b[0]) > len(b)-1 {
 		return ""
 	}
-	s := strings.TrimRight(swappedDigits(b[1 : 1+b[0]])[1:], "F")
+	s := strings.TrimRight(swappedDigits(b[1 : 1+int(b[0])])[1:], "F")
 	if strings.ContainsAny(s, "ABCDEF") {
 		return ""
 	}
