@@ -208,3 +208,21 @@ func (p *Port) Registration(ctx context.Context) (modem.Registration, error) {
 	}
 	return m.Registration(ctx)
 }
+
+// Detach takes the modem off its network until [Port.Attach].
+func (p *Port) Detach(ctx context.Context) error {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Detach(ctx)
+}
+
+// Attach makes the modem look for a network again.
+func (p *Port) Attach(ctx context.Context) error {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return err
+	}
+	return m.Attach(ctx)
+}

@@ -61,8 +61,19 @@ func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
 	return json.Marshal(snap)
 }
 
-// Gate has nobody to keep back: a modem alone attaches when it is told to.
-func (s *ATOnly) Gate(context.Context, []byte) error { return nil }
+// Gate takes the modem off its network, where the port knows how ([Attacher]):
+// one that follows the card by itself would attach at once, with the old access
+// point. A modem that does not want to go attaches again with the new one.
+func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
+	if a, ok := s.at.(Attacher); ok {
+		bounded, cancel := context.WithTimeout(ctx, detachLimit)
+		defer cancel()
+		if err := a.Detach(bounded); err != nil && ctx.Err() != nil {
+			return fmt.Errorf("gate: %w", ctx.Err())
+		}
+	}
+	return nil
+}
 
 // Apply writes the access point into the modem's context.
 func (s *ATOnly) Apply(ctx context.Context, _ string, apn modem.APN) ([]string, error) {
@@ -72,9 +83,27 @@ func (s *ATOnly) Apply(ctx context.Context, _ string, apn modem.APN) ([]string, 
 	return []string{ViaAT}, nil
 }
 
-// Reread makes the modem read the card again.
+// Reread makes the modem read the card again, and look for a network.
 func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
-	return s.at.Reread(ctx, iccid)
+	rung, err := s.at.Reread(ctx, iccid)
+	if err != nil {
+		return rung, err
+	}
+	return rung, s.attach(ctx)
+}
+
+// attach undoes Gate. What the network answers is seen by Register.
+func (s *ATOnly) attach(ctx context.Context) error {
+	a, ok := s.at.(Attacher)
+	if !ok {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, attachLimit)
+	defer cancel()
+	if err := a.Attach(bounded); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("attach: %w", ctx.Err())
+	}
+	return nil
 }
 
 // Register waits for a network.
@@ -133,9 +162,9 @@ func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, erro
 		}
 	}
 	if snap.ICCID == "" {
-		return modem.Link{}, nil
+		return modem.Link{}, s.attach(ctx)
 	}
-	if _, err := s.at.Reread(ctx, snap.ICCID); err != nil {
+	if _, err := s.Reread(ctx, snap.ICCID); err != nil {
 		return modem.Link{}, fmt.Errorf("restore: %w", err)
 	}
 	return modem.Link{}, nil

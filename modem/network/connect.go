@@ -99,17 +99,27 @@ func (s *ManagerStack) attempt(ctx context.Context, iccid, uuid string) (modem.L
 var ErrNoLink = fault.New(fault.Fault{Code: "no-link", Text: "the profile's connection is not up", Retry: true, Who: fault.Technician,
 	Next: "look at the antenna and the reception, and at the logs of ModemManager and NetworkManager"}, nil)
 
-// Link returns the link of the profile's own connection if it is up now, else
-// [ErrNoLink].
+// Link returns the link of the profile if it is up now, else [ErrNoLink]: that
+// of lpad's own connection for the profile, or, for a profile that lpad has no
+// connection for, of whatever is up on the modem that shows it.
 func (s *ManagerStack) Link(ctx context.Context, iccid string) (modem.Link, error) {
-	all, err := s.nm.ActiveMobile(ctx)
+	_, own, err := s.nm.Find(ctx, nm.UUID(iccid))
 	if err != nil {
 		return modem.Link{}, err
 	}
-	for _, a := range all {
-		if a.UUID == nm.UUID(iccid) && a.Activated() {
-			return s.nm.Link(ctx, a)
-		}
+	m, err := s.mm.Modem(ctx, s.known())
+	switch {
+	case errors.Is(err, mm.ErrNoModem):
+		return modem.Link{}, ErrNoLink
+	case err != nil:
+		return modem.Link{}, err
 	}
-	return modem.Link{}, ErrNoLink
+	active, up, err := s.activeOn(ctx, m)
+	switch {
+	case err != nil:
+		return modem.Link{}, err
+	case !up || !active.Activated() || !mm.SameICCID(m.SIM.ICCID, iccid) || own && active.UUID != nm.UUID(iccid):
+		return modem.Link{}, ErrNoLink
+	}
+	return s.nm.Link(ctx, active)
 }

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -244,6 +245,12 @@ func TestSwitchAndBack(t *testing.T) {
 	d.normalise(ctx)
 	before, contexts := d.keyfiles(), d.Modem.State().Contexts
 
+	if link, err := d.back.Link(ctx, profileA.iccid); err != nil || link.Interface != "wwan0" {
+		t.Errorf("link of a connection that is not ours: %+v, %v", link, err)
+	}
+	if _, err := d.back.Link(ctx, profileB.iccid); !errors.Is(err, network.ErrNoLink) {
+		t.Errorf("link of the profile that is not there: %v", err)
+	}
 	snapshot, err := d.back.Snapshot(ctx)
 	d.must(err)
 	d.step("snapshot")
@@ -289,6 +296,9 @@ func TestSwitchAndBack(t *testing.T) {
 	}
 	d.must(d.back.Commit(ctx, profileB.iccid))
 	d.step("commit")
+	if _, err := d.back.Link(ctx, profileA.iccid); !errors.Is(err, network.ErrNoLink) {
+		t.Errorf("link of the old profile: %v", err)
+	}
 	if diff := cmp.Diff(map[string]bool{"old": false, "spare": false, "loose": false, "lpad-000022": true}, d.autoconnect(ctx)); diff != "" {
 		t.Errorf("autoconnect after the switch (-want +got):\n%s", diff)
 	}
