@@ -110,7 +110,7 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		Switch:         &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
 		Device:         &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log},
-		Probe:          cfg.Network.Probe,
+		Probe:          probe(cfg, p),
 		DeadMan:        cfg.Network.DeadMan,
 		ConsentTimeout: cfg.RSP.ConsentTimeout,
 		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
@@ -124,6 +124,15 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		}
 	}
 	return a, nil
+}
+
+// probe is what must be reachable over a new network: what the configuration
+// names, else the server of the order; nothing when the network is not ours.
+func probe(cfg config.Config, p Parts) string {
+	if cfg.Network.Probe == "" && p.NetworkBackend == "none" {
+		return runner.NoProbe
+	}
+	return cfg.Network.Probe
 }
 
 // socketGroup is the group that may connect: the one with the fewest rights,

@@ -325,8 +325,8 @@ func reread(j *Job, e Event) State { j.Switch.Rung = e.Rung; return Verifying }
 
 func online(j *Job, e Event) State {
 	j.Switch.Link = e.Link
-	if e.APN != "" {
-		j.Switch.APN = e.APN
+	if e.Source != "" { // another candidate than the first may have done
+		j.Switch.APN, j.Switch.Source = e.APN, e.Source
 	}
 	return Committing
 }

@@ -334,7 +334,11 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 // probe is what must be reachable over the new network: what the
 // configuration says, else the server that must get the notification.
 func (r *Runner) probe(j job.Job, p rsp.Profile) string {
-	if r.cfg.Probe != "" {
+	switch r.cfg.Probe {
+	case "":
+	case NoProbe:
+		return ""
+	default:
 		return r.cfg.Probe
 	}
 	if j.Order.SMDP != "" {
@@ -399,7 +403,9 @@ func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 	e := job.Event{Kind: job.Applied}
 	err = r.switching(ctx, j, func(ctx context.Context) error {
 		applied, err := r.cfg.Switch.Apply(ctx, t)
-		e.APN, e.Source = applied.APN.Name, applied.Source
+		if len(applied.Where) > 0 { // else there is nothing on this device that has an APN
+			e.APN, e.Source = applied.APN.Name, applied.Source
+		}
 		return err
 	})
 	return e, err
@@ -431,9 +437,11 @@ func (r *Runner) verify(ctx context.Context, j job.Job) (job.Event, error) {
 		if err != nil {
 			return err
 		}
-		e.APN, e.Source = online.APN.Name, online.Source
+		if len(online.Where) > 0 {
+			e.APN, e.Source = online.APN.Name, online.Source
+		}
 		e.Link, err = json.Marshal(online.Link)
-		r.change(func(v *View) { v.Link, v.APN = online.Link, online.APN.Name })
+		r.change(func(v *View) { v.Link, v.APN = online.Link, e.APN })
 		return err
 	})
 	return e, err

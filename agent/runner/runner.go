@@ -50,6 +50,9 @@ const (
 	cardRetry    = 10 * time.Second // pause before looking again for a card that was not there
 )
 
+// NoProbe is the probe of a device whose network is not ours to judge.
+const NoProbe = "none"
+
 // Config is what a runner works with. Every field without a remark is needed.
 type Config struct {
 	Journal        *journal.Journal
@@ -58,7 +61,7 @@ type Config struct {
 	Switch         *switchover.Switch
 	Settings       SettingsSource
 	Device         DeviceSource     // nil: the minimal device information is sent
-	Probe          string           // what must be reachable over a new network; empty: the server of the order
+	Probe          string           // what must be reachable over a new network; empty: the server of the order; [NoProbe]: nothing
 	DeadMan        time.Duration    // a switch that is not proven by then is taken back; 0: ten minutes
 	ConsentTimeout time.Duration    // how long a person has to answer; 0: ten minutes
 	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff

@@ -113,6 +113,9 @@ var stepTexts = map[int]func(api.Job) string{
 		if j.Undelivered > 0 {
 			return fmt.Sprintf("enable notification queued, %d waiting", j.Undelivered)
 		}
+		if j.Network == nil {
+			return "enable notification delivered"
+		}
 		return "enable notification delivered over the new network"
 	},
 }

@@ -54,9 +54,9 @@ func (w *World) StartModem(ctx context.Context, programs, config string) (_ *Mod
 	yaml := fmt.Sprintf(`card: {backend: at, at_port: %s}
 modem: {manage: none}
 rsp: {trust_dir: %s, notification_retry: 1s, addresses: {%s: "%s"}}
-network: {backend: none, dead_man: 60s, probe: "tcp://%s"}
+network: {backend: none, dead_man: 60s}
 log: {level: debug}
-`, port, trust, Host, l.Addr(), l.Addr())
+`, port, trust, Host, l.Addr())
 	m.Daemon, err = StartDaemon(ctx, m.dir, programs, yaml, config, exec.CommandContext)
 	return m, err
 }
