@@ -257,6 +257,14 @@ func (b *Bus) Running(ctx context.Context, s Service) (bool, error) {
 	return owned, err
 }
 
+// Owner is the unique name of whoever owns the service's name: another one
+// after the service was restarted. [ErrAbsent] if nobody does.
+func (b *Bus) Owner(ctx context.Context, s Service) (string, error) {
+	var owner string
+	err := b.Call(ctx, daemon, "/org/freedesktop/DBus", "org.freedesktop.DBus.GetNameOwner", s.Bus).Store(&owner)
+	return owner, err
+}
+
 var daemon = Service{Name: "the message bus", Bus: "org.freedesktop.DBus", Code: "bus"}
 
 // Properties are the properties of an interface. The accessors return the zero

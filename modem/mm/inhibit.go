@@ -18,6 +18,7 @@ type Inhibition struct {
 	device string
 	mu     sync.Mutex
 	on     *systembus.Connection // nil: released
+	by     string                // which ModemManager holds it
 }
 
 // Inhibit takes the modem away from ModemManager. ModemManager refuses that
@@ -30,12 +31,16 @@ func (c *Client) Inhibit(ctx context.Context, device string) (*Inhibition, error
 		if err != nil {
 			return false, err
 		}
+		owner, err := c.bus.Owner(ctx, Service)
+		if err != nil {
+			return !systembus.Transient(err), err
+		}
 		err = conn.Call(ctx, Service, root, iface+".InhibitDevice", device, true).Err()
 		if err != nil {
 			// "Modem not exported in the bus" comes as plain Failed, while it is probed.
 			return !systembus.Transient(err) && !errors.Is(err, systembus.ErrRefused), err
 		}
-		h.on = conn
+		h.on, h.by = conn, owner
 		return true, nil
 	})
 	if err != nil {
@@ -55,19 +60,14 @@ func (h *Inhibition) Held(ctx context.Context) (bool, error) {
 	if h.on == nil || !h.on.Alive() {
 		return false, nil
 	}
-	all, err := h.client.Modems(ctx)
+	owner, err := h.client.bus.Owner(ctx, Service)
 	switch {
-	case errors.Is(err, systembus.ErrAbsent):
+	case systembus.Transient(err):
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	for _, m := range all {
-		if m.Device == h.device {
-			return false, nil
-		}
-	}
-	return true, nil
+	return owner == h.by, nil
 }
 
 // Release gives the modem back to ModemManager, which probes it anew: wait

@@ -52,6 +52,14 @@ func (c savedContext) apn() modem.APN {
 	return modem.APN{Name: c.Name, Type: c.Type, Auth: c.Auth, User: c.User, Password: redact.NewSecret(c.Password)}
 }
 
+func (v snapshot) marshal() ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("write the snapshot: %w", err)
+	}
+	return b, nil
+}
+
 func parseSnapshot(b []byte) (snapshot, error) {
 	var v snapshot
 	if err := json.Unmarshal(b, &v); err != nil {
@@ -90,11 +98,7 @@ func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 	if err := s.saveContexts(ctx, m, &v); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	return b, nil
+	return v.marshal()
 }
 
 // activeOn finds the connection that is up, or coming up, on the modem.

@@ -237,6 +237,7 @@ func (d *device) autoconnect(ctx context.Context) map[string]bool {
 }
 
 func TestSwitchAndBack(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
@@ -363,6 +364,7 @@ func (d *device) noOldAPN(mark int) {
 }
 
 func TestWithoutATPort(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	d := startDevice(ctx, t, options{withoutAT: true})
@@ -387,6 +389,7 @@ func TestWithoutATPort(t *testing.T) {
 // TestSharedPort: ModemManager uses every AT port; ours is opened only while
 // the modem is held.
 func TestSharedPort(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	d := startDevice(ctx, t, options{shared: true})
@@ -403,6 +406,7 @@ func TestSharedPort(t *testing.T) {
 // with it, and ModemManager has the modem again with the old SIM data; what
 // comes after begins at Gate.
 func TestRestartInTheMiddle(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
@@ -445,6 +449,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 // TestCandidates: the first access point is wrong, the second right; then a
 // profile that no network takes.
 func TestCandidates(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 	defer cancel()
 	d := startDevice(ctx, t, options{strict: true})
