@@ -247,7 +247,8 @@ type serverSource struct {
 }
 
 func (s *serverSource) OpenServer(address string, link modem.Link) (procedure.Server, error) {
-	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: link.Interface, Log: s.log}
+	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: link.Interface,
+		Timeouts: es9p.TimeoutsFor(s.cfg.Timeout), Log: s.log}
 	session, err := c.Open(address)
 	if err != nil {
 		return nil, err

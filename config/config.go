@@ -93,6 +93,7 @@ type RSP struct {
 	SendIMEI             string            `mapstructure:"send_imei"`              // auto, tac-only, off, or 15 digits
 	Consent              string            `mapstructure:"consent"`                // ask, auto
 	ConsentTimeout       time.Duration     `mapstructure:"consent_timeout"`        // after which an order is postponed
+	Timeout              time.Duration     `mapstructure:"timeout"`                // for one answer of a server; for a profile package, which it may have to build, twice as long
 	ISDRAIDs             []string          `mapstructure:"isdr_aids"`              // to try, hexadecimal; empty: the built-in list
 	Addresses            map[string]string `mapstructure:"addresses"`              // host (lower case) -> "ip:port", for test setups
 	NotificationRetry    time.Duration     `mapstructure:"notification_retry"`     // first wait before a notification is sent again; it doubles
@@ -128,7 +129,7 @@ func Default() Config {
 		},
 		RSP: RSP{
 			TrustDir: "/etc/lpad/trust.d", Protocol: "gsma/rsp/v2.2.2", SendIMEI: "auto",
-			Consent: "ask", ConsentTimeout: 10 * time.Minute,
+			Consent: "ask", ConsentTimeout: 10 * time.Minute, Timeout: 30 * time.Second,
 			NotificationRetry: 10 * time.Second, NotificationRetryMax: time.Hour,
 		},
 		API:     API{Read: "lpad", Operate: "lpad-admin"},

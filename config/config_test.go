@@ -146,6 +146,7 @@ func TestRefused(t *testing.T) {
 		{"protocol", "version: 1\nrsp: {protocol: v2}\n", "rsp.protocol", "form"},
 		{"imei", "version: 1\nrsp: {send_imei: \"123\"}\n", "rsp.send_imei", "15 digits"},
 		{"consent", "version: 1\nrsp: {consent: never}\n", "rsp.consent", "not one of"},
+		{"timeout", "version: 1\nrsp: {timeout: 1h}\n", "rsp.timeout", "between"},
 		{"retry order", "version: 1\nrsp: {notification_retry: 2h}\n", "rsp.notification_retry", "longer"},
 		{"aid", "version: 1\nrsp: {isdr_aids: [A0]}\n", "rsp.isdr_aids", "hexadecimal"},
 		{"host", "version: 1\nrsp: {addresses: {\"https://a\": \"h.example:1\"}}\n", "rsp.addresses", "domain name"},

@@ -19,6 +19,7 @@ const (
 	minDeadMan    = 5 * time.Second // the quickest modem on a lab bench
 	maxDeadMan    = 24 * time.Hour  // a device that stays dark for longer has no dead man
 	minWait       = time.Second
+	maxTimeout    = 10 * time.Minute // a server that needs longer is gone, and the card's session with it
 	maxWait       = 24 * time.Hour
 	minBlock      = 16 // below, a download takes thousands of APDUs
 	maxBlock      = 255
@@ -142,6 +143,7 @@ func (r RSP) validate(v *validator) {
 	}
 	v.oneOf("rsp.consent", r.Consent, "ask", "auto")
 	v.between("rsp.consent_timeout", r.ConsentTimeout, minWait, maxWait)
+	v.between("rsp.timeout", r.Timeout, minWait, maxTimeout)
 	v.between("rsp.notification_retry", r.NotificationRetry, minWait, maxWait)
 	v.between("rsp.notification_retry_max", r.NotificationRetryMax, minWait, 7*maxWait)
 	if r.NotificationRetry > r.NotificationRetryMax {

@@ -32,6 +32,16 @@ type Timeouts struct {
 	Other               time.Duration // any other whole call; default 30 s
 }
 
+// TimeoutsFor scales the defaults so that a plain call may take d: a device
+// on a slow network, or a test, changes them all by one number. 0 is the
+// defaults.
+func TimeoutsFor(d time.Duration) Timeouts {
+	scale := func(part time.Duration) time.Duration {
+		return time.Duration(float64(part) * d.Seconds() / defaultOther.Seconds())
+	}
+	return Timeouts{Dial: scale(defaultDial), Handshake: scale(defaultHandshake), BoundProfilePackage: scale(defaultBoundProfilePackage), Other: scale(defaultOther)}
+}
+
 // Limits bounds the body of an answer, in bytes. A zero member has its default.
 type Limits struct {
 	BoundProfilePackage int64 // default 8 MiB: base64 of a profile with applets, far beyond what a card can hold
