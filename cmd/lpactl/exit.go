@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"lpad/agent/api"
 )
@@ -15,48 +16,73 @@ const (
 	exitStopped = 130 // interrupted; the job goes on
 )
 
-// exitCodes gives kinds of trouble their numbers. The first line that fits the
-// code of a problem counts.
+// exitCodes gives kinds of trouble their numbers: those that a script tells
+// apart have one of their own, and what is mended in the same way shares one.
+// The first line that fits the code of a problem counts.
 var exitCodes = []struct {
-	code string // of api.Problem
-	exit int
+	exit  int
+	codes []string // of api.Problem
 }{
-	{api.CodeNotRunning, 3},
-	{api.CodeStopping, 3},
-	{api.CodeNoPermission, 4},
-	{api.CodeForbidden, 4},
-	{api.CodeNotFound, 5},
-	{api.CodeConflict, 6},
-	{api.CodeBadRequest, 7},
+	// lpad itself, and the order as it was given
+	{3, []string{api.CodeNotRunning, api.CodeStopping}},
+	{4, []string{api.CodeNoPermission, api.CodeForbidden, api.CodeNotLocal}},
+	{5, []string{api.CodeNotFound, "profile-not-found"}},
+	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use"}},
+	{7, []string{api.CodeBadRequest, api.CodeTooLarge, "parameters-invalid", "nickname-invalid", "iccid-malformed"}},
 
-	{"activation-code-malformed", 10},
-	{"server-unknown", 11},
-	{"server-silent", 12},
-	{"server-certificate-untrusted", 13},
-	{"server-certificate-expired", 14},
-	{"test-ci-not-allowed", 15},
-	{"clock-not-set", 16},
-	{"server-unreachable", 17},
+	// the way to the server, and who it is
+	{10, []string{"activation-code-malformed", "activation-code-unsupported", "activation-code-address", "server-address-invalid"}},
+	{11, []string{"host-unknown"}},
+	{12, []string{"server-silent"}},
+	{13, []string{"certificate-foreign", "ci-not-trusted", "ci-not-on-card", "certificate-wrong-usage", "certificate-wrong-role", "certificate-unsupported"}},
+	{14, []string{"certificate-expired", "certificate-not-yet-valid"}},
+	{15, []string{"test-ci-not-allowed"}},
+	{16, []string{"clock-not-set"}},
+	{17, []string{"connection-refused", "connection-lost", "no-network", "dns-unavailable", "server-unreachable", "server-unavailable",
+		"interface-missing", "tls-refused", "tls-failed", "not-tls"}},
+	{19, []string{"certificate-wrong-host"}},
 
-	{"confirmation-code-missing", 20},
-	{"confirmation-code-wrong", 21},
-	{"matching-id-refused", 22},
-	{"consent-refused", 23},
-	{"consent-timeout", 24},
+	// the order, as the operator sees it
+	{20, []string{"confirmation-code-missing"}},
+	{21, []string{"confirmation-code-wrong"}},
+	{22, []string{"matching-id-refused"}},
+	{23, []string{"consent-refused"}},
+	{24, []string{"consent-timeout"}},
+	{26, []string{"confirmation-tries-exhausted", "download-tries-exhausted", "order-expired"}},
+	{27, []string{"eid-refused", "iccid-of-other-eid", "profile-of-other-eid"}},
+	{28, []string{"server-oid-mismatch", "server-address-mismatch"}},
+	{29, []string{"server-answer-invalid", "server-session-mismatch", "server-challenge-mismatch", "server-signature-refused", "server-certificate-refused",
+		"package-malformed", "package-stale", "metadata-mismatch", "wrong-server", "server-redirects"}},
 
-	{"ppr-not-allowed", 30},
-	{"card-full", 31},
-	{"profile-already-installed", 32},
+	// the profile, as the card sees it
+	{30, []string{"ppr-not-allowed", "disallowed-by-policy"}},
+	{31, []string{"card-full", "card-memory"}},
+	{32, []string{"profile-already-installed"}},
+	{34, []string{"package-structure", "package-security", "package-signature", "package-keys-unsupported", "package-operation-unsupported",
+		"profile-data-mismatch", "profile-not-supported", "profile-class-unsupported", "test-profile-key", "installation-failed"}},
+	{35, []string{"installation-interrupted", "installation-unknown", "outcome-unknown"}},
 
-	{"no-service", 40},
+	// the network after a switch; the profile of before is back
+	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim"}},
+
+	// the way to the card
+	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "modem-no-sim"}},
+	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "port-missing", "modem-hangup"}},
+	{52, []string{"pcsc-helper-missing", "pcsc-helper"}},
+	{53, []string{"port-busy", "pcsc-in-use", "port-denied", "pcsc-denied"}},
+	{54, []string{"card-silent", "pcsc-stuck", "timeout"}},
+	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed"}},
+	{56, []string{"card-status", "card-channel-closed", "card-conditions", "card-security", "card-malformed", "card-unsupported", "card-not-found",
+		"card-no-channel", "card-busy", "card-session-lost", "card-connection", "card-undefined-error"}},
 }
 
 // byWho is the number of a problem without one of its own.
 var byWho = map[string]int{
+	"technician":    8,
+	"device":        9,  // lpad or the device itself; trying again may help
+	"configuration": 18, // of lpad
 	"operator":      25, // the server's side refused
 	"card-vendor":   33, // the card refused, and nothing here mends it
-	"configuration": 18,
-	"technician":    8,
 }
 
 func exitCode(err error) int {
@@ -71,7 +97,7 @@ func exitCode(err error) int {
 		return exitFailed
 	}
 	for _, row := range exitCodes {
-		if row.code == p.Code {
+		if slices.Contains(row.codes, p.Code) {
 			return row.exit
 		}
 	}
