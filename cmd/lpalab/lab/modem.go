@@ -19,10 +19,26 @@ type Modem struct {
 	dir string
 }
 
+// ModemOptions shape a bare modem.
+type ModemOptions struct {
+	Programs string // folder with lpad, lpactl, lpad-pcsc; "": beside the running program
+	Config   string // a drop-in of further YAML for lpad
+	Modem    func(*modemtest.Config)
+	// Resolver is the address of a name server that lpad alone uses, on port
+	// 53; "" leaves the machine's. It needs root.
+	Resolver string
+}
+
 // StartModem starts a modem on a pty, the SM-DP+, and lpad with config as a
 // drop-in.
-func (w *World) StartModem(ctx context.Context, programs, config string) (_ *Modem, err error) {
-	if programs, err = FindPrograms(programs); err != nil {
+func (w *World) StartModem(ctx context.Context, programs, config string) (*Modem, error) {
+	return w.StartModemWith(ctx, ModemOptions{Programs: programs, Config: config})
+}
+
+// StartModemWith is StartModem with all its options.
+func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, err error) {
+	programs, err := FindPrograms(o.Programs)
+	if err != nil {
 		return nil, err
 	}
 	m := &Modem{}
@@ -34,8 +50,12 @@ func (w *World) StartModem(ctx context.Context, programs, config string) (_ *Mod
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	if m.AT, err = modemtest.New(modemtest.Config{Card: w.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
-		Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}}); err != nil {
+	mc := modemtest.Config{Card: w.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
+		Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}}
+	if o.Modem != nil {
+		o.Modem(&mc)
+	}
+	if m.AT, err = modemtest.New(mc); err != nil {
 		return nil, err
 	}
 	port := filepath.Join(m.dir, "ttyLAB0")
@@ -57,8 +77,27 @@ rsp: {trust_dir: %s, notification_retry: 1s, addresses: {%s: "%s"}}
 network: {backend: none, dead_man: 60s}
 log: {level: debug}
 `, port, trust, Host, l.Addr())
-	m.Daemon, err = StartDaemon(ctx, m.dir, programs, yaml, config, exec.CommandContext)
+	command := exec.CommandContext
+	if o.Resolver != "" {
+		if command, err = withResolver(m.dir, o.Resolver); err != nil {
+			return nil, err
+		}
+	}
+	m.Daemon, err = StartDaemon(ctx, m.dir, programs, yaml, o.Config, command)
 	return m, err
+}
+
+// withResolver starts programs that find another name server in resolv.conf,
+// in a mount namespace of their own.
+func withResolver(dir, server string) (func(context.Context, string, ...string) *exec.Cmd, error) {
+	file := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver "+server+"\noptions timeout:1 attempts:1\n"), 0o644); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, name string, args ...string) *exec.Cmd {
+		const script = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
+		return exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", script, file, name}, args...)...)
+	}, nil
 }
 
 // Close stops everything and removes the files.

@@ -172,10 +172,13 @@ func NewOrder(matchingID string, s Subscriber, size int) (smdp.Order, error) {
 func (w *World) ActivationCode() string { return w.SMDP.ActivationCode(w.Order.MatchingID) }
 
 // Serve lets the SM-DP+ answer on l until the world is closed.
-func (w *World) Serve(l net.Listener) {
+func (w *World) Serve(l net.Listener) { w.ServeAs(l, w.PKI.DPTLS) }
+
+// ServeAs is Serve with another TLS certificate.
+func (w *World) ServeAs(l net.Listener, id *pki.Identity) {
 	w.served.Go(func() {
 		// An error of the listener shows as a server that does not answer.
-		_ = w.SMDP.Serve(w.ctx, l, w.PKI.DPTLS)
+		_ = w.SMDP.Serve(w.ctx, l, id)
 	})
 }
 
