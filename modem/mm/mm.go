@@ -402,7 +402,7 @@ func (e *WaitingError) Fault() fault.Fault {
 	case e.For == "state":
 		f.Code, f.Next = "modem-not-ready", "look at the log of ModemManager"
 	case e.Modem.Registration.State == modem.Denied:
-		f.Code, f.Who, f.Next = "registration-denied", fault.Operator, "ask the operator whether the subscription is active and allowed on this network"
+		f.Code, f.Who, f.Next = "registration-denied", fault.Operator, "ask the operator whether the subscription is active here, and which access point it wants"
 	default:
 		f.Code, f.Next = "not-registered", "look at the antenna and the reception"
 	}
