@@ -246,6 +246,16 @@ func (j *Journal) PutJob(v job.Job) error {
 		return err
 	}
 	j.jobs[v.ID] = v
+	if err := j.clean(); err != nil {
+		// The decision stands: it is in the file, whatever became of the
+		// cleaning up. The next append begins with a new file.
+		j.broken = err
+	}
+	return nil
+}
+
+// clean forgets what is beyond the history, and compacts.
+func (j *Journal) clean() error {
 	for _, id := range j.surplus() {
 		if err := j.put(kindForgetJob, forgetJob{id}); err != nil {
 			return err

@@ -18,6 +18,10 @@ type cardState struct {
 	session *procedure.Session // of the job that is downloading
 	server  procedure.Server   // of that session
 	result  *rsp.PendingNotification
+
+	gated     string    // id of the job whose gate this process holds
+	deadManOf string    // id of the job whose switch is given up at deadMan
+	deadMan   time.Time // with a reading of the monotonic clock
 }
 
 // closeTimeout bounds the closing of a channel, which is done even when the
@@ -80,6 +84,32 @@ func (r *Runner) onCard(ctx context.Context, f func(Card) error) error {
 	return err
 }
 
+// How long a card is asked again when the link to it broke in the middle of a
+// command: a modem that was reset needs so long to come back.
+const (
+	settleLimit = 45 * time.Second
+	settlePause = time.Second
+)
+
+// insist runs f on a freshly opened card, again and again until it gets an
+// answer, whatever it says: what became of a command must be known before the
+// job goes on.
+func (r *Runner) insist(ctx context.Context, f func(Card) error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for {
+		err := r.onCard(ctx, f)
+		if err == nil || es10.IsRefusal(err) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(settlePause):
+		}
+	}
+}
+
 // facts returns what is known of the card, reading it if it is not.
 func (r *Runner) facts(ctx context.Context) (procedure.Facts, error) {
 	v := r.View()
@@ -119,8 +149,19 @@ func (r *Runner) readProfiles(ctx context.Context) ([]rsp.Profile, error) {
 		v.Facts.Profiles, err = card.GetProfilesInfo(ctx, rsp.ProfileSearch{}, es10.ProfileTags()...)
 		return err
 	})
-	r.setFacts(v.Facts, v.Notifications, err)
+	if !errors.Is(err, context.Canceled) {
+		r.setFacts(v.Facts, v.Notifications, err)
+	}
 	return v.Facts.Profiles, err
+}
+
+// look reads the profiles again for those who ask what is on the card. The job
+// does not depend on it: what it did is done, whether the card can be read
+// just now or not.
+func (r *Runner) look(ctx context.Context) {
+	if _, err := r.readProfiles(ctx); err != nil {
+		r.log.Warn("card not read", "err", err)
+	}
 }
 
 // refresh reads the card in the background.

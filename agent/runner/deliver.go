@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"lpad/agent/job"
@@ -17,9 +18,18 @@ import (
 const deliverLimit = 45 * time.Second
 
 // deliverForJob sends what the card has to say, for steps 4 and 10 and at the
-// end of a job. It never fails the job: what cannot be delivered waits.
-func (r *Runner) deliverForJob(ctx context.Context, j job.Job) (job.Event, error) {
-	defer r.card.close(ctx, r.log)
+// end of a job. It never fails the job: what cannot be delivered waits. Only
+// when the daemon stops in the middle it is an error, so that it is done again.
+func (r *Runner) deliverForJob(whole context.Context, j job.Job) (job.Event, error) {
+	defer r.card.close(whole, r.log)
+	e, err := r.deliverWithin(whole, j)
+	if err == nil && e.Undelivered > 0 {
+		err = whole.Err()
+	}
+	return e, err
+}
+
+func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error) {
 	e := job.Event{Kind: job.Delivered}
 	ctx, cancel := context.WithTimeout(ctx, deliverLimit)
 	defer cancel()
@@ -54,45 +64,59 @@ func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification) i
 			return r.cfg.Servers.OpenServer(address, modem.Link{})
 		}
 	}
-	left := 1
+	waiting := []rsp.Notification{p.Notification}
 	err := r.onCard(ctx, func(card Card) error {
-		var errs []error
-		for _, d := range procedure.Deliver(ctx, card, open, []rsp.PendingNotification{p}) {
-			if d.Err == nil {
-				left--
-			}
-			errs = append(errs, d.Err)
-		}
-		return errors.Join(errs...)
+		var err error
+		waiting, err = remaining(waiting, procedure.Deliver(ctx, card, open, []rsp.PendingNotification{p}))
+		return err
 	})
-	r.noteDelivery(left, err)
-	return left
+	r.change(func(v *View) { // the others stay as they are
+		others := slices.DeleteFunc(slices.Clone(v.Notifications), func(n rsp.Notification) bool { return n.SeqNumber == p.SeqNumber })
+		v.Notifications = append(others, waiting...)
+	})
+	r.noteDelivery(len(waiting), err)
+	return len(waiting)
 }
 
-// deliverAll delivers everything that waits on the card.
-func (r *Runner) deliverAll(ctx context.Context, link modem.Link) (left int, err error) {
-	var remaining []rsp.Notification
-	err = r.onCard(ctx, func(card Card) error {
-		deliveries, err := procedure.DeliverAll(ctx, card, r.open(link))
-		errs := []error{err}
-		for _, d := range deliveries {
-			if d.Err != nil {
-				remaining = append(remaining, d.Notification)
-			}
-			errs = append(errs, d.Err)
-		}
-		return errors.Join(errs...)
-	})
-	left = len(remaining)
-	if err != nil && left == 0 {
-		left = 1 // the card could not be read: something may wait
+// remaining takes what was delivered off a list.
+func remaining(list []rsp.Notification, deliveries []procedure.Delivery) ([]rsp.Notification, error) {
+	var errs []error
+	done := map[int64]bool{}
+	for _, d := range deliveries {
+		done[d.SeqNumber] = d.Err == nil
+		errs = append(errs, d.Err)
 	}
-	r.change(func(v *View) { v.Notifications = remaining })
+	return slices.DeleteFunc(slices.Clone(list), func(n rsp.Notification) bool { return done[n.SeqNumber] }), errors.Join(errs...)
+}
+
+// deliverAll delivers everything that waits on the card, and returns how many
+// still wait: at least one when the card could not be read.
+func (r *Runner) deliverAll(ctx context.Context, link modem.Link) (left int, err error) {
+	left = max(1, len(r.View().Notifications))
+	err = r.onCard(ctx, func(card Card) error {
+		list, err := procedure.ListNotifications(ctx, card)
+		if err != nil {
+			return err
+		}
+		pending, unread := procedure.RetrieveNotifications(ctx, card, list)
+		if unread == nil { // what is listed and not there is gone
+			list = slices.DeleteFunc(list, func(n rsp.Notification) bool {
+				return !slices.ContainsFunc(pending, func(p rsp.PendingNotification) bool { return p.SeqNumber == n.SeqNumber })
+			})
+		}
+		list, err = remaining(list, procedure.Deliver(ctx, card, r.open(link), pending))
+		r.change(func(v *View) { v.Notifications = list })
+		left = len(list)
+		return errors.Join(unread, err)
+	})
 	r.noteDelivery(left, err)
 	return left, err
 }
 
 func (r *Runner) noteDelivery(left int, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // nobody refused: something more urgent came
+	}
 	r.change(func(v *View) { v.DeliverErr = err })
 	if err != nil {
 		r.log.Warn("notifications wait", "count", left, "err", err)
@@ -117,9 +141,10 @@ func (r *Runner) deliverInBackground(ctx context.Context) {
 
 // delivered plans the next delivery after one in the background.
 func (r *Runner) delivered(o outcome) {
-	if o.left == 0 {
+	switch {
+	case o.left == 0:
 		r.failures = 0
-	} else {
+	case !errors.Is(o.err, context.Canceled):
 		r.failures++
 	}
 	r.scheduleDelivery(o.left > 0)

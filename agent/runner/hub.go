@@ -8,6 +8,9 @@ import (
 	"lpad/agent/job"
 )
 
+// progress is the type of the events that nobody wants to hear of later.
+const progress = "progress"
+
 // Event is one thing that watchers are told.
 type Event struct {
 	ID          uint64 // grows by one; begins at 1 with the daemon
@@ -19,14 +22,15 @@ type Event struct {
 }
 
 // How much a hub remembers for watchers that come back, and how much it holds
-// for one that is slow before it is told that it missed something.
+// for one that is slow before it lets go of it.
 const (
 	hubMemory  = 512
 	hubBacklog = 128
 )
 
-// hub hands events to any number of watchers. None of them can hold it up: a
-// watcher that does not read loses events and can see that from the ids.
+// hub hands events to any number of watchers. None of them can hold it up: one
+// that does not read misses progress, and its channel is closed before it
+// would miss anything else. Progress is not remembered.
 type hub struct {
 	mu       sync.Mutex
 	last     uint64
@@ -41,20 +45,33 @@ func (h *hub) publish(e Event) {
 	defer h.mu.Unlock()
 	h.last++
 	e.ID = h.last
-	if len(h.ring) == hubMemory {
-		h.ring = append(h.ring[:0:0], h.ring[1:]...)
+	if e.Type != progress {
+		if len(h.ring) == hubMemory {
+			h.ring = h.ring[:copy(h.ring, h.ring[1:])]
+		}
+		h.ring = append(h.ring, e)
 	}
-	h.ring = append(h.ring, e)
 	for w := range h.watchers {
 		select {
 		case w <- e:
-		default: // slow: it will notice the gap in the ids
+		default:
+			if e.Type != progress {
+				h.leave(w)
+			}
 		}
 	}
 }
 
+// leave closes the channel of a watcher, once.
+func (h *hub) leave(w chan Event) {
+	if _, here := h.watchers[w]; here {
+		delete(h.watchers, w)
+		close(w)
+	}
+}
+
 // watch sends what came after the event with id after, then everything new,
-// until ctx ends. The channel is closed then.
+// until ctx ends or the watcher is too slow. The channel is closed then.
 func (h *hub) watch(ctx context.Context, after uint64) <-chan Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,15 +89,17 @@ func (h *hub) watch(ctx context.Context, after uint64) <-chan Event {
 	context.AfterFunc(ctx, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.watchers, w)
-		close(w)
+		h.leave(w)
 	})
 	return w
 }
 
-// latest is the id of the newest event.
+// latest is the id of the newest event that is remembered.
 func (h *hub) latest() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.last
+	if len(h.ring) == 0 {
+		return 0
+	}
+	return h.ring[len(h.ring)-1].ID
 }

@@ -30,7 +30,7 @@ func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code reda
 func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code redact.Secret) (job.Event, error) {
 	switch a.Kind {
 	case job.ActAuthenticate:
-		return r.authenticate(ctx, j)
+		return r.authenticate(ctx, j, code)
 	case job.ActPrepare:
 		return r.prepare(ctx, code)
 	case job.ActLoad:
@@ -40,11 +40,10 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	case job.ActSnapshot:
 		return r.snapshot(ctx, j)
 	case job.ActGate:
-		return job.Event{Kind: job.Gated}, r.switching(ctx, j, func(ctx context.Context) error {
-			return r.cfg.Switch.Gate(ctx, j.Switch.Snapshot)
-		})
+		r.card.gated = "" // a new switch
+		return job.Event{Kind: job.Gated}, r.gate(ctx, j)
 	case job.ActEnable:
-		return r.enable(ctx, j, a.Query)
+		return r.enable(ctx, j)
 	case job.ActApply:
 		return r.apply(ctx, j)
 	case job.ActReread:
@@ -58,7 +57,7 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	case job.ActDisable:
 		return r.disable(ctx, j)
 	case job.ActDelete:
-		return r.remove(ctx, j)
+		return r.remove(ctx, j, a.Query)
 	case job.ActRename:
 		return r.rename(ctx, j)
 	case job.ActCancel:
@@ -81,8 +80,10 @@ var errNoAddress = map[job.Source]error{
 var errNothingPending = fault.New(fault.Fault{Code: "nothing-pending", Text: "no profile is waiting for this device", Who: fault.Operator,
 	Next: "ask the operator to order one for this EID"}, nil)
 
-// authenticate is step 2, up to the offer.
-func (r *Runner) authenticate(ctx context.Context, j job.Job) (job.Event, error) {
+// authenticate is step 2, up to the offer. code is the confirmation code, if
+// there is one in memory: one that came with the order does not survive a
+// restart, and is asked for again then.
+func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
 	r.card.closeSession(r.log)
 	facts, err := r.facts(ctx)
 	if err != nil {
@@ -116,7 +117,7 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job) (job.Event, error)
 	s := r.card.session
 	found.SMDP, found.MatchingID = s.Request.Address, s.Request.MatchingID
 	found.TransactionID, found.CodeRequired = s.TransactionID.String(), s.ConfirmationCodeRequired
-	found.NeedsPerson = s.PPRConsent != 0 && !j.Order.PPRConsent
+	found.NeedsPerson = s.PPRConsent != 0 && !j.Order.PPRConsent || s.ConfirmationCodeRequired && code.IsZero()
 	found.Profile = &job.ProfileFacts{ICCID: s.Metadata.ICCID, ServiceProvider: s.Metadata.ServiceProvider, Name: s.Metadata.Name,
 		Class: s.Metadata.Class.String(), Rules: Rules(s.Metadata.PPR)}
 	return found, nil
@@ -165,16 +166,23 @@ func (r *Runner) load(ctx context.Context, j job.Job, query bool) (job.Event, er
 		return r.concludeLoad(ctx, j)
 	}
 	progress := func(done, total int) {
-		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "progress", Job: &j, Done: done, Total: total})
+		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: progress, Job: &j, Done: done, Total: total})
 	}
 	res, err := r.card.session.Load(ctx, progress)
 	var unknown *procedure.UnknownOutcomeError
-	if errors.As(err, &unknown) { // the channel is gone; the card is not
+	if errors.As(err, &unknown) { // the channel is gone; the card is not, or comes back
 		r.card.closeCard(ctx, r.log)
-		err = r.onCard(ctx, func(card Card) (err error) {
-			res, err = r.card.session.Conclude(ctx, card)
-			return err
+		var concluded error
+		err = r.insist(ctx, func(card Card) error {
+			res, concluded = r.card.session.Conclude(ctx, card)
+			if errors.As(concluded, &unknown) {
+				return concluded
+			}
+			return nil
 		})
+		if err == nil {
+			err = concluded
+		}
 	}
 	if len(res.Raw) > 0 {
 		p := procedure.Pending(res)
@@ -204,7 +212,6 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 	if err != nil {
 		return job.Event{}, err
 	}
-	installed := false
 	err = r.onCard(ctx, func(card Card) error {
 		res, found, err := procedure.FindInstallationResult(ctx, card, id)
 		if err != nil {
@@ -213,13 +220,12 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 		if found {
 			p := procedure.Pending(res)
 			r.card.result = &p
-			installed = res.Err() == nil
 			return res.Err()
 		}
 		// Delivered and removed before the crash, or never finished: the list
 		// of profiles tells.
 		if j.Profile != nil {
-			if _, installed, err = procedure.FindProfile(ctx, card, j.Profile.ICCID); err != nil || installed {
+			if _, installed, err := procedure.FindProfile(ctx, card, j.Profile.ICCID); err != nil || installed {
 				return err
 			}
 		}
@@ -232,9 +238,7 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 	if err != nil {
 		return job.Event{}, err
 	}
-	if _, err := r.readProfiles(ctx); err != nil {
-		return job.Event{}, err
-	}
+	r.look(ctx)
 	return job.Event{Kind: job.Loaded}, nil
 }
 
@@ -258,14 +262,33 @@ func (r *Runner) switching(ctx context.Context, j job.Job, f func(context.Contex
 	return f(ctx)
 }
 
-// deadMan is when a switch is given up.
+// deadMan is when a switch is given up: the dead-man time after its begin, by
+// a clock that cannot jump. After a restart only the calendar tells how much of
+// that time is gone, and on many devices it is set by the very network that is
+// being waited for; so a quarter of the time is granted in any case.
 func (r *Runner) deadMan(j job.Job) time.Time {
-	started := j.Switch.Started
-	now := r.cfg.Now()
-	if started.IsZero() || started.After(now) { // a clock that jumped must not take the time away, nor give it for ever
-		started = now
+	if r.card.deadManOf == j.ID {
+		return r.card.deadMan
 	}
-	return started.Add(r.cfg.DeadMan)
+	left := r.cfg.DeadMan
+	if started := j.Switch.Started; !started.IsZero() {
+		left = min(left, max(left/4, started.Add(left).Sub(r.cfg.Now())))
+	}
+	r.card.deadManOf, r.card.deadMan = j.ID, time.Now().Add(left)
+	return r.card.deadMan
+}
+
+// gate keeps everything from attaching by itself. What an earlier process has
+// gated is gated no longer: the steps that need it ask for it again.
+func (r *Runner) gate(ctx context.Context, j job.Job) error {
+	if r.card.gated == j.ID {
+		return nil
+	}
+	err := r.switching(ctx, j, func(ctx context.Context) error { return r.cfg.Switch.Gate(ctx, j.Switch.Snapshot) })
+	if err == nil {
+		r.card.gated = j.ID
+	}
+	return err
 }
 
 // snapshot reads the settings of before: the last moment at which nothing has
@@ -352,11 +375,9 @@ func (r *Runner) probe(j job.Job, p rsp.Profile) string {
 
 // enable is step 6: the eUICC's answer is the activation. When it does not
 // come, the card's state is.
-func (r *Runner) enable(ctx context.Context, j job.Job, query bool) (job.Event, error) {
-	if query { // held back again first: a restart has opened the gate
-		if err := r.cfg.Switch.Gate(ctx, j.Switch.Snapshot); err != nil {
-			return job.Event{}, err
-		}
+func (r *Runner) enable(ctx context.Context, j job.Job) (job.Event, error) {
+	if err := r.gate(ctx, j); err != nil {
+		return job.Event{}, err
 	}
 	err := r.enableProfile(ctx, j.ICCID())
 	r.card.close(ctx, r.log)
@@ -384,11 +405,15 @@ func (r *Runner) settle(ctx context.Context, iccid rsp.ICCID, want rsp.ProfileSt
 	if !errors.As(err, &unknown) {
 		return err
 	}
-	p, ferr := r.profile(ctx, iccid)
+	var p rsp.Profile
+	ferr := r.insist(ctx, func(card Card) (ferr error) {
+		p, _, ferr = procedure.FindProfile(ctx, card, iccid)
+		return ferr
+	})
 	if ferr != nil {
 		return errors.Join(err, ferr)
 	}
-	if p.State == want {
+	if p.ICCID == iccid && p.State == want {
 		return nil
 	}
 	return err
@@ -398,6 +423,9 @@ func (r *Runner) settle(ctx context.Context, iccid rsp.ICCID, want rsp.ProfileSt
 func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 	t, err := r.target(ctx, j)
 	if err != nil {
+		return job.Event{}, err
+	}
+	if err := r.gate(ctx, j); err != nil {
 		return job.Event{}, err
 	}
 	e := job.Event{Kind: job.Applied}
@@ -415,6 +443,9 @@ func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 func (r *Runner) reread(ctx context.Context, j job.Job) (job.Event, error) {
 	t, err := r.target(ctx, j)
 	if err != nil {
+		return job.Event{}, err
+	}
+	if err := r.gate(ctx, j); err != nil {
 		return job.Event{}, err
 	}
 	e := job.Event{Kind: job.Reread}
@@ -449,9 +480,7 @@ func (r *Runner) verify(ctx context.Context, j job.Job) (job.Event, error) {
 
 // commit ends the switch.
 func (r *Runner) commit(ctx context.Context, j job.Job) (job.Event, error) {
-	if _, err := r.readProfiles(ctx); err != nil {
-		return job.Event{}, err
-	}
+	r.look(ctx)
 	t, err := r.target(ctx, j)
 	if err != nil {
 		return job.Event{}, err
@@ -491,8 +520,8 @@ func (r *Runner) enablePrevious(ctx context.Context, previous rsp.ICCID) error {
 	if err := r.enableProfile(ctx, previous); err != nil {
 		return err
 	}
-	_, err = r.readProfiles(ctx)
-	return err
+	r.look(ctx)
+	return nil
 }
 
 // disable takes a profile out of use.
@@ -506,33 +535,54 @@ func (r *Runner) disable(ctx context.Context, j job.Job) (job.Event, error) {
 		return job.Event{}, err
 	}
 	r.card.close(ctx, r.log)
-	_, err = r.readProfiles(ctx)
-	return job.Event{Kind: job.Disabled}, err
+	r.look(ctx)
+	return job.Event{Kind: job.Disabled}, nil
 }
 
 // remove deletes a profile: the one that is ordered, or the previous one after
-// a proven switch.
-func (r *Runner) remove(ctx context.Context, j job.Job) (job.Event, error) {
+// a proven switch. After a restart it may be gone already.
+func (r *Runner) remove(ctx context.Context, j job.Job, query bool) (job.Event, error) {
 	defer r.card.close(ctx, r.log)
 	iccid := j.Order.ICCID
 	if j.Order.Kind != job.Delete {
 		iccid = j.Switch.Previous
 	}
-	err := r.onCard(ctx, func(card Card) error { return procedure.Delete(ctx, card, iccid) })
+	gone := func(card Card) error {
+		_, found, err := procedure.FindProfile(ctx, card, iccid)
+		if err == nil && found {
+			err = procedure.Delete(ctx, card, iccid)
+		}
+		return err
+	}
+	var err error
+	if query {
+		err = r.onCard(ctx, gone)
+	} else {
+		err = r.onCard(ctx, func(card Card) error { return procedure.Delete(ctx, card, iccid) })
+	}
+	var unknown *procedure.UnknownOutcomeError
+	if errors.As(err, &unknown) {
+		err = r.insist(ctx, gone)
+	}
 	if err != nil {
 		return job.Event{}, err
 	}
-	_, err = r.readProfiles(ctx)
-	return job.Event{Kind: job.Deleted}, err
+	r.look(ctx)
+	return job.Event{Kind: job.Deleted}, nil
 }
 
 // rename sets a nickname.
 func (r *Runner) rename(ctx context.Context, j job.Job) (job.Event, error) {
 	defer r.card.close(ctx, r.log)
-	err := r.onCard(ctx, func(card Card) error { return procedure.SetNickname(ctx, card, j.Order.ICCID, j.Order.Nickname) })
+	name := func(card Card) error { return procedure.SetNickname(ctx, card, j.Order.ICCID, j.Order.Nickname) }
+	err := r.onCard(ctx, name)
+	var unknown *procedure.UnknownOutcomeError
+	if errors.As(err, &unknown) {
+		err = r.insist(ctx, name)
+	}
 	if err != nil {
 		return job.Event{}, err
 	}
-	_, err = r.readProfiles(ctx)
-	return job.Event{Kind: job.Renamed}, err
+	r.look(ctx)
+	return job.Event{Kind: job.Renamed}, nil
 }

@@ -20,6 +20,10 @@
 // Stopping is not failing: when ctx ends, the APDU under way is finished, the
 // channel closed, and an action that was cut short leaves the journal as it
 // was before, so that a restart repeats or queries it.
+//
+// A disk that does not take a record stops the job, not the daemon: nothing is
+// done about a decision that is not durable, and the record is tried again
+// until it is. Who asks for something in the meantime is told so.
 package runner
 
 import (
@@ -28,6 +32,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +51,7 @@ const (
 
 	maxQueue     = 32               // orders that wait
 	journalRetry = 5 * time.Second  // pause when the disk does not take a record
+	resumeRetry  = 2 * time.Second  // pause before looking again for the card of a job that is to be resumed
 	refreshLimit = 60 * time.Second // reading the facts of a card, all in all
 	cardRetry    = 10 * time.Second // pause before looking again for a card that was not there
 )
@@ -89,11 +95,13 @@ type Runner struct {
 	codes    map[string]redact.Secret // confirmation codes by job, never on disk
 	consent  *time.Timer              // of a job in state consent
 	pause    *time.Timer              // a delayed action, or a retry of the journal
-	paused   func(context.Context)    // what comes after pause
+	paused   func(context.Context)    // what comes after pause; nil when nothing does
+	unsaved  *job.Event               // of the active job: the disk has not taken it yet
 	deliver  *time.Timer              // the next delivery in the background
 	retry    *time.Timer              // the next look for a card that was not there
 	failures int                      // deliveries in the background that failed in a row
-	waiting  []chan struct{}          // callers of Refresh
+	waiting  []waiter                 // callers of Refresh and DeliverNow
+	retries  retries
 
 	// only touched by the card's goroutine
 	card cardState
@@ -124,9 +132,13 @@ func New(cfg Config) *Runner {
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(),
 	}
+	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry}
 	r.publishJobs()
 	return r
 }
+
+// retries are pauses that tests shorten.
+type retries struct{ journal, card, resume time.Duration }
 
 func stoppedTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)
@@ -160,23 +172,38 @@ type outcome struct {
 }
 
 // Run works until ctx ends. It may be called once.
+//
+// When it returns, the card has been let go, unless the card has kept the last
+// command for longer than StopTimeout: whoever owns the way to the card must
+// close it then, which ends that command.
 func (r *Runner) Run(ctx context.Context) error {
 	defer close(r.stopped)
 	// Actions live in a context of their own: the loop decides when they stop.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	var owner sync.WaitGroup
-	owner.Go(func() { r.ownCard(work) })
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		r.ownCard(work)
+	}()
 
-	r.refresh(work)
-	r.resume(work)
+	r.next(work)
+	if r.running == taskNone && r.active == "" {
+		r.refresh(work)
+	}
 	for {
 		r.next(work)
 		select {
 		case <-ctx.Done():
-			err := r.stop(ctx)
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
+			defer cancel()
+			err := r.stop(limit)
 			stopWork()
-			owner.Wait()
+			select {
+			case <-idle:
+			case <-limit.Done():
+				r.log.Warn("stopping without waiting for the card any longer")
+			}
 			return err
 		case call := <-r.calls:
 			call(work)
@@ -193,6 +220,8 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-r.retry.C:
 			if r.running == taskNone && r.active == "" {
 				r.refresh(work)
+			} else {
+				r.retry.Reset(r.retries.card)
 			}
 		}
 	}
@@ -239,34 +268,46 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 		r.step(ctx, o.event)
 	case taskRefresh:
 		if o.err != nil {
-			r.retry.Reset(cardRetry) // a card that is put in later, a modem that is plugged in later
+			r.retry.Reset(r.retries.card) // a card that is put in later, a modem that is plugged in later
 		}
 		if len(r.View().Notifications) > 0 && r.View().NextTry.IsZero() {
 			r.scheduleDelivery(true) // something waits from before the start, or from somebody else
 		}
-		r.answerWaiting()
 	case taskDeliver:
 		r.delivered(o)
-		r.answerWaiting()
+	}
+	if o.kind != taskAction {
+		r.answerWaiting(ctx, o.kind)
 	}
 }
 
 // stop lets the task under way come to an end: at the next APDU boundary if it
-// can be cut there, and within StopTimeout in any case. What it achieved is
-// journalled; that it was cut short is not.
-func (r *Runner) stop(ctx context.Context) error {
+// can be cut there, and before limit in any case. What it achieved is
+// journalled, and so is an abort that was promised; that it was cut short is
+// not.
+func (r *Runner) stop(limit context.Context) error {
+	if r.unsaved != nil { // a last try
+		return r.record(*r.unsaved)
+	}
 	if r.running == taskNone {
 		return nil
 	}
 	r.cancel()
 	select {
 	case o := <-r.outcomes:
-		if o.kind == taskAction && o.event.Kind != job.Fail {
-			return r.record(o.event)
+		switch {
+		case o.kind != taskAction:
+			return nil
+		case r.instead != nil:
+			return r.record(*r.instead)
+		case o.event.Kind == job.Fail, o.event.Kind == job.Resumed:
+			return nil
 		}
-		return nil
-	case <-time.After(StopTimeout):
-		r.log.Warn("stopping without waiting for the card any longer")
+		return r.record(o.event)
+	case <-limit.Done():
+		if r.instead != nil {
+			return r.record(*r.instead)
+		}
 		return nil
 	}
 }
@@ -291,26 +332,39 @@ func (r *Runner) stamp(e job.Event) job.Event {
 	return e
 }
 
-// step moves the active job: decide, append, sync, act.
+// step moves the active job by what has happened. When the disk does not take
+// it, it is tried again: what has happened cannot be refused.
 func (r *Runner) step(ctx context.Context, e job.Event) {
-	j, ok := r.cfg.Journal.Job(r.active)
-	if !ok {
+	e = r.stamp(e)
+	err := r.advance(ctx, e)
+	if err == nil || errors.Is(err, job.ErrUnexpected) {
 		return
 	}
-	e = r.stamp(e)
+	r.unsaved = &e
+	r.after(r.retries.journal, func(ctx context.Context) { r.step(ctx, e) })
+}
+
+// advance moves the active job: decide, append, sync, act. On an error nothing
+// has changed.
+func (r *Runner) advance(ctx context.Context, e job.Event) error {
+	j, ok := r.cfg.Journal.Job(r.active)
+	if !ok {
+		return nil
+	}
 	next, actions, err := job.Step(j, e)
 	if err != nil {
 		r.log.Warn("event dropped", "job", j.ID, "state", j.State, "event", e.Kind, "err", err)
-		return
+		return err
 	}
 	if err := r.cfg.Journal.PutJob(next); err != nil {
 		r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
 		r.warn("journal", fault.Of(err).Text)
-		r.after(journalRetry, func(ctx context.Context) { r.step(ctx, e) })
-		return
+		return err
 	}
 	r.warn("journal", "")
 	r.consent.Stop()
+	r.pause.Stop() // whatever was to come belonged to the state before
+	r.paused, r.unsaved = nil, nil
 	log := r.log.With("job", next.ID, "kind", next.Order.Kind)
 	if iccid := next.ICCID(); !iccid.IsZero() {
 		log = log.With("iccid", iccid)
@@ -319,15 +373,15 @@ func (r *Runner) step(ctx context.Context, e job.Event) {
 	if p := next.Problem; p != nil && j.Problem == nil {
 		r.log.Warn("job has a problem", "job", next.ID, "state", p.State, "code", p.Code, "detail", p.Detail)
 	}
+	if next.Ended() { // before anybody hears of it: who asks next shall not be told that it is still running
+		r.end(next)
+	}
 	r.publishJobs()
 	r.hub.publish(Event{At: e.At, Type: "job", Job: &next})
-	if next.Ended() {
-		r.end(next)
-		return
-	}
 	for _, a := range actions {
 		r.act(ctx, next, a)
 	}
+	return nil
 }
 
 // act begins an action, now or after its delay.
@@ -358,50 +412,84 @@ func (r *Runner) after(d time.Duration, f func(context.Context)) {
 func (r *Runner) end(j job.Job) {
 	delete(r.codes, j.ID)
 	r.active = ""
-	r.publishJobs()
-	r.scheduleDelivery(j.Undelivered > 0)
+	// Notifications of earlier jobs may wait too, and nobody knows what a job
+	// that went wrong has left on the card.
+	waiting := len(r.View().Notifications) > 0 || j.Undelivered > 0 || j.State == job.Failed
+	if !waiting {
+		r.failures = 0
+	}
+	r.scheduleDelivery(waiting)
 	r.log.Info("job ended", "job", j.ID, "kind", j.Order.Kind, "state", j.State, "undelivered", j.Undelivered)
 }
 
-// next gives the card to the oldest job that waits.
+// next gives the card to the job that a stop or a crash interrupted, else to
+// the oldest one that waits.
 func (r *Runner) next(ctx context.Context) {
-	if r.active != "" || r.paused != nil {
+	if r.active != "" {
 		return
 	}
+	j, ok := r.turn()
+	if !ok {
+		return
+	}
+	if r.running != taskNone { // a job goes before what is done in the background
+		r.cancel()
+		return
+	}
+	r.active = j.ID
+	if j.State != job.Queued {
+		r.resume(ctx, j)
+		return
+	}
+	r.step(ctx, job.Event{Kind: job.Start})
+}
+
+// turn is the job whose turn it is.
+func (r *Runner) turn() (first job.Job, ok bool) {
 	for _, j := range r.cfg.Journal.Jobs() {
-		if j.State != job.Queued {
-			continue
+		switch {
+		case j.Ended():
+		case j.State != job.Queued:
+			return j, true
+		case !ok:
+			first, ok = j, true
 		}
-		if r.running != taskNone { // a job goes before what is done in the background
-			r.cancel()
+	}
+	return first, ok
+}
+
+// resume goes on with the job that a stop or a crash interrupted, once the
+// card can be read: after a power cut a modem takes its time, and a card that
+// is not there yet is no reason to give a switch up in the middle. Looking for
+// the card is an action like any other, so that it can be aborted and stopped.
+func (r *Runner) resume(ctx context.Context, j job.Job) {
+	r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String())
+	r.acting = true
+	r.publishJobs()
+	r.begin(ctx, taskAction, func(ctx context.Context) outcome {
+		r.awaitCard(ctx)
+		return outcome{event: job.Event{Kind: job.Resumed}}
+	})
+}
+
+// awaitCard reads the facts of the card, which takes until it is there, but no
+// longer than the dead-man time.
+func (r *Runner) awaitCard(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.DeadMan)
+	defer cancel()
+	for {
+		_, err := r.readFacts(ctx)
+		r.card.closeCard(ctx, r.log)
+		if err == nil || ctx.Err() != nil {
 			return
 		}
-		r.active = j.ID
-		r.step(ctx, job.Event{Kind: job.Start})
-		return
-	}
-}
-
-// resume goes on with the job that a stop or a crash interrupted.
-func (r *Runner) resume(ctx context.Context) {
-	for _, j := range r.cfg.Journal.Jobs() {
-		if j.Ended() || j.State == job.Queued {
-			continue
+		r.log.Info("waiting for the card", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(r.retries.resume):
 		}
-		r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String())
-		r.active = j.ID
-		// The facts are being read; the job follows when they are there.
-		r.after(time.Millisecond, r.resumeActive)
-		return
 	}
-}
-
-func (r *Runner) resumeActive(ctx context.Context) {
-	if r.running != taskNone {
-		r.after(10*time.Millisecond, r.resumeActive)
-		return
-	}
-	r.step(ctx, job.Event{Kind: job.Resumed})
 }
 
 // do runs f in the loop and waits for it.
@@ -467,8 +555,13 @@ func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
 	return j, nil
 }
 
+// sameDownload compares what was ordered: the card's own addresses lead to one
+// order at a time, which is only known when they have been asked.
 func sameDownload(a, b job.Order) bool {
-	return a.Kind == job.Install && a.Source == b.Source && a.SMDP == b.SMDP && a.MatchingID == b.MatchingID
+	if a.Kind != job.Install || a.Source != b.Source {
+		return false
+	}
+	return a.Source != job.SourceActivationCode || strings.EqualFold(a.SMDP, b.SMDP) && a.MatchingID == b.MatchingID
 }
 
 // Answer consents to the profile of a job that asks, or refuses it.
@@ -476,6 +569,10 @@ func (r *Runner) Answer(ctx context.Context, id string, accept bool, code redact
 	return r.tell(ctx, id, func(j job.Job) error {
 		if j.State != job.Consent {
 			return conflict("job " + id + " is not waiting for an answer")
+		}
+		if r.acting {
+			return fault.New(fault.Fault{Code: "resuming", Text: "the download is being begun again and will ask again", Retry: true, Who: fault.Nobody,
+				Next: "answer when it asks"}, nil)
 		}
 		if accept && j.CodeRequired && code.IsZero() && r.codes[id].IsZero() {
 			return fault.New(fault.Fault{Code: "confirmation-code-missing", Text: "this download needs a confirmation code", Who: fault.Technician,
@@ -527,8 +624,8 @@ func (r *Runner) tell(ctx context.Context, id string, check func(job.Job) error,
 		case r.acting: // the action ends first, at its next boundary; then the event takes the place of its outcome
 			r.instead = &e
 			r.cancel()
-		default:
-			r.step(work, e)
+		default: // refused when the disk does not take it, rather than promised
+			err = r.advance(work, r.stamp(e))
 		}
 		if now, ok := r.cfg.Journal.Job(id); ok {
 			j = now
@@ -570,7 +667,8 @@ func (r *Runner) Job(id string) (job.Job, error) {
 }
 
 // Watch sends what came after the event with id after, then everything new,
-// until ctx ends. A slow watcher loses events, which the ids show.
+// until ctx ends. The channel of a watcher that is too slow is closed early:
+// look at the jobs, and watch again.
 func (r *Runner) Watch(ctx context.Context, after uint64) <-chan Event {
 	return r.hub.watch(ctx, after)
 }

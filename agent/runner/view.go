@@ -83,25 +83,32 @@ func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error
 	if v.Active != "" || v.CardErr == nil && !v.FactsAt.IsZero() && r.cfg.Now().Sub(v.FactsAt) < maxAge {
 		return v, nil
 	}
-	return r.waitFor(ctx, r.refresh)
+	return r.waitFor(ctx, taskRefresh)
 }
 
 // DeliverNow tries to deliver what waits, unless a job needs the card.
 func (r *Runner) DeliverNow(ctx context.Context) (View, error) {
-	return r.waitFor(ctx, r.deliverInBackground)
+	return r.waitFor(ctx, taskDeliver)
 }
 
-// waitFor begins something in the background and waits for its end.
-func (r *Runner) waitFor(ctx context.Context, begin func(context.Context)) (View, error) {
+// waiter is a caller that waits for the end of a task in the background.
+type waiter struct {
+	kind taskKind
+	done chan struct{}
+}
+
+// waitFor has a task done in the background and waits for its end, or until a
+// job takes the card.
+func (r *Runner) waitFor(ctx context.Context, kind taskKind) (View, error) {
 	done := make(chan struct{})
 	err := r.do(ctx, func(work context.Context) {
 		if r.active != "" {
 			close(done)
 			return
 		}
-		r.waiting = append(r.waiting, done)
+		r.waiting = append(r.waiting, waiter{kind, done})
 		if r.running == taskNone {
-			begin(work)
+			r.inBackground(work, kind)
 		}
 	})
 	if err != nil {
@@ -117,9 +124,26 @@ func (r *Runner) waitFor(ctx context.Context, begin func(context.Context)) (View
 	}
 }
 
-func (r *Runner) answerWaiting() {
-	for _, done := range r.waiting {
-		close(done)
+func (r *Runner) inBackground(ctx context.Context, kind taskKind) {
+	if kind == taskDeliver {
+		r.deliverInBackground(ctx)
+	} else {
+		r.refresh(ctx)
 	}
-	r.waiting = nil
+}
+
+// answerWaiting answers those who waited for the task that has ended, all when
+// a job is about to take the card, and begins what the others wait for.
+func (r *Runner) answerWaiting(ctx context.Context, ended taskKind) {
+	_, busy := r.turn()
+	r.waiting = slices.DeleteFunc(r.waiting, func(w waiter) bool {
+		answer := busy || w.kind == ended
+		if answer {
+			close(w.done)
+		}
+		return answer
+	})
+	if len(r.waiting) > 0 {
+		r.inBackground(ctx, r.waiting[0].kind)
+	}
 }
