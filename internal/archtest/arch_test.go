@@ -77,7 +77,7 @@ var arrows = []struct {
 var everybody = []string{"internal/fault", "internal/redact"}
 
 // never may anything but tests and the lab import these.
-var testOnly = []string{"apdu/apdutest", "modem/modemtest", "agent/rsp/rsptest"}
+var testOnly = []string{"apdu/apdutest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest"}
 
 // fences name the only importer of a module.
 var fences = map[string][]string{
