@@ -66,7 +66,7 @@ func codeError(reason, format string, a ...any) error {
 // The format and the address are mandatory. The specification also wants the
 // dollar sign before an empty matching id; a code without it is taken the same
 // way, as people drop it. The prefix may be in any case, white space around
-// the code is ignored, a code that came out of a link with %24 for $ is
+// the code and its fields is ignored, a code that came out of a link with %24 for $ is
 // decoded, and fields after the fifth (SGP.22 v3) are ignored. Errors are
 // [*ActivationCodeError].
 func ParseActivationCode(text string) (ActivationCode, error) {
@@ -97,6 +97,9 @@ func ParseActivationCode(text string) (ActivationCode, error) {
 		return ActivationCode{}, codeError(CodeMalformed, "the server's address is missing")
 	}
 	field = append(field, "", "", "") // absent fields are empty ones
+	for i := range field {
+		field[i] = strings.TrimFunc(field[i], unicode.IsSpace)
+	}
 	c := ActivationCode{SMDP: field[1], MatchingID: field[2], OID: field[3], ConfirmationCodeRequired: field[4] == "1"}
 	if err := CheckAddress(c.SMDP); err != nil {
 		return ActivationCode{}, err

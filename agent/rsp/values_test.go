@@ -176,6 +176,7 @@ func TestActivationCode(t *testing.T) {
 		{"1$smdp.example.com$$$", ActivationCode{SMDP: "smdp.example.com"}},
 		{"1$smdp.example.com$X$$0", ActivationCode{SMDP: "smdp.example.com", MatchingID: "X"}},
 		{" \tLPA:1$smdp.example.com$lower_Case+/=\r\n", ActivationCode{SMDP: "smdp.example.com", MatchingID: "lower_Case+/="}},
+		{"LPA:1$ smdp.example.com $ X ", ActivationCode{SMDP: "smdp.example.com", MatchingID: "X"}},
 		{"LPA:1$smdp.example.com$X$$1$v3-field", ActivationCode{SMDP: "smdp.example.com", MatchingID: "X", ConfirmationCodeRequired: true}},
 		{"LPA:1%24SMDP.example.com%24A%2DB", ActivationCode{SMDP: "SMDP.example.com", MatchingID: "A-B"}},
 	} {
@@ -255,7 +256,7 @@ func TestActivationCodeIsSecret(t *testing.T) {
 }
 
 func FuzzActivationCode(f *testing.F) {
-	for _, s := range []string{"LPA:1$smdp.example.com$04386-AGYFT-A74Y8-3F815", "1$a.b$$1.2.3$1", "1%24a.b%24x", "LPA:2$$", "1$a.b"} {
+	for _, s := range []string{"LPA:1$smdp.example.com$04386-AGYFT-A74Y8-3F815", "1$a.b$$1.2.3$1", "1%24a.b%24x", "LPA:2$$", "1$a.b", "1$a.b$ $"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
