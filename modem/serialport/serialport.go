@@ -11,8 +11,9 @@
 // same (io.EOF, for ever), a Write has no deadline, and a second open of the line
 // succeeds.
 //
-// What may fail: the device does not exist or may not be opened (fs.ErrNotExist,
-// fs.ErrPermission), somebody holds it ([ErrBusy]), the speed is unknown, and at
+// What may fail: the device does not exist or may not be opened ([ErrMissing],
+// [ErrDenied], with fs.ErrNotExist and fs.ErrPermission behind them), it is no
+// serial line ([ErrNoLine]), somebody holds it ([ErrBusy]), the speed is unknown, and at
 // any time the device goes away ([ErrHangup]): close, wait until it is back, open
 // again.
 package serialport
@@ -44,6 +45,21 @@ var (
 	ErrBusy = fault.New(fault.Fault{
 		Code: "port-busy", Text: "another program uses this serial port", Retry: true, Who: fault.Configuration,
 		Next: "give lpad a port of its own: a second AT port, or a udev rule that keeps ModemManager off this one",
+	}, nil)
+	// ErrMissing means that there is no such device.
+	ErrMissing = fault.New(fault.Fault{
+		Code: "port-missing", Text: "the serial port of the modem is not there", Retry: true, Who: fault.Technician,
+		Next: "look whether the modem is plugged in and powered; if it is, compare card.at_port with the ports in /dev",
+	}, nil)
+	// ErrDenied means that this user may not open the device.
+	ErrDenied = fault.New(fault.Fault{
+		Code: "port-denied", Text: "lpad may not open the serial port", Who: fault.Configuration,
+		Next: "put the user of lpad into the group of the device (mostly dialout)",
+	}, nil)
+	// ErrNoLine means that the path leads to something else than a serial line.
+	ErrNoLine = fault.New(fault.Fault{
+		Code: "port-wrong", Text: "card.at_port is not a serial port", Who: fault.Configuration,
+		Next: "set card.at_port to the AT port of the modem, such as /dev/ttyUSB2",
 	}, nil)
 )
 
@@ -88,10 +104,17 @@ func Open(path string, baud int) (*Port, error) {
 	return p, nil
 }
 
-// held turns the errors of a line in use into ErrBusy.
+// held explains why a line cannot be opened.
 func held(err error) error {
-	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EWOULDBLOCK) {
+	switch {
+	case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EWOULDBLOCK):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV):
+		return fmt.Errorf("%w: %w", ErrMissing, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: %w", ErrDenied, err)
+	case errors.Is(err, syscall.ENOTTY), errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("%w: %w", ErrNoLine, err)
 	}
 	return err
 }
