@@ -86,7 +86,8 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 	req.ConfirmationCode = f.code
 	if f.code == "-" || f.code == "" && codeWillBeNeeded(req.ActivationCode) {
 		if req.ConfirmationCode, err = a.ask(in, "confirmation code: "); err != nil {
-			return err
+			return needed(err, "confirmation-code-missing", "the activation code comes with a confirmation code, which nobody entered",
+				"order again with --confirmation-code, or enter it when asked")
 		}
 	}
 	return a.with(cmd, func(ctx context.Context, c *client.Client) error {
@@ -119,10 +120,26 @@ func readLine(r *bufio.Reader) (string, error) {
 func (a *app) ask(in *bufio.Reader, prompt string) (string, error) {
 	fmt.Fprint(a.ui.errs, prompt)
 	answer, err := readLine(in)
+	if errors.Is(err, io.EOF) {
+		fmt.Fprintln(a.ui.errs)
+		return "", errNobody
+	}
 	if err != nil {
-		return "", fmt.Errorf("nobody answered %q: %w", strings.TrimSpace(prompt), err)
+		return "", fmt.Errorf("read the answer: %w", err)
 	}
 	return answer, nil
+}
+
+// errNobody is a question on a standard input that has ended.
+var errNobody = &api.Problem{Code: "nobody-answered", Title: "nobody answered the question", Who: "technician",
+	Next: "answer it, or give the answer on the command line: see --help"}
+
+// needed explains errNobody where it is known what is missing.
+func needed(err error, code, title, next string) error {
+	if !errors.Is(err, errNobody) {
+		return err
+	}
+	return &api.Problem{Code: code, Title: title, Who: "technician", Next: next}
 }
 
 func readParameters(path string) (json.RawMessage, error) {
@@ -194,14 +211,16 @@ func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, in *bufi
 		a.ui.note("  rule: %s", r)
 	}
 	answer, err := a.ask(in, "install it? [y/N] ")
-	if err != nil { // nobody there: leave the job to somebody who is
-		return fmt.Errorf("job %s waits for consent: %w", j.ID, err)
-	}
 	req := api.AnswerRequest{Accept: answer == "y" || answer == "Y" || answer == "yes"}
-	if req.Accept && j.CodeRequired {
-		if req.ConfirmationCode, err = a.ask(in, "confirmation code: "); err != nil {
-			return err
+	if err == nil && req.Accept && j.CodeRequired {
+		req.ConfirmationCode, err = a.ask(in, "confirmation code: ")
+	}
+	if err != nil { // nobody there: leave the job to somebody who is
+		what, how := "consent", "lpactl jobs answer "+j.ID
+		if j.CodeRequired {
+			what, how = "consent and the confirmation code", how+" --confirmation-code -"
 		}
+		return needed(err, "consent-needed", "the job waits for "+what, "answer it while it waits: "+how)
 	}
 	_, err = c.Answer(ctx, j.ID, req)
 	return err

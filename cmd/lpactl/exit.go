@@ -62,6 +62,8 @@ var exitCodes = []struct {
 		"profile-data-mismatch", "profile-not-supported", "profile-class-unsupported", "test-profile-key", "installation-failed"}},
 	{35, []string{"installation-interrupted", "installation-unknown", "outcome-unknown"}},
 
+	{36, []string{"consent-needed"}}, // the job waits: nothing is lost
+
 	// the network after a switch; the profile of before is back
 	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim"}},
 
@@ -69,7 +71,7 @@ var exitCodes = []struct {
 	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "modem-no-sim"}},
 	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "port-missing", "modem-hangup"}},
 	{52, []string{"pcsc-helper-missing", "pcsc-helper"}},
-	{53, []string{"port-busy", "pcsc-in-use", "port-denied", "pcsc-denied"}},
+	{53, []string{"port-busy", "pcsc-in-use", "port-denied", "pcsc-denied", "port-wrong"}},
 	{54, []string{"card-silent", "pcsc-stuck", "timeout"}},
 	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed"}},
 	{56, []string{"card-status", "card-channel-closed", "card-conditions", "card-security", "card-malformed", "card-unsupported", "card-not-found",
