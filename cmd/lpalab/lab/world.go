@@ -96,6 +96,7 @@ type Options struct {
 	Timing      euicc.Timing // how slow the card is; zero: infinitely fast
 	ProfileSize int          // bytes of the profile package; 0: 12 kB
 	EmptyCard   bool         // without the old profile
+	PKI         *pki.PKI     // nil: a new one
 	Card        func(*euicc.Config)
 	SMDP        func(*smdp.Config)
 	Order       func(*smdp.Order)
@@ -113,11 +114,19 @@ type World struct {
 	served sync.WaitGroup
 }
 
+// NewPKI makes certificates for the lab's card and server.
+func NewPKI() (*pki.PKI, error) {
+	return pki.New(pki.Options{Name: "lpad lab CI", SMDPHost: Host, SMDSHost: "smds.lpad.example"})
+}
+
 // New makes a world. Close it.
 func New(o Options) (*World, error) {
-	p, err := pki.New(pki.Options{Name: "lpad lab CI", SMDPHost: Host, SMDSHost: "smds.lpad.example"})
-	if err != nil {
-		return nil, err
+	p := o.PKI
+	if p == nil {
+		var err error
+		if p, err = NewPKI(); err != nil {
+			return nil, err
+		}
 	}
 	w := &World{PKI: p}
 	w.ctx, w.stop = context.WithCancel(context.Background())
@@ -134,6 +143,7 @@ func New(o Options) (*World, error) {
 	if o.Card != nil {
 		o.Card(&cc)
 	}
+	var err error
 	if w.Card, err = euicc.New(cc); err != nil {
 		return nil, err
 	}
