@@ -17,6 +17,7 @@ import (
 	"lpad/config"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
+	"lpad/modem"
 	"lpad/modem/carrierdb"
 )
 
@@ -45,13 +46,13 @@ func (s *settingsSource) parse(document json.RawMessage) (*params.Document, erro
 }
 
 // Candidates lists access points in the order of trust.
-func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile) ([]switchover.Candidate, error) {
+func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM) ([]switchover.Candidate, error) {
 	doc, err := s.parse(document)
 	if err != nil {
 		return nil, err
 	}
-	in := params.Input{Profile: paramsProfile(p), Order: doc}
-	if in.Profile.MCC != "" {
+	in := params.Input{Profile: paramsProfile(p, sim), Order: doc}
+	if in.Profile.MCC != "" || in.Profile.IMSI != "" {
 		in.Database = s.lookUp(in.Profile)
 	}
 	if in.Secrets, err = s.secrets(doc); err != nil {
@@ -71,17 +72,25 @@ func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile) ([]
 	return list, nil
 }
 
-// paramsProfile says what the card tells of a profile before it is enabled:
-// the home network is that of its owner.
-func paramsProfile(p rsp.Profile) params.Profile {
-	out := params.Profile{ICCID: p.ICCID, SPN: p.ServiceProvider}
-	if p.Owner == nil {
-		return out
+// paramsProfile says what is known of a profile. Before it is enabled the card
+// tells its owner, if the operator wrote one; then the modem tells the rest.
+func paramsProfile(p rsp.Profile, sim modem.SIM) params.Profile {
+	out := params.Profile{ICCID: p.ICCID, IMSI: sim.IMSI, SPN: p.ServiceProvider, GID1: sim.GID1}
+	if sim.SPN != "" {
+		out.SPN = sim.SPN
 	}
-	if plmn := p.Owner.PLMN(); len(plmn) >= 5 {
+	plmn := sim.PLMN
+	if p.Owner != nil {
+		if plmn == "" {
+			plmn = p.Owner.PLMN()
+		}
+		if out.GID1 == "" {
+			out.GID1 = hex.EncodeToString(p.Owner.GID1)
+		}
+	}
+	if len(plmn) >= 5 {
 		out.MCC, out.MNC = plmn[:3], plmn[3:]
 	}
-	out.GID1 = hex.EncodeToString(p.Owner.GID1)
 	return out
 }
 

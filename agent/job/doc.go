@@ -55,6 +55,7 @@
 //	preparing       abort          cancelling
 //	preparing       failed         failed
 //	loading         loaded         reporting
+//	loading         interrupted    authenticating
 //	loading         failed         notifying
 //	reporting       delivered      snapshotting     [to be enabled]
 //	reporting       delivered      done

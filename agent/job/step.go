@@ -20,6 +20,7 @@ const (
 	Expired       EventKind = "expired"       // nobody answered in time
 	Prepared      EventKind = "prepared"      // the bound profile package is here and checked
 	Loaded        EventKind = "loaded"        // the eUICC reports a successful installation
+	Interrupted   EventKind = "interrupted"   // a restart cut the loading off, and the card has nothing of it
 	Delivered     EventKind = "delivered"     // notifications went out; Undelivered says how many wait
 	Snapshotted   EventKind = "snapshotted"   // Snapshot holds the settings of before, Previous the profile
 	Gated         EventKind = "gated"         // nothing can attach until the gate opens
@@ -127,8 +128,9 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Preparing, Abort}:    aborted(Cancelling),
 	{Preparing, Fail}:     broken(Failed),
 
-	{Loading, Loaded}: to(Reporting),
-	{Loading, Fail}:   broken(Notifying), // a failed installation has a notification too
+	{Loading, Loaded}:      to(Reporting),
+	{Loading, Interrupted}: to(Authenticating), // the order is still good; the server counts the tries
+	{Loading, Fail}:        broken(Notifying),  // a failed installation has a notification too
 
 	{Reporting, Delivered}: reported,
 

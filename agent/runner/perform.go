@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lpad/agent/job"
@@ -202,16 +203,15 @@ func (r *Runner) addProfile(p rsp.Profile) {
 	r.setFacts(v.Facts, v.Notifications, nil)
 }
 
-var errLoadInterrupted = fault.New(fault.Fault{Code: "installation-interrupted", Text: "the installation was interrupted, and the card has nothing of it", Retry: true,
-	Who: fault.Device, Next: "order the download again: the activation code can be used until the server says that it cannot"}, nil)
-
 // concludeLoad finds out whether a package that was being loaded when the
-// daemon stopped was installed.
+// daemon stopped was installed. If the card has nothing of it, the download
+// begins anew: a stop is not a failure.
 func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error) {
 	id, err := rsp.ParseTransactionID(j.TransactionID)
 	if err != nil {
 		return job.Event{}, err
 	}
+	e := job.Event{Kind: job.Loaded}
 	err = r.onCard(ctx, func(card Card) error {
 		res, found, err := procedure.FindInstallationResult(ctx, card, id)
 		if err != nil {
@@ -229,17 +229,20 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 				return err
 			}
 		}
+		e.Kind = job.Interrupted
 		_, err = card.CancelSession(ctx, id, rsp.CancelPostponed)
-		if err != nil && !es10.IsRefusal(err) {
-			return err
+		if es10.IsRefusal(err) {
+			err = nil // it has forgotten the session
 		}
-		return errLoadInterrupted
+		return err
 	})
 	if err != nil {
 		return job.Event{}, err
 	}
-	r.look(ctx)
-	return job.Event{Kind: job.Loaded}, nil
+	if e.Kind == job.Loaded {
+		r.look(ctx)
+	}
+	return e, nil
 }
 
 // cancelSession gives a download up on both sides.
@@ -314,22 +317,20 @@ func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
 
 // switchable refuses what the card would refuse, before anything is touched.
 func switchable(profiles []rsp.Profile, iccid rsp.ICCID) error {
+	at := slices.IndexFunc(profiles, func(p rsp.Profile) bool { return p.ICCID == iccid })
+	switch {
+	case at < 0:
+		return notFound(fmt.Sprintf("profile %s on the card", iccid))
+	case profiles[at].State == rsp.Enabled:
+		return conflict("the profile is enabled already")
+	}
 	for _, p := range profiles {
-		if p.State == rsp.Enabled && p.ICCID != iccid && p.PPR&rsp.PPR1 != 0 {
+		if p.State == rsp.Enabled && p.PPR&rsp.PPR1 != 0 {
 			return fault.New(fault.Fault{Code: "disallowed-by-policy", Text: "the enabled profile has the rule that it cannot be disabled", Who: fault.Operator,
 				Next: "only its operator can lift the rule"}, nil)
 		}
 	}
-	for _, p := range profiles {
-		if p.ICCID != iccid {
-			continue
-		}
-		if p.State == rsp.Enabled {
-			return conflict("the profile is enabled already")
-		}
-		return nil
-	}
-	return notFound(fmt.Sprintf("profile %s on the card", iccid))
+	return nil
 }
 
 // target is where the switch leads.
@@ -347,7 +348,13 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 			return switchover.Target{}, err
 		}
 	}
-	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile)
+	var sim modem.SIM
+	if j.State == job.Verifying { // the modem has read it: IMSI and names of the new profile
+		if shown := r.cfg.Switch.SIM(ctx); shown.ICCID == profile.ICCID.String() {
+			sim = shown
+		}
+	}
+	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile, sim)
 	if err != nil {
 		return switchover.Target{}, err
 	}

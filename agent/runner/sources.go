@@ -33,8 +33,9 @@ type ServerSource interface {
 // SettingsSource knows which access points may be right for a profile.
 type SettingsSource interface {
 	// Candidates lists them in the order of trust. document is the order's
-	// terminal parameters, nil if there are none.
-	Candidates(document json.RawMessage, p rsp.Profile) ([]switchover.Candidate, error)
+	// terminal parameters, nil if there are none; sim is what the modem shows
+	// of the profile once it is enabled, zero before.
+	Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM) ([]switchover.Candidate, error)
 	// CheckDocument refuses terminal parameters that make no sense.
 	CheckDocument(document json.RawMessage) error
 }

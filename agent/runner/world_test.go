@@ -453,7 +453,7 @@ func (s servers) OpenServer(address string, _ modem.Link) (procedure.Server, err
 // settings knows no access points.
 type settings struct{}
 
-func (settings) Candidates(json.RawMessage, rsp.Profile) ([]switchover.Candidate, error) {
+func (settings) Candidates(json.RawMessage, rsp.Profile, modem.SIM) ([]switchover.Candidate, error) {
 	return nil, nil
 }
 
@@ -481,6 +481,7 @@ func (l logger) Handle(_ context.Context, r slog.Record) error {
 	attrs := map[string]string{}
 	line := r.Time.Format("15:04:05.000 ") + r.Message
 	r.Attrs(func(a slog.Attr) bool {
+		a.Value = a.Value.Resolve()
 		attrs[a.Key] = a.Value.String()
 		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		return true
@@ -516,4 +517,14 @@ func inLoop() bool {
 			return false
 		}
 	}
+}
+
+const spareICCID = "89000123456789012374"
+
+// hanging is a network that never gets ready.
+type hanging struct{ switchover.Direct }
+
+func (hanging) Connect(ctx context.Context, _ string) (modem.Link, error) {
+	<-ctx.Done()
+	return modem.Link{}, ctx.Err()
 }

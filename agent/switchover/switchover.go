@@ -34,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"time"
 
@@ -76,6 +77,11 @@ type Network interface {
 	Connect(ctx context.Context, iccid string) (modem.Link, error)
 	// Link is the profile's link if it is up now.
 	Link(ctx context.Context, iccid string) (modem.Link, error)
+}
+
+// SIMReader is a Network that also knows the subscription the modem shows.
+type SIMReader interface {
+	SIM(ctx context.Context) (modem.SIM, error)
 }
 
 // Prober asks whether a link reaches a target. One attempt.
@@ -249,10 +255,9 @@ func (e *VerifyError) Fault() fault.Fault { return fault.Of(e.furthest().Err) }
 // restart it begins with the first candidate.
 func (s *Switch) Verify(ctx context.Context, snapshot []byte, t Target) (Online, error) {
 	candidates := t.candidates()
-	first, fresh := 0, s.appliedTo == t.ICCID && !t.ICCID.IsZero()
-	if fresh {
-		first = s.applied.Index
-	}
+	// The candidates may have changed since Apply: the SIM that the modem shows
+	// now tells more than the card did before it was enabled.
+	first, fresh := 0, s.appliedTo == t.ICCID && !t.ICCID.IsZero() && same(candidates[0].APN, s.applied.APN)
 	var attempts []Attempt
 	for i := first; i < len(candidates) && ctx.Err() == nil; i++ {
 		online, stage, err := s.try(ctx, snapshot, t, i, fresh && i == first, len(candidates)-i)
@@ -268,6 +273,24 @@ func (s *Switch) Verify(ctx context.Context, snapshot []byte, t Target) (Online,
 		return Online{}, fmt.Errorf("verify: %w", ctx.Err())
 	}
 	return Online{}, &VerifyError{attempts}
+}
+
+// same reports whether two access points are one.
+func same(a, b modem.APN) bool { return reflect.DeepEqual(a, b) }
+
+// SIM is the subscription that the modem shows, if the back-end can tell: the
+// zero value if it cannot.
+func (s *Switch) SIM(ctx context.Context) modem.SIM {
+	reader, ok := s.Network.(SIMReader)
+	if !ok {
+		return modem.SIM{}
+	}
+	sim, err := reader.SIM(ctx)
+	if err != nil {
+		s.log().Debug("the modem does not tell its subscription", "err", err)
+		return modem.SIM{}
+	}
+	return sim
 }
 
 // try proves one candidate, within its share of the time that is left.

@@ -226,3 +226,12 @@ func (p *Port) Attach(ctx context.Context) error {
 	}
 	return m.Attach(ctx)
 }
+
+// SIM is the subscription that the modem shows.
+func (p *Port) SIM(ctx context.Context) (modem.SIM, error) {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return modem.SIM{}, err
+	}
+	return m.SIM(ctx)
+}

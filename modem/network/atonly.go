@@ -16,6 +16,7 @@ import (
 type ATPort interface {
 	AT
 	ICCID(ctx context.Context) (string, error)
+	SIM(ctx context.Context) (modem.SIM, error)
 	Registration(ctx context.Context) (modem.Registration, error)
 }
 
@@ -105,6 +106,9 @@ func (s *ATOnly) attach(ctx context.Context) error {
 	}
 	return nil
 }
+
+// SIM is the subscription that the modem shows.
+func (s *ATOnly) SIM(ctx context.Context) (modem.SIM, error) { return s.at.SIM(ctx) }
 
 // Register waits for a network.
 func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {

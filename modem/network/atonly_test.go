@@ -44,6 +44,7 @@ func (m *scripted) ICCID(context.Context) (string, error) {
 	}
 	return m.iccid, nil
 }
+func (m *scripted) SIM(context.Context) (modem.SIM, error) { return modem.SIM{ICCID: m.iccid}, nil }
 func (m *scripted) Registration(context.Context) (modem.Registration, error) {
 	r := modem.Registration{State: m.states[0]}
 	if len(m.states) > 1 {

@@ -22,6 +22,12 @@ func (s *ManagerStack) Register(ctx context.Context) (modem.Registration, error)
 	return m.Registration, nil
 }
 
+// SIM is the subscription that ModemManager shows.
+func (s *ManagerStack) SIM(ctx context.Context) (modem.SIM, error) {
+	m, err := s.mm.Modem(ctx, s.known())
+	return m.SIM, err
+}
+
 // ErrNotApplied says that there is no connection for the profile: Apply has not
 // been called.
 var ErrNotApplied = fault.New(fault.Fault{Code: "parameters-not-applied", Text: "there is no connection for this profile", Who: fault.Device,

@@ -354,6 +354,7 @@ func TestOddProfileLists(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"no end":       ber.Encode(0xBF2D, ber.Encode(0xA0, bytes.Repeat(unhex("E30C"+iccid), maxProfiles+1))),
+		"no profile":   unhex("BF2D06 A004 8000 8000"),
 		"broken":       unhex("BF2D05 A003 E301 5A"),
 		"broken ICCID": unhex("BF2D06 A004 E302 5A00"),
 	} {

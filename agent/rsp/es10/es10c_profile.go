@@ -2,6 +2,7 @@ package es10
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -78,8 +79,10 @@ func parseProfiles(t ber.TLV) ([]rsp.Profile, error) {
 		r = list.Reader()
 	}
 	list := []rsp.Profile{}
+	unknown := false
 	for e, ok := r.Next(); ok; e, ok = r.Next() {
 		if e.Tag != 0xE3 {
+			unknown = true
 			continue
 		}
 		if len(list) == maxProfiles {
@@ -104,7 +107,13 @@ func parseProfiles(t ber.TLV) ([]rsp.Profile, error) {
 		}
 		list = append(list, p)
 	}
-	return list, r.Err()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	if unknown && len(list) == 0 { // it must not pass for a card without profiles
+		return nil, errors.New("nothing in it is a profile")
+	}
+	return list, nil
 }
 
 // RefreshFlag tells the card whether to ask the modem, by a REFRESH, to read

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lpad/agent/rsp"
+	"lpad/config"
+	"lpad/internal/fault"
+	"lpad/modem"
+)
+
+// providers is a list with one provider on 999-01 and another on 999-02.
+const providers = `<?xml version="1.0"?>
+<serviceproviders format="2.0"><country code="zz">
+<provider><name>Eins</name><gsm><network-id mcc="999" mnc="01"/><apn value="eins.example"><usage type="internet"/></apn></gsm></provider>
+<provider><name>Zwei</name><gsm><network-id mcc="999" mnc="02"/><apn value="zwei.example"><usage type="internet"/></apn></gsm></provider>
+</country></serviceproviders>`
+
+func TestCandidates(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "providers.xml")
+	if err := os.WriteFile(db, []byte(providers), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &settingsSource{cfg: config.Params{ProviderDB: db, OEMDir: dir}, log: slog.New(slog.DiscardHandler)}
+	iccid, err := rsp.ParseICCID("89440000000000000022")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := rsp.Profile{ICCID: iccid, Owner: &rsp.Operator{MCCMNC: [3]byte{0x99, 0xF9, 0x10}}} // 999-01
+	bare := rsp.Profile{ICCID: iccid}
+	document := func(apn string) json.RawMessage { return json.RawMessage(`{"version":1,"apns":[` + apn + `]}`) }
+	for _, tc := range []struct {
+		name     string
+		document json.RawMessage
+		profile  rsp.Profile
+		sim      modem.SIM
+		want     string // APN names in order, "-" is the empty one
+		code     string
+	}{
+		{"owner in the metadata", nil, owned, modem.SIM{}, "eins.example -", ""},
+		{"nothing known", nil, bare, modem.SIM{}, "-", ""},
+		{"no owner, but the modem shows the network", nil, bare, modem.SIM{PLMN: "99902"}, "zwei.example -", ""},
+		{"no owner, but the modem shows the IMSI", nil, bare, modem.SIM{IMSI: "999020000000001"}, "zwei.example -", ""},
+		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, "order.example", ""},
+		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, "order.example", ""},
+		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, "", "secret-missing"},
+		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:../x"}`), owned, modem.SIM{}, "", "secret-missing"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			list, err := s.Candidates(tc.document, tc.profile, tc.sim)
+			if code := fault.Of(err).Code; code != tc.code {
+				t.Fatalf("code %q (%v), want %q", code, err, tc.code)
+			}
+			var names []string
+			for _, c := range list {
+				name := c.APN.Name
+				if name == "" {
+					name = "-"
+				}
+				names = append(names, name)
+			}
+			if got := strings.Join(names, " "); got != tc.want {
+				t.Errorf("candidates %s, want %s", got, tc.want)
+			}
+		})
+	}
+	if list, err := s.Candidates(document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:`+dir+`/secret"}`), owned, modem.SIM{}); err != nil || list[0].APN.Password.Reveal() != "s3cret" {
+		t.Errorf("the password did not arrive: %v", err)
+	}
+	s.cfg.ProviderDB = filepath.Join(dir, "missing.xml")
+	if list, err := s.Candidates(nil, owned, modem.SIM{}); err != nil || len(list) != 1 {
+		t.Errorf("without a provider list: %v %v", list, err)
+	}
+	if err := s.CheckDocument(json.RawMessage(`{"version":1,"apns":7}`)); err == nil {
+		t.Error("a document that makes no sense is accepted")
+	}
+}
