@@ -53,7 +53,7 @@ func TestCandidates(t *testing.T) {
 		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, "order.example", ""},
 		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, "order.example", ""},
 		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, "", "secret-missing"},
-		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:../x"}`), owned, modem.SIM{}, "", "secret-missing"},
+		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, "", "parameters-invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			list, err := s.Candidates(tc.document, tc.profile, tc.sim)
