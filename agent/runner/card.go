@@ -171,7 +171,7 @@ func (r *Runner) refresh(ctx context.Context) {
 		defer cancel()
 		_, err := r.readFacts(ctx)
 		r.card.closeCard(ctx, r.log)
-		if err != nil {
+		if err != nil && !errors.Is(err, context.Canceled) {
 			r.log.Warn("card not read", "err", err)
 		}
 		return outcome{err: err}

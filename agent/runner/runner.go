@@ -357,8 +357,9 @@ func (r *Runner) advance(ctx context.Context, e job.Event) error {
 		return err
 	}
 	if err := r.cfg.Journal.PutJob(next); err != nil {
-		r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
-		r.warn("journal", fault.Of(err).Text)
+		if r.warn("journal", fault.Of(err).Text) {
+			r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
+		}
 		return err
 	}
 	r.warn("journal", "")

@@ -55,14 +55,19 @@ func (r *Runner) publishJobs() {
 }
 
 // warn sets a warning that the status shows, or clears it when text is empty.
-func (r *Runner) warn(what, text string) {
+// It reports whether that is news.
+func (r *Runner) warn(what, text string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.warnings[what] == text {
+		return false
+	}
 	if text == "" {
 		delete(r.warnings, what)
 	} else {
 		r.warnings[what] = text
 	}
+	return true
 }
 
 // setFacts makes facts visible. nil profiles mean that they must be read again.
