@@ -84,6 +84,7 @@ const (
 	lastBlockTime = 120 * time.Second // for a STORE DATA that the card acts upon
 	channelTime   = 10 * time.Second  // for AT+CCHO: a SELECT on the card
 	probeTime     = 5 * time.Second   // for what a modem answers at once or never
+	lateTime      = 120 * time.Second // for a session that is opened after all; see closeLate
 	settleTime    = 5 * time.Second   // for the OK after an answer; some modems forget it
 
 	maxAID    = 16 // ISO 7816-4: an AID has 5 to 16 bytes
@@ -239,8 +240,14 @@ func mayBeUnsupported(err error) bool {
 func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error) {
 	ctx, cancel := context.WithTimeout(ctx, channelTime)
 	defer cancel()
+	late, forget := c.conn.Notify("+CCHO")
 	// Upper case: a Qualcomm based Foxconn refuses lower case (lpac issue 428).
 	lines, err := c.conn.Run(ctx, at.Request{Text: fmt.Sprintf(`AT+CCHO="%X"`, aid), Settle: settleTime})
+	if lost(err) {
+		go c.closeLate(late, forget)
+	} else {
+		forget()
+	}
 	if err != nil && !errors.Is(err, at.ErrNoFinal) {
 		return nil, fmt.Errorf("open channel: %w", cardError(err, true))
 	}
@@ -251,6 +258,31 @@ func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error
 	return apdu.NewSession(&session{c, handle}, sessionID+handle, nil, func(ctx context.Context) error {
 		return c.closeSession(ctx, handle)
 	}), nil
+}
+
+// lost reports that a command may be carried out although its answer did not
+// come.
+func lost(err error) bool {
+	return errors.Is(err, at.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// closeLate closes a session that the modem opens when nobody waits for it any
+// more: nobody else would, and some modems have only one. It ends with the
+// connection at the latest.
+func (c *Card) closeLate(late <-chan string, forget func()) {
+	defer forget()
+	gone := time.NewTimer(lateTime)
+	defer gone.Stop()
+	select {
+	case line, ok := <-late: // not ok: the connection has ended
+		handle, err := parseHandle([]string{line})
+		if !ok || err != nil {
+			return
+		}
+		// Nobody is left to be told when it does not work.
+		_ = c.closeSession(context.Background(), handle)
+	case <-gone.C:
+	}
 }
 
 func (c *Card) openByCSIM(ctx context.Context, aid []byte) (*apdu.Channel, error) {

@@ -345,6 +345,40 @@ func TestCancelledInTheMiddle(t *testing.T) {
 	})
 }
 
+// A session that is opened after nobody waits for it any more is closed.
+func TestOpenedTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, s := dial(t, func(cmd string) string {
+			switch {
+			case strings.HasPrefix(cmd, "AT+CCHO"):
+				time.Sleep(30 * time.Second)
+				return "\r\n+CCHO: 7" + ok
+			case cmd == "AT+CMEE?":
+				return "\r\n+CMEE: 1" + ok
+			}
+			return "\r\nOK\r\n"
+		})
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CCHO})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, at.ErrTimeout) {
+			t.Fatalf("error %v, want ErrTimeout", err)
+		}
+		time.Sleep(time.Minute)
+		if got := s.got(); !slices.Contains(got, "AT+CCHC=7") {
+			t.Errorf("the session was not closed: %q", got)
+		}
+		// One that never comes is not waited for.
+		if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, at.ErrTimeout) {
+			t.Fatalf("error %v, want ErrTimeout", err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // GET RESPONSE and the class byte: bits 0 behind AT+CGLA, set behind AT+CSIM,
 // for channels 1 to 3 and 4 to 19 (TS 102 221, table 10.4b; euicc-go c86a619).
 func TestClassByte(t *testing.T) {
