@@ -68,14 +68,16 @@ var exitCodes = []struct {
 	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim"}},
 
 	// the way to the card
-	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "modem-no-sim"}},
-	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "port-missing", "modem-hangup"}},
+	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
+	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "modem-hangup", "port-missing"}},
 	{52, []string{"pcsc-helper-missing", "pcsc-helper"}},
-	{53, []string{"port-busy", "pcsc-in-use", "port-denied", "pcsc-denied", "port-wrong"}},
-	{54, []string{"card-silent", "pcsc-stuck", "timeout"}},
-	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed"}},
+	{53, []string{"port-busy", "port-denied", "port-wrong", "pcsc-in-use", "pcsc-denied"}},
+	{54, []string{"modem-silent", "pcsc-stuck", "timeout"}},
+	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed", "modem-no-final", "modem-answer-too-long"}},
 	{56, []string{"card-status", "card-channel-closed", "card-conditions", "card-security", "card-malformed", "card-unsupported", "card-not-found",
-		"card-no-channel", "card-busy", "card-session-lost", "card-connection", "card-undefined-error"}},
+		"card-no-channel", "card-busy", "card-session-lost", "card-connection", "card-undefined-error", "pcsc-error"}},
+	{57, []string{"modem-error", "modem-not-supported", "modem-not-allowed", "modem-busy", "modem-bad-parameter", "modem-not-found", "modem-aborted",
+		"sim-locked", "sim-failure"}},
 }
 
 // byWho is the number of a problem without one of its own.

@@ -7,7 +7,8 @@
 // SIGINT. With --check it says what the configuration comes to and exits.
 //
 // Exit status: 0 after a stop that was asked for, 1 when something failed, 2
-// when the command line or the configuration is wrong.
+// when the command line or the configuration is wrong, which starting again
+// does not mend.
 package main
 
 import (
@@ -51,8 +52,12 @@ func main() {
 	defer stop()
 	if err := run(ctx, cfg); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
-		if next := fault.Of(err).Next; next != "" {
-			fmt.Fprintln(os.Stderr, "next:", next)
+		f := fault.Of(err)
+		if f.Next != "" {
+			fmt.Fprintln(os.Stderr, "next:", f.Next)
+		}
+		if f.Who == fault.Configuration { // starting again does not mend it
+			os.Exit(2)
 		}
 		os.Exit(1)
 	}
