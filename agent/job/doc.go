@@ -78,6 +78,7 @@
 //	rolling-back    rolled-back    notifying
 //	rolling-back    failed         rolling-back     [tries left]
 //	rolling-back    failed         notifying
+//	rolling-back    abort          notifying
 //	disabling       disabled       notifying
 //	disabling       failed         failed
 //	deleting        deleted        notifying

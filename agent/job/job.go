@@ -159,9 +159,13 @@ func (j Job) ICCID() rsp.ICCID {
 	return j.Order.ICCID
 }
 
-// enter moves a job to a state and notes the time.
+// enter moves a job to a state and notes the time. What has ended needs
+// neither settings nor parameters any more, and both hold passwords.
 func (j Job) enter(s State, e Event) Job {
 	j.State = s
+	if s.Ended() {
+		j.Switch.Snapshot, j.Order.Parameters = nil, nil
+	}
 	mark := Mark{State: s, At: e.At, Note: e.Note}
 	if len(j.Timeline) >= maxMarks { // keep the beginning, which tells the story
 		j.Timeline = append(slices.Clone(j.Timeline[:maxMarks-1]), mark)

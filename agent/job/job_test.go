@@ -121,8 +121,10 @@ func TestStories(t *testing.T) {
 		{"cannot read the old settings: nothing was touched", "start failed:nm", "queued snapshotting failed", swtch, "nm"},
 		{"tidying fails: the network is up all the same", "start snapshotted gated enabled applied reread online failed:nm delivered",
 			"queued snapshotting gating enabling applying rereading verifying committing confirming done", swtch, ""},
-		{"rollback is tried five times", "start snapshotted gated enabled failed:apn failed:a failed:b failed:c failed:d failed:e delivered",
-			"queued snapshotting gating enabling applying rolling-back rolling-back rolling-back rolling-back rolling-back notifying failed", swtch, "apn"},
+		{"rollback that is refused is tried five times", "start snapshotted gated enabled failed:apn failed:a failed:b failed:c failed:d failed:e delivered",
+			"queued snapshotting gating enabling applying rolling-back rolling-back rolling-back rolling-back rolling-back notifying failed", swtch, "rollback-failed"},
+		{"rollback aborted", "start snapshotted gated enabled failed:apn failed:a abort delivered",
+			"queued snapshotting gating enabling applying rolling-back rolling-back notifying failed", swtch, "rollback-failed"},
 		{"disable", "start disabled delivered", "queued disabling notifying done", job.Order{Kind: job.Disable, ICCID: newP}, ""},
 		{"disable refused", "start failed:ppr", "queued disabling failed", job.Order{Kind: job.Disable, ICCID: newP}, "ppr"},
 		{"delete", "start deleted delivered", "queued deleting notifying done", job.Order{Kind: job.Delete, ICCID: newP}, ""},
@@ -303,5 +305,49 @@ func TestChart(t *testing.T) {
 	}
 	if len(coded) < 40 {
 		t.Errorf("only %d transitions", len(coded))
+	}
+}
+
+// A modem that is away for an hour must not leave the device between two
+// profiles.
+func TestRollbackIsPatient(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP}, "start snapshotted gated enabled failed:apn")
+	away := job.Event{Kind: job.Fail, At: t0, Problem: &job.Problem{Code: "port-missing", Detail: "no modem", Retry: true}}
+	var waited time.Duration
+	tries := 0
+	for ; j.State == job.RollingBack; tries++ {
+		next, actions, err := job.Step(j, away)
+		if err != nil || tries > 1000 {
+			t.Fatalf("try %d: %v", tries, err)
+		}
+		waited += actions[0].Delay
+		j = next
+	}
+	if waited < 8*time.Hour || waited > 24*time.Hour || tries < 20 {
+		t.Errorf("given up after %d tries in %s", tries, waited)
+	}
+	if j.Problem.Code != "rollback-failed" || j.Problem.State != job.RollingBack || !strings.Contains(j.Problem.Detail, "no modem") {
+		t.Errorf("problem %+v", j.Problem)
+	}
+}
+
+// Passwords do not outlive the job that needed them.
+func TestEndForgets(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP, Parameters: json.RawMessage(`{"p":1}`)},
+		"start snapshotted gated enabled applied reread online committed")
+	if len(j.Switch.Snapshot) == 0 || len(j.Order.Parameters) == 0 {
+		t.Fatalf("forgotten too early: %+v", j)
+	}
+	j, _, err := job.Step(j, job.Event{Kind: job.Delivered, At: t0})
+	if err != nil || !j.Ended() || j.Switch.Snapshot != nil || j.Order.Parameters != nil {
+		t.Errorf("%v: kept %s and %s in %s", err, j.Switch.Snapshot, j.Order.Parameters, j.State)
+	}
+}
+
+// What does not end a job badly is seen in its timeline all the same.
+func TestFailureLeavesANote(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP}, "start snapshotted gated enabled applied reread online failed:networkmanager-absent")
+	if last := j.Timeline[len(j.Timeline)-1]; j.Problem != nil || last.State != job.Confirming || last.Note != "networkmanager-absent" {
+		t.Errorf("problem %v, last mark %+v", j.Problem, last)
 	}
 }

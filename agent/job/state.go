@@ -27,7 +27,7 @@ const (
 	Cancelling     State = "cancelling"     // the RSP session is being cancelled on both sides
 	Notifying      State = "notifying"      // what the card has to say goes out before the job ends
 	Done           State = "done"           // all of it was done
-	Failed         State = "failed"         // it was not; Problem says why, and the device is as before
+	Failed         State = "failed"         // it was not; Problem says why. The device is as before, unless the code is rollback-failed
 	Cancelled      State = "cancelled"      // somebody asked to stop it, in time
 )
 

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"lpad/agent/rsp"
+	"lpad/internal/fault"
 )
 
 // EventKind names what happened.
@@ -94,11 +97,17 @@ type Action struct {
 	Why   rsp.CancelReason
 }
 
-// Rollback is tried this often, with a pause that grows by rollbackPause each
-// time; after that the job ends and says that the device needs a person.
+// A device between two profiles is the worst outcome there is, so a rollback
+// that may succeed later (the modem is away, the card is busy) is tried for
+// most of a day, with a pause that grows by rollbackPause each time up to
+// maxRollbackPause. One that was refused for good is tried maxRefusedTries
+// times. After that, or when somebody aborts it, the job ends and says that the
+// device needs a person.
 const (
-	maxRollbackTries = 5
+	maxRollbackTries = 200
+	maxRefusedTries  = 5
 	rollbackPause    = 5 * time.Second
+	maxRollbackPause = 5 * time.Minute
 )
 
 // ErrUnexpected means that a state does not know an event. The job is unchanged.
@@ -152,6 +161,7 @@ var transitions = map[pair]func(*Job, Event) State{
 
 	{RollingBack, RolledBack}: to(Notifying),
 	{RollingBack, Fail}:       rollbackFailed,
+	{RollingBack, Abort}:      rollbackAborted,
 
 	{Disabling, Disabled}: to(Notifying),
 	{Disabling, Fail}:     broken(Failed),
@@ -177,6 +187,9 @@ func Step(j Job, e Event) (Job, []Action, error) {
 	}
 	next := j
 	state := handler(&next, e)
+	if e.Kind == Fail && e.Problem != nil && e.Note == "" {
+		e.Note = e.Problem.Code // also of what is no reason to end badly
+	}
 	next = next.enter(state, e)
 	return next, next.actions(), nil
 }
@@ -190,7 +203,7 @@ func (j Job) actions() []Action {
 	case ActCancel:
 		a.Why = j.cancelReason()
 	case ActRollback:
-		a.Delay = time.Duration(j.RollbackTries) * rollbackPause
+		a.Delay = min(time.Duration(j.RollbackTries)*rollbackPause, maxRollbackPause)
 	}
 	return []Action{a}
 }
@@ -352,10 +365,34 @@ func confirmed(j *Job, e Event) State {
 
 func rollbackFailed(j *Job, e Event) State {
 	j.blame(e)
-	if j.RollbackTries++; j.RollbackTries < maxRollbackTries {
+	limit := maxRollbackTries
+	if p := e.Problem; p != nil && !p.Retry && p.Code != fault.Internal {
+		limit = maxRefusedTries
+	}
+	if j.RollbackTries++; j.RollbackTries < limit {
 		return RollingBack
 	}
+	j.strand(e.Problem)
 	return Notifying
+}
+
+func rollbackAborted(j *Job, _ Event) State {
+	j.Aborted = true
+	j.strand(nil)
+	return Notifying
+}
+
+// strand says that the device was left between two profiles, which is worse
+// than what had led to it and is therefore what is told first.
+func (j *Job) strand(last *Problem) {
+	var causes []string
+	for _, p := range []*Problem{j.Problem, last} {
+		if p != nil && !slices.Contains(causes, p.Detail) {
+			causes = append(causes, p.Detail)
+		}
+	}
+	j.Problem = &Problem{Code: "rollback-failed", Text: "the switch failed, and the previous profile and its settings could not be put back", Retry: true, Who: fault.Technician,
+		Next: "look at the modem and the card, then enable the profile that the device shall use", Detail: strings.Join(causes, "; going back: "), State: RollingBack}
 }
 
 func notified(j *Job, e Event) State {
