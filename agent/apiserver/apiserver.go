@@ -19,6 +19,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -66,7 +67,7 @@ const (
 	maxWait        = 60 * time.Second // of GET /v1/jobs/{id}?wait=
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 10 * time.Second
-	answerTimeout  = 90 * time.Second // above maxWait
+	answerTimeout  = 3 * time.Minute // above maxWait, and above reading a slow card behind a slow delivery
 	idleTimeout    = 60 * time.Second
 	stopTimeout    = 3 * time.Second
 	pingInterval   = 15 * time.Second // comment lines in an event stream, to notice the dead
@@ -112,8 +113,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(limitConnections(l, maxConnections)) }()
 	select {
-	case err := <-done:
-		return err
+	case err := <-done: // the listener failed
+		return errors.Join(err, srv.Close())
 	case <-ctx.Done():
 	}
 	stopStreams() // or Shutdown would wait for every open event stream
@@ -177,11 +178,9 @@ func (s *Server) guard(rt route) http.HandlerFunc {
 
 // statusOf chooses the HTTP status of an explained error.
 func statusOf(err error) int {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return http.StatusRequestEntityTooLarge
-	}
 	switch f := fault.Of(err); {
+	case f.Code == api.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case f.Code == api.CodeNotFound:
 		return http.StatusNotFound
 	case f.Code == api.CodeBadRequest || f.Who == fault.Technician && !f.Retry:
@@ -230,17 +229,21 @@ func decode(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
-	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("something stands behind the document")
-		}
-	}
 	if errors.Is(err, io.EOF) {
 		return nil // no body: everything at its default
 	}
-	if err != nil {
-		return fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "the request is not what this route takes", Who: fault.Technician,
-			Next: "correct the request"}, err)
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("something stands behind the document")
+		}
 	}
-	return nil
+	f := fault.Fault{Code: api.CodeBadRequest, Text: "the request is not what this route takes", Who: fault.Technician, Next: "correct the request"}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		f.Code, f.Text = api.CodeTooLarge, fmt.Sprintf("the request has more than %d bytes", tooLarge.Limit)
+	}
+	return fault.New(f, err)
 }

@@ -20,16 +20,14 @@ type SocketOptions struct {
 }
 
 // Listen makes the socket at path. A stale one is replaced; one that somebody
-// answers on is an error. (Between looking and replacing another daemon could
-// start; the journal's lock decides then.)
+// answers on is an error, and so is anything that is not a socket. (Between
+// looking and replacing another daemon could start; the journal's lock decides
+// then.)
 func Listen(path string, o SocketOptions) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, errors.Join(fmt.Errorf("%s: another lpad answers there", path), c.Close())
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeStale(path); err != nil {
 		return nil, err
 	}
 	old := unix.Umask(0o177) // closed to others from the first moment
@@ -49,6 +47,26 @@ func Listen(path string, o SocketOptions) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on any more.
+func removeStale(path string) error {
+	switch st, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("%s is not a socket", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		return errors.Join(fmt.Errorf("%s: another lpad answers there", path), c.Close())
+	case !errors.Is(err, unix.ECONNREFUSED): // a queue that is full has somebody behind it
+		return fmt.Errorf("is another lpad there? %w", err)
+	}
+	return os.Remove(path)
 }
 
 // limitConnections lets at most n connections be open at a time; the others

@@ -41,6 +41,9 @@ var routes = []route{
 // get serves a question without arguments.
 func get[T any](ask func(Backend, context.Context) (T, error)) func(*Server, http.ResponseWriter, *http.Request) {
 	return func(s *Server, w http.ResponseWriter, r *http.Request) {
+		if err := unhurried(w); err != nil { // the card may be slow
+			return
+		}
 		v, err := ask(s.backend, r.Context())
 		s.answer(w, r, http.StatusOK, v, err)
 	}

@@ -492,6 +492,7 @@ func (r *Runner) commit(ctx context.Context, j job.Job) (job.Event, error) {
 	if err != nil {
 		return job.Event{}, err
 	}
+	r.card.close(ctx, r.log)
 	return job.Event{Kind: job.Committed}, r.cfg.Switch.Commit(ctx, t)
 }
 

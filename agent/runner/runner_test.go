@@ -50,7 +50,10 @@ func TestDeliveryInTheBackground(t *testing.T) {
 	}
 	w.smdp.ClearFaults()
 	w.settled()
-	eventually(t, "nothing waits", func() bool { v := l.View(); return len(v.Notifications) == 0 && v.NextTry.IsZero() && v.DeliverErr == nil })
+	eventually(t, "nothing waits", func() bool {
+		v := l.View()
+		return len(v.Notifications) == 0 && v.NextTry.IsZero() && v.DeliverErr == nil
+	})
 	if got, want := w.received(), "install 358, disable 341, enable 358"; got != want {
 		t.Errorf("received %s, want %s", got, want)
 	}
