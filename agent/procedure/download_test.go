@@ -429,7 +429,7 @@ func TestInstalledIsChecked(t *testing.T) {
 		"other class": {list: []rsp.Profile{{Name: "Test Plan", ServiceProvider: "Test Operator"}}, code: "metadata-mismatch"},
 		"other rules": {list: []rsp.Profile{{Name: "Test Plan", ServiceProvider: "Test Operator", Class: rsp.ClassOperational, PPR: rsp.PPR1}}, code: "metadata-mismatch"},
 		"other owner": {list: []rsp.Profile{{Name: "Test Plan", ServiceProvider: "Test Operator", Class: rsp.ClassOperational, Owner: &rsp.Operator{}}}, code: "metadata-mismatch"},
-		"no answer":   {err: es10.ErrAnswer, code: "card-answer"},
+		"refused":     {err: &es10.ResultError{Function: "ES10c.GetProfilesInfo", Code: 127, Result: rsp.GeneralUndefined}, code: "card-undefined-error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, setup{})
@@ -468,4 +468,75 @@ type liar struct {
 
 func (l *liar) GetProfilesInfo(ctx context.Context, s rsp.ProfileSearch, tags ...ber.Tag) ([]rsp.Profile, error) {
 	return l.list, l.err
+}
+
+// A channel that breaks between the card's word and the look at its profiles
+// makes no failure of an installation.
+func TestInstalledAndThenLost(t *testing.T) {
+	b := newBench(t, setup{})
+	b.order(nil)
+	r := request()
+	var err error
+	if r.Facts, err = procedure.ReadFacts(b.ctx, b.euicc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := procedure.Authenticate(b.ctx, &liar{Card: b.euicc, err: es10.ErrAnswer}, b.server(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prepare(b.ctx, redact.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	var unknown *procedure.UnknownOutcomeError
+	if _, err := s.Load(b.ctx, nil); !errors.As(err, &unknown) {
+		t.Fatalf("load: %v", err)
+	}
+	res, err := s.Conclude(b.ctx, b.euicc)
+	if err != nil || len(res.Raw) == 0 || s.Installed.ICCID.String() != newICCID {
+		t.Errorf("concluded with %v, installed %s", err, s.Installed.ICCID)
+	}
+}
+
+// The package may say the same thing in another way than the offer, and only
+// that: the mismatch costs the order.
+func TestMetadataSaidInAnotherWay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		add  []byte // to the metadata of the offer
+		code string
+	}{
+		"as it is":          {nil, ""},
+		"default spelt out": {ber.EncodeInt(0x95, 2), ""},
+		"element of later":  {ber.EncodeInt(0x9F25, 2), ""},
+		"another class":     {ber.EncodeInt(0x95, 1), "metadata-mismatch"},
+		"another name":      {ber.EncodeString(0x92, "Other"), "metadata-mismatch"},
+		"an owner":          {ber.Encode(0xB7, ber.Encode(0x80, []byte{0x00, 0xF1, 0x10})), "metadata-mismatch"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, setup{})
+			b.order(nil)
+			s, err := procedure.Authenticate(b.ctx, b.euicc, &reworded{b.server(), tc.add}, request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Prepare(b.ctx, redact.Secret{}); code(err) != tc.code {
+				t.Errorf("%v, want %q", err, tc.code)
+			}
+		})
+	}
+}
+
+// reworded is a server whose offer has more in its metadata than the package.
+type reworded struct {
+	procedure.Server
+	add []byte
+}
+
+func (r *reworded) AuthenticateClient(ctx context.Context, id rsp.TransactionID, response []byte) (rsp.ClientAuthenticated, error) {
+	a, err := r.Server.AuthenticateClient(ctx, id, response)
+	if err != nil {
+		return a, err
+	}
+	t, err := ber.Parse(a.Offer.ProfileMetadata)
+	a.Offer.ProfileMetadata = ber.Encode(t.Tag, t.Value, r.add)
+	return a, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
@@ -43,6 +44,7 @@ func Enable(ctx context.Context, card ProfileManager, iccid rsp.ICCID, refresh e
 		call:     func(id rsp.ProfileID) error { return card.EnableProfile(ctx, id, refresh) },
 		notFound: rsp.EnableNotFound,
 		already:  rsp.EnableNotDisabled,
+		busy:     rsp.EnableCATBusy,
 		done:     func(p rsp.Profile, found bool) bool { return found && p.State == rsp.Enabled },
 	})
 }
@@ -55,6 +57,7 @@ func Disable(ctx context.Context, card ProfileManager, iccid rsp.ICCID, refresh 
 		call:     func(id rsp.ProfileID) error { return card.DisableProfile(ctx, id, refresh) },
 		notFound: rsp.DisableNotFound,
 		already:  rsp.DisableNotEnabled,
+		busy:     rsp.DisableCATBusy,
 		done:     func(p rsp.Profile, found bool) bool { return found && p.State == rsp.Disabled },
 	})
 }
@@ -84,20 +87,44 @@ type operation struct {
 	call     func(rsp.ProfileID) error
 	notFound error                        // result for which the AID is tried instead of the ICCID
 	already  error                        // result that says that it was so before
+	busy     error                        // result that says that a toolkit session is in the way
 	done     func(rsp.Profile, bool) bool // what the card's list says when it is so
+}
+
+// busyTries is how often a card in the middle of a toolkit session with its
+// modem is asked once more; such a session is over in a few seconds.
+const busyTries = 3
+
+// busyPause is the pause before each; tests shorten it.
+var busyPause = 3 * time.Second
+
+// patiently calls, and calls again while the card is busy: it has done nothing
+// then.
+func (op operation) patiently(ctx context.Context, id rsp.ProfileID) error {
+	for tries := 0; ; tries++ {
+		err := op.call(id)
+		if op.busy == nil || !errors.Is(err, op.busy) || tries == busyTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(busyPause):
+		}
+	}
 }
 
 // manage carries out op. After a lost answer, and after the word that it was
 // so before, the card's own list decides.
 func manage(ctx context.Context, card FactsCard, iccid rsp.ICCID, op operation) error {
-	err := op.call(iccid)
+	err := op.patiently(ctx, iccid)
 	if op.notFound != nil && errors.Is(err, op.notFound) {
 		// Cards are known that answer to the AID only.
 		p, found, ferr := FindProfile(ctx, card, iccid)
 		if ferr != nil || !found || len(p.AID) == 0 {
 			return err
 		}
-		err = op.call(p.AID)
+		err = op.patiently(ctx, p.AID)
 	}
 	switch {
 	case err == nil:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"lpad/agent/procedure"
 	"lpad/agent/rsp/es10"
@@ -41,6 +42,8 @@ func TestReadFacts(t *testing.T) {
 
 // What a lost answer leaves open is asked for; what was so before is no error.
 func TestManage(t *testing.T) {
+	procedure.SetBusyPause(time.Millisecond)
+	t.Cleanup(func() { procedure.SetBusyPause(3 * time.Second) })
 	const one, two = "8900099999999999991", "8900099999999999992"
 	a, c := iccid(t, one), iccid(t, two)
 	enable := func(b *bench) error { return procedure.Enable(b.ctx, b.euicc, c, es10.Refresh) }
@@ -64,7 +67,8 @@ func TestManage(t *testing.T) {
 		{name: "delete what is enabled", do: func(b *bench) error { return procedure.Delete(b.ctx, b.euicc, a) }, code: "profile-in-use", state: "1:true 2:false"},
 		{name: "delete what is not there", do: func(b *bench) error { return procedure.Delete(b.ctx, b.euicc, iccid(t, newICCID)) }, code: "profile-not-found", state: "1:true 2:false"},
 		{name: "AID only", quirks: euicc.Quirks{AIDOnly: true}, do: enable, state: "1:false 2:true"},
-		{name: "busy", fault: &euicc.Fault{Do: euicc.AnswerResult, Function: 0xBF31, Result: 5}, do: enable, code: "card-busy", state: "1:true 2:false"},
+		{name: "busy", fault: &euicc.Fault{Do: euicc.AnswerResult, Function: 0xBF31, Result: 5, Times: -1}, do: enable, code: "card-busy", state: "1:true 2:false"},
+		{name: "busy for a while", fault: &euicc.Fault{Do: euicc.AnswerResult, Function: 0xBF31, Result: 5, Times: 2}, do: enable, state: "1:false 2:true"},
 		{name: "status word, done", fault: &euicc.Fault{Do: euicc.RefuseAfter, Function: 0xBF31, SW: 0x6F00}, do: enable, state: "1:false 2:true"},
 		{name: "status word, not done", fault: &euicc.Fault{Do: euicc.Refuse, Function: 0xBF31, SW: 0x6985}, do: enable, code: "card-conditions", state: "1:true 2:false"},
 		{name: "odd answer, done", fault: &euicc.Fault{Do: euicc.TamperAnswer, Function: 0xBF32, Tamper: euicc.Truncate(3)}, do: disable, state: "1:false 2:false"},

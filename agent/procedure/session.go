@@ -87,10 +87,24 @@ func (s *Session) checkPackage(raw []byte) (*bpp.Package, rsp.CancelReason, erro
 	if !s.TransactionID.Equal(pkg.TransactionID()) {
 		return nil, rsp.CancelLoadBPPError, refusal("package-stale", "the profile package belongs to another session", fault.Operator, "ask the operator for a new activation code")
 	}
-	if !bytes.Equal(pkg.Metadata(), s.offer.ProfileMetadata) {
+	if !s.sameMetadata(pkg.Metadata()) {
 		return nil, rsp.CancelMetadataMismatch, refusal("metadata-mismatch", "the profile package describes another profile than the one agreed to", fault.Operator, "tell the operator; do not use this activation code again")
 	}
 	return pkg, 0, nil
+}
+
+// sameMetadata compares what the package says with what the user has agreed to.
+// A server may encode the same thing in two ways (with and without a default,
+// say), and the mismatch would cost the order: what counts is then what was
+// agreed to.
+func (s *Session) sameMetadata(raw []byte) bool {
+	if bytes.Equal(raw, s.offer.ProfileMetadata) {
+		return true
+	}
+	m, err := rsp.ParseMetadata(raw)
+	agreed := s.Metadata
+	return err == nil && m.ICCID == agreed.ICCID && m.ServiceProvider == agreed.ServiceProvider && m.Name == agreed.Name &&
+		m.Class == agreed.Class && m.PPR == agreed.PPR && (m.Owner == nil) == (agreed.Owner == nil) && sameOwner(m.Owner, agreed.Owner)
 }
 
 // Load gives the package to the card and returns the card's signed word on it,
@@ -177,6 +191,10 @@ func (s *Session) installed(ctx context.Context, res rsp.ProfileInstallationResu
 		return refusal("metadata-mismatch", "the card installed another profile than the one agreed to", fault.Operator, "delete the new profile and tell the operator")
 	}
 	list, err := s.card.GetProfilesInfo(ctx, rsp.ByICCID(s.Metadata.ICCID), 0x5A, 0x4F, 0x9F70, 0x90, 0x91, 0x92, 0x95, 0xB7, 0x99)
+	if lost(err) { // the profile is there; a channel that broke now must not make a failure of it
+		s.ended = false
+		return &UnknownOutcomeError{"ES10b.LoadBoundProfilePackage", fmt.Errorf("check installed profile: %w", err)}
+	}
 	if err != nil {
 		return fmt.Errorf("check installed profile: %w", err)
 	}
