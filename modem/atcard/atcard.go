@@ -121,7 +121,8 @@ type Card struct {
 	opt  Options
 
 	mu     sync.Mutex
-	path   Path // Auto until a channel was opened
+	path   Path     // Auto until a channel was opened
+	stale  []string // ids of channels of ours whose closing got no answer
 	closed bool
 }
 
@@ -195,6 +196,9 @@ func (c *Card) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 	if len(aid) == 0 || len(aid) > maxAID {
 		return nil, fmt.Errorf("open channel: AID of %d bytes: 1 to %d are possible", len(aid), maxAID)
 	}
+	if err := c.closeLeft(ctx); err != nil {
+		return nil, err
+	}
 	if path == CSIM {
 		return c.openByCSIM(ctx, aid)
 	}
@@ -256,8 +260,39 @@ func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error
 		return nil, fmt.Errorf("open channel: AT+CCHO: %w", err)
 	}
 	return apdu.NewSession(&session{c, handle}, sessionID+handle, nil, func(ctx context.Context) error {
-		return c.closeSession(ctx, handle)
+		err := c.closeSession(ctx, handle)
+		if lost(err) {
+			c.leave(sessionID + handle)
+		}
+		return err
 	}), nil
+}
+
+// leave notes a channel that may still be open: the modem was silent when it
+// was to be closed.
+func (c *Card) leave(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stale = append(c.stale, id)
+}
+
+// closeLeft closes what was left open before.
+func (c *Card) closeLeft(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		if len(c.stale) == 0 {
+			c.mu.Unlock()
+			return nil
+		}
+		id := c.stale[0]
+		c.mu.Unlock()
+		if err := c.CloseStale(ctx, id); err != nil {
+			return err // it stays noted
+		}
+		c.mu.Lock()
+		c.stale = c.stale[1:]
+		c.mu.Unlock()
+	}
 }
 
 // lost reports that a command may be carried out although its answer did not
@@ -311,7 +346,7 @@ func (c *Card) CloseStale(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	// MANAGE CHANNEL close, ETSI TS 102 221, section 11.1.17; five bytes, as modems want them.
-	_, err = basic{c}.Transmit(ctx, []byte{0x00, 0x70, 0x80, byte(number), 0x00})
+	_, err = c.transmit(ctx, "+CSIM", "AT+CSIM=", []byte{0x00, 0x70, 0x80, byte(number), 0x00})
 	if err != nil && !at.Refused(err) {
 		return fmt.Errorf("close stale channel %d: %w", number, err)
 	}
@@ -345,7 +380,12 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 type basic struct{ card *Card }
 
 func (b basic) Transmit(ctx context.Context, command []byte) ([]byte, error) {
-	return b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
+	response, err := b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
+	// A channel that was to be closed, by MANAGE CHANNEL of package apdu.
+	if lost(err) && len(command) >= 4 && command[1] == 0x70 && command[2] == 0x80 {
+		b.card.leave(strconv.Itoa(int(command[3])))
+	}
+	return response, err
 }
 
 // session is one application by AT+CGLA.

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"lpad/apdu"
+	"lpad/apdu/apdutest"
 	"lpad/internal/fault"
 	"lpad/modem/at"
 	"lpad/modem/atcard"
@@ -377,6 +379,48 @@ func TestOpenedTooLate(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A channel that could not be closed because the modem was silent is closed
+// before the next one is opened.
+func TestClosedLater(t *testing.T) {
+	for _, path := range []atcard.Path{atcard.CCHO, atcard.CSIM} {
+		t.Run(path.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
+				var silent atomic.Bool
+				conn, s := dial(t, func(cmd string) string {
+					if silent.Load() {
+						return ""
+					}
+					return f.answer(cmd)
+				})
+				card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: path})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ch, err := card.OpenChannel(t.Context(), aid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				silent.Store(true)
+				if err := ch.Close(t.Context()); !errors.Is(err, at.ErrTimeout) {
+					t.Fatalf("error %v, want ErrTimeout", err)
+				}
+				if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, at.ErrTimeout) {
+					t.Fatalf("error %v, want ErrTimeout", err)
+				}
+				silent.Store(false)
+				ch, err = card.OpenChannel(t.Context(), aid)
+				if err != nil {
+					t.Fatalf("the only channel is not free: %v, %q", err, s.got())
+				}
+				if err := ch.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // GET RESPONSE and the class byte: bits 0 behind AT+CGLA, set behind AT+CSIM,
