@@ -401,6 +401,7 @@ type switching struct {
 	boot        time.Duration // until the SIM is read
 	ready       time.Time
 	ignores     bool // AT+CFUN does nothing to the SIM
+	file        bool // no command for the ICCID but reading the file, which is on the card
 	script      *script
 }
 
@@ -415,7 +416,19 @@ func (m *switching) answer(cmd string) string {
 		return info("+CMEE: 1")
 	case "AT+CFUN?":
 		return info(fmt.Sprintf("+CFUN: %d", m.fun))
+	case "AT+CRSM=176,12258,0,0,10":
+		if !m.file || m.fun == 0 {
+			break
+		}
+		swapped := []byte(m.card)
+		for i := 0; i < len(swapped); i += 2 {
+			swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
+		}
+		return info(`+CRSM: 144,0,"` + string(swapped) + `"`)
 	case "AT+QCCID":
+		if m.file {
+			break
+		}
 		switch {
 		case m.fun == 0:
 			return "\r\n+CME ERROR: 10\r\n"
@@ -467,6 +480,7 @@ func TestReread(t *testing.T) {
 		within time.Duration
 	}{
 		{name: "followed by itself", m: switching{shown: newICCID, fun: 1}, rung: atmodem.RungRefresh, fun: 1},
+		{name: "the file tells of the card, not of the modem", m: switching{shown: oldICCID, card: newICCID, fun: 1, file: true}, rung: atmodem.RungCFUN01, fun: 1},
 		{name: "off and on", m: switching{shown: oldICCID, card: newICCID, fun: 1, boot: 2 * time.Second}, rung: atmodem.RungCFUN01, fun: 1, within: 3 * time.Second},
 		{name: "filler does not count", m: switching{shown: oldICCID, card: "8944020000000000022", fun: 1}, iccid: "8944020000000000022F", rung: atmodem.RungCFUN01, fun: 1},
 		{name: "answer to off is lost", m: switching{shown: oldICCID, card: newICCID, fun: 1, off: "lost"}, rung: atmodem.RungCFUN01, fun: 1, within: 15 * time.Second},

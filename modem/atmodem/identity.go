@@ -155,6 +155,15 @@ func (m *Modem) ICCID(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("read ICCID: %w", worst)
 }
 
+// readsFile reports that the last ICCID came out of the card's file, which is
+// the new one from the moment that the card has switched, whatever the modem has
+// read.
+func (m *Modem) readsFile() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.iccid >= 0 && iccidCommands[m.iccid].crsm
+}
+
 // saysSIM reports whether the modem knows the command and means the SIM.
 func saysSIM(err error) bool {
 	return errors.Is(err, at.ErrNoSIM) || errors.Is(err, at.ErrBusy) || errors.Is(err, at.ErrSIMFailure) || errors.Is(err, at.ErrLocked)

@@ -152,7 +152,8 @@ func aboutSIM(line string) bool {
 // Reread makes the modem read the SIM again and waits until it shows the profile
 // with this ICCID (digits; an F at the end does not count), until the end of ctx
 // (60 s if it has none). It returns the rung that worked: RungRefresh when the
-// modem shows the profile already, RungCFUN01 or RungCFUN41 after switching the
+// modem shows the profile already, by a command of its own (the file on the card
+// says nothing of what the modem has read), RungCFUN01 or RungCFUN41 after switching the
 // SIM off and on. ErrOldSIM means that a stronger rung is needed (a reset).
 //
 // Switching off may lose its answer, or drop the port: at.ErrHangup. Then open the
@@ -166,7 +167,7 @@ func (m *Modem) Reread(ctx context.Context, iccid string) (rung string, err erro
 	if err != nil {
 		return "", fmt.Errorf("re-read SIM: %w", err)
 	}
-	if m.shows(ctx, want) == nil {
+	if m.shows(ctx, want) == nil && !m.readsFile() {
 		return RungRefresh, nil
 	}
 	rung, err = m.switchOff(ctx)

@@ -153,22 +153,19 @@ func (s *ATOnly) Link(context.Context, string) (modem.Link, error) { return mode
 func (s *ATOnly) Commit(context.Context, string) error { return nil }
 
 // Restore writes the old context back and has the modem read the card again,
-// on which the previous profile is enabled.
+// on which the previous profile is enabled. Whatever fails of that, the modem
+// is let back to the networks: off them nobody could ever reach the device.
 func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, error) {
 	var snap atSnapshot
-	if err := json.Unmarshal(snapshot, &snap); err != nil {
-		return modem.Link{}, fmt.Errorf("restore: snapshot: %w", err)
-	}
-	if snap.Present {
+	err := json.Unmarshal(snapshot, &snap)
+	if err == nil && snap.Present {
 		apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
-		if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
-			return modem.Link{}, fmt.Errorf("restore: %w", err)
-		}
+		err = s.at.SetAPN(ctx, s.cid, apn)
 	}
-	if snap.ICCID == "" {
-		return modem.Link{}, s.attach(ctx)
+	if err == nil && snap.ICCID != "" {
+		_, err = s.at.Reread(ctx, snap.ICCID)
 	}
-	if _, err := s.Reread(ctx, snap.ICCID); err != nil {
+	if err = errors.Join(err, s.attach(ctx)); err != nil {
 		return modem.Link{}, fmt.Errorf("restore: %w", err)
 	}
 	return modem.Link{}, nil

@@ -69,6 +69,8 @@ func TestATOnly(t *testing.T) {
 		{"the network is slow", "attach", nil, "", "apns, detach, set new, reread 2, attach, attach", ""},
 		{"contexts unknown", "apns", nil, "1", "apns", "refused-by-test"},
 		{"apn refused", "set new", nil, "1", "apns, detach, set new", "refused-by-test"},
+		{"old apn refused", "set old", []modem.Context{{CID: 1, APN: modem.APN{Name: "old"}}}, "1", "apns, detach, set new, reread 2, attach, set old, attach", "refused-by-test"},
+		{"old sim not followed", "reread 1", nil, "1", "apns, detach, set new, reread 2, attach, reread 1, attach", "refused-by-test"},
 		{"sim not followed", "reread 2", nil, "1", "apns, detach, set new, reread 2", "refused-by-test"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -71,6 +71,7 @@ func (s *ManagerStack) seize(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gated, s.returning = true, interrupted{}
 	a, ok := s.at.(Attacher)
 	if !ok || s.off {
 		return nil
@@ -135,6 +136,7 @@ func (s *ManagerStack) release(ctx context.Context) error {
 	s.attach(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gated = false
 	if s.hold == nil {
 		return nil
 	}

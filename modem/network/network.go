@@ -15,6 +15,9 @@
 //	Commit(ctx, iccid)             it stays like this
 //	Restore(ctx, snapshot)         everything back as it was
 //
+// Where ModemManager has the only AT port, the card and the network take
+// turns: Borrow(ctx), GiveBack(ctx), Online(ctx).
+//
 // Every one of them may be called again after it failed, or after lpad was
 // restarted; after a restart in the middle of a switch call Gate first, since
 // what was held is held no longer. All of them end with ctx, and are bounded
@@ -115,6 +118,9 @@ type ManagerStack struct {
 	device string         // guarded by mu; empty until it is known
 	hold   *mm.Inhibition // guarded by mu; nil: not held
 	off    bool           // guarded by mu; detached by us and not yet attached again
+	gated  bool           // guarded by mu; held for a switch, not only borrowed
+
+	returning interrupted // guarded by mu; see Online
 }
 
 // NewManagerStack makes a back-end. It does not talk to anybody yet.

@@ -19,7 +19,12 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 	if err := s.release(ctx); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	m, err := s.mm.Modem(ctx, s.known())
+	if err := s.Online(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	m, err := s.mm.WaitSettled(waiting, s.known())
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -77,6 +77,9 @@ func parseSnapshot(b []byte) (snapshot, error) {
 func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
+	if err := s.Online(waiting); err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
 	m, err := s.mm.WaitSettled(waiting, s.known())
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
