@@ -41,6 +41,7 @@ import (
 type Parts struct {
 	Card     apdu.Card // the way to the eUICC; it opens itself when used
 	CardPath CardPath
+	Shared   Shared // nil: the way to the card is not the network's too
 
 	// The switch's back-end: a modem/network.ManagerStack, or a
 	// switchover.Direct. NetworkBackend is its name for the status.
@@ -103,10 +104,17 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 			err = errors.Join(err, a.journal.Close())
 		}
 	}()
+	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log}
+	if p.Shared != nil {
+		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
+		if p.Identity != nil {
+			p.Identity = card.turns.identity(p.Identity)
+		}
+	}
 	a.runner = runner.New(runner.Config{
 		Journal:        a.journal,
-		Card:           &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log},
-		Servers:        &serverSource{cfg: cfg.RSP, trust: a.trust, log: p.Log},
+		Card:           card,
+		Servers:        &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, log: p.Log},
 		Switch:         &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
 		Device:         &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log},
@@ -243,6 +251,7 @@ func aids(configured []string) []rsp.AID {
 type serverSource struct {
 	cfg   config.RSP
 	trust *es9p.Trust
+	turns *turns // nil: servers can be reached while the card is used
 	log   *slog.Logger
 }
 
@@ -252,6 +261,9 @@ func (s *serverSource) OpenServer(address string, link modem.Link) (procedure.Se
 	session, err := c.Open(address)
 	if err != nil {
 		return nil, err
+	}
+	if s.turns != nil {
+		return turnedServer{session, s.turns}, nil
 	}
 	return session, nil
 }

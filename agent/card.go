@@ -25,10 +25,33 @@ type cardSource struct {
 	blockSize int // of the configuration; 0: the card's
 	log       *slog.Logger
 	known     rsp.AID // the one that answered last
+	turns     *turns  // nil: the way to the card is ours alone
 }
 
 // Open opens a channel to the first ISD-R that answers.
 func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
+	if t := s.turns; t != nil {
+		if _, err := t.card(ctx); err != nil {
+			return nil, err
+		}
+		return &openCard{es10.New(t, s.size()), t.end}, nil
+	}
+	ch, err := s.channel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &openCard{es10.New(whole{ch}, s.size()), ch.Close}, nil
+}
+
+// size is how many bytes a block has.
+func (s *cardSource) size() int {
+	if s.blockSize != 0 {
+		return s.blockSize
+	}
+	return s.card.BlockSize()
+}
+
+func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
 	order := s.aids
 	if s.known != nil {
 		order = append([]rsp.AID{s.known}, order...)
@@ -42,11 +65,7 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 			return nil, fmt.Errorf("open eUICC: %w", err)
 		}
 		s.known = aid
-		size := s.blockSize
-		if size == 0 {
-			size = s.card.BlockSize()
-		}
-		return &openCard{es10.New(whole{ch}, size), ch}, nil
+		return ch, nil
 	}
 	return nil, errNoCard
 }
@@ -77,11 +96,11 @@ func (s *cardSource) openPatiently(ctx context.Context, aid rsp.AID) (*apdu.Chan
 // openCard is an ES10 client with the channel it uses.
 type openCard struct {
 	*es10.Client
-	channel *apdu.Channel
+	end func(context.Context) error
 }
 
 // Close closes the channel.
-func (c *openCard) Close(ctx context.Context) error { return c.channel.Close(ctx) }
+func (c *openCard) Close(ctx context.Context) error { return c.end(ctx) }
 
 // whole lets a context end between two APDUs and never in the middle of one:
 // a card that was cut off has done something nobody knows, and a modem gives

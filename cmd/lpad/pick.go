@@ -61,11 +61,15 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 		return parts, func() error { return nil }, nil
 	}
 	bus := systembus.New("")
+	shared := cfg.Modem.Inhibit == "always"
 	stack := network.NewManagerStack(network.Config{
 		MM: mm.New(bus), NM: nm.New(bus), Device: cfg.Modem.Device, AT: port,
-		Shared: cfg.Modem.Inhibit == "always", BeforeRelease: port.Release, Log: log,
+		Shared: shared, BeforeRelease: port.Release, Log: log,
 	})
 	parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = stack, stack, stack, "networkmanager"
+	if shared {
+		parts.Shared = stack
+	}
 	return parts, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -15,6 +15,9 @@ type interrupted struct{ uuid, iccid string }
 // own too ([Config.Shared]), can be used for the card. What is up on the modem
 // goes down. With a port of lpad's own, and while the modem is held for a
 // switch, there is nothing to borrow.
+//
+// Afterwards NetworkManager brings up by itself what has autoconnect;
+// [ManagerStack.Online] brings up whatever was up.
 func (s *ManagerStack) Borrow(ctx context.Context) error {
 	s.mu.Lock()
 	ours := !s.shared || s.gated || s.hold != nil
