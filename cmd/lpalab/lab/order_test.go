@@ -27,15 +27,18 @@ func TestOrder(t *testing.T) {
 	for name, test := range map[string]struct {
 		card    func(*euicc.Config)
 		refresh bool // the modem follows the card by itself, at once
+		shared  bool
 	}{
 		"own port": {},
+		// ModemManager has every port: card and network take turns.
+		"shared port": {shared: true},
 		// REFRESH comes before the new settings are on the modem: nothing but
 		// the gate keeps it from attaching with the old ones.
 		"card that refreshes at once": {card: func(c *euicc.Config) { c.Quirks.RefuseNoRefresh = true }, refresh: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, lab.Options{Card: test.card})
-			ctx, d := startDevice(t, w, lab.DeviceOptions{Stack: withSpare})
+			ctx, d := startDevice(t, w, lab.DeviceOptions{Stack: withSpare, Shared: test.shared})
 			lpactl(ctx, t, d.Daemon, 0, "install", w.ActivationCode(), "--enable", "--yes")
 
 			trace := d.Stack.Modem.Log().Entries()
@@ -79,6 +82,9 @@ func TestOrder(t *testing.T) {
 			want := "altnetz:no\nlpad-000022:yes\nspare:no\n"
 			if got := autoconnect(ctx, t, d); got != want {
 				t.Errorf("connections and autoconnect:\n%swant\n%s", got, want)
+			}
+			if err := d.Stack.WaitConnected(ctx, "lpad-000022"); err != nil { // with a shared port it was down once more, for the card
+				t.Error(err)
 			}
 			if up, err := d.Stack.ActiveConnections(ctx); err != nil || len(up) != 1 || up[0] != "lpad-000022" {
 				t.Errorf("connections %q are up, %v", up, err)
