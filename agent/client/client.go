@@ -134,7 +134,10 @@ func (c *Client) Follow(ctx context.Context, id string, fn func(api.Job)) (api.J
 	const pause = 500 * time.Millisecond
 	lost := 0
 	for {
-		j, err := c.followOnce(ctx, id, fn)
+		j, err := c.followOnce(ctx, id, func(j api.Job) {
+			lost = 0
+			fn(j)
+		})
 		if err == nil || ctx.Err() != nil {
 			return j, err
 		}
@@ -298,7 +301,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return &api.Problem{Code: api.CodeNotRunning, Title: "lpad is not running", Detail: "nothing answers at " + c.socket, Retry: true, Who: "technician",
 			Next: "start it (systemctl start lpad), or name its socket with --socket"}
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return &api.Problem{Code: api.CodeStopping, Title: "lpad went away in the middle", Detail: err.Error(), Retry: true, Who: "nobody", Next: "ask again"}
+		return &api.Problem{Code: api.CodeStopping, Title: "lpad went away in the middle", Detail: err.Error(), Retry: true, Who: "nobody", Next: "look at the jobs, then ask again: an order may have been accepted"}
 	}
 	return err
 }

@@ -263,7 +263,10 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 	case taskAction:
 		r.acting = false
 		if r.instead != nil {
-			o.event, r.instead = *r.instead, nil
+			if o.event.Kind != job.RolledBack { // that was in time
+				o.event = *r.instead
+			}
+			r.instead = nil
 		}
 		r.step(ctx, o.event)
 	case taskRefresh:
@@ -587,11 +590,12 @@ func (r *Runner) Answer(ctx context.Context, id string, accept bool, code redact
 }
 
 // Abort stops a job if it can still be stopped: from the first byte of the
-// profile package on, it goes to its end.
+// profile package on, it goes to its end. A rollback that does not succeed can
+// be given up; the device then stays between two profiles.
 func (r *Runner) Abort(ctx context.Context, id string) (job.Job, error) {
 	return r.tell(ctx, id, func(j job.Job) error {
 		switch j.State {
-		case job.Queued, job.Authenticating, job.Consent, job.Preparing:
+		case job.Queued, job.Authenticating, job.Consent, job.Preparing, job.RollingBack:
 			return nil
 		}
 		return conflict(fmt.Sprintf("job %s is in state %q and can no longer be aborted", id, j.State))

@@ -276,6 +276,18 @@ func TestAbort(t *testing.T) {
 		}
 		l.ends(first.ID, job.Cancelled)
 	})
+	t.Run("in a rollback that does not succeed", func(t *testing.T) {
+		w := newWorld(t, options{})
+		w.network = noNetwork{}
+		l := w.live()
+		w.onStep(job.RollingBack, w.card.CutPower)
+		id := l.submit(order(enabling)).ID
+		l.until(id, "failing to roll back", func(j job.Job) bool { return j.RollbackTries > 0 })
+		if _, err := l.Abort(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		l.fails(id, "rollback-failed")
+	})
 	t.Run("too late", func(t *testing.T) {
 		w := newWorld(t, options{})
 		l := w.live()
