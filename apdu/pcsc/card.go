@@ -192,7 +192,22 @@ func (c *Card) connectBy(ctx context.Context, h *helper) error {
 	if !f.OK() {
 		return errFields(h)
 	}
-	return nil
+	return greet(ctx, h, name)
+}
+
+// terminalCapability is TERMINAL CAPABILITY (ETSI TS 102 221, section 11.1.19):
+// extended logical channels, and a device that brings the local functions of an
+// eUICC itself (83: LUId, LPDd, LDSd). Some cards keep theirs active, or do not
+// answer at all, unless they are told after each reset and before any
+// application is selected. A modem says this by itself; in a reader we are the
+// terminal.
+var terminalCapability = []byte{0x80, 0xAA, 0x00, 0x00, 0x0A, 0xA9, 0x08, 0x81, 0x00, 0x82, 0x01, 0x01, 0x83, 0x01, 0x07}
+
+// greet tells a card that was reset what it is in. What it says to that does
+// not count: older cards do not know the command.
+func greet(ctx context.Context, h *helper, reader string) error {
+	_, err := request(ctx, h, "greet", reader, connectTimeout, AppendBytes(Begin(Transmit), terminalCapability))
+	return err
 }
 
 // choose picks the first reader whose name has part in it and that has a card.
@@ -374,9 +389,12 @@ func (c *Card) Reset(ctx context.Context) error {
 			f.Byte()
 			if c.atr = f.Bytes(); f.OK() {
 				c.generation++
-				return nil
+				if err = greet(ctx, c.h, c.reader); err == nil {
+					return nil
+				}
+			} else {
+				err = errFields(c.h)
 			}
-			err = errFields(c.h)
 		}
 		c.drop(err)
 		if !passing(err) {

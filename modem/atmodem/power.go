@@ -104,8 +104,8 @@ func (m *Modem) poll(ctx context.Context, check func() error) error {
 			return nil
 		case errors.As(err, &final):
 			return final.error
-		case m.conn.Err() != nil:
-			return err
+		case m.conn.Err() != nil: // whatever the modem said last, it is gone
+			return fmt.Errorf("%w: %w", m.conn.Err(), err)
 		case ctx.Err() == nil || last == nil:
 			last = err
 		}
