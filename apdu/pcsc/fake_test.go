@@ -109,10 +109,12 @@ func drain() int {
 }
 
 // serve is a helper with one reader, whose card answers 9000 to everything but
-// MANAGE CHANNEL, which opens channel 1. Answers by kind of request replace
-// those; a nil answer never comes.
+// MANAGE CHANNEL, which opens channel 1 if TERMINAL CAPABILITY was sent since
+// the last reset. Answers by kind of request replace those, but for the one to
+// TERMINAL CAPABILITY; a nil answer never comes.
 func serve(answers map[byte][]byte) int {
 	write(frame(pcsc.Hello, []byte{pcsc.Version}, text("fake")))
+	greeted := false
 	for {
 		var head [4]byte
 		if _, err := io.ReadFull(os.Stdin, head[:]); err != nil {
@@ -125,6 +127,9 @@ func serve(answers map[byte][]byte) int {
 		kind := request[0]
 		answer, special := answers[kind]
 		switch {
+		case kind == pcsc.Transmit && request[6] == 0xAA:
+			greeted = true
+			answer = frame(kind+pcsc.Answer, text("\x6D\x00")) // an older card
 		case special && answer == nil:
 			return drain()
 		case special:
@@ -137,9 +142,12 @@ func serve(answers map[byte][]byte) int {
 		case kind == pcsc.List:
 			answer = frame(kind+pcsc.Answer, text("Empty 00 00"), []byte{0}, text(""), text("Fake 00 00"), []byte{pcsc.CardPresent | pcsc.InUse}, text("\x3B\x00"))
 		case kind == pcsc.Connect, kind == pcsc.Reset:
+			greeted = false
 			answer = frame(kind+pcsc.Answer, []byte{0}, text("\x3B\x00"))
-		case kind == pcsc.Transmit && request[6] == 0x70:
+		case kind == pcsc.Transmit && request[6] == 0x70 && greeted:
 			answer = frame(kind+pcsc.Answer, text("\x01\x90\x00"))
+		case kind == pcsc.Transmit && request[6] == 0x70:
+			answer = frame(kind+pcsc.Answer, text("\x68\x81"))
 		case kind == pcsc.Transmit:
 			answer = frame(kind+pcsc.Answer, text("\x90\x00"))
 		default:
