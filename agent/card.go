@@ -26,6 +26,8 @@ type cardSource struct {
 	log       *slog.Logger
 	known     rsp.AID // the one that answered last
 	turns     *turns  // nil: the way to the card is ours alone
+	left      leftover
+	looked    bool // for what an earlier lpad has left open
 }
 
 // Open opens a channel to the first ISD-R that answers.
@@ -40,7 +42,13 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openCard{es10.New(whole{ch}, s.size()), ch.Close}, nil
+	return &openCard{es10.New(whole{ch}, s.size()), func(ctx context.Context) error { return s.end(ctx, ch) }}, nil
+}
+
+// end closes a channel.
+func (s *cardSource) end(ctx context.Context, ch *apdu.Channel) error {
+	defer s.left.forget()
+	return ch.Close(ctx)
 }
 
 // size is how many bytes a block has.
@@ -52,6 +60,9 @@ func (s *cardSource) size() int {
 }
 
 func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
+	if !s.looked {
+		s.left.close(ctx, s.card)
+	}
 	order := s.aids
 	if s.known != nil {
 		order = append([]rsp.AID{s.known}, order...)
@@ -64,7 +75,10 @@ func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open eUICC: %w", err)
 		}
-		s.known = aid
+		s.known, s.looked = aid, true
+		if _, ok := s.card.(staleCloser); ok {
+			s.left.note(ch.ID())
+		}
 		return ch, nil
 	}
 	return nil, errNoCard
