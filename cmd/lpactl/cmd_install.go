@@ -74,8 +74,8 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 	case len(args) == 0 && f.source == "":
 		return usageError{errors.New("an activation code or --source is needed")}
 	case len(args) == 1 && args[0] == "-":
-		if req.ActivationCode, err = readLine(in); err != nil {
-			return fmt.Errorf("read the activation code: %w", err)
+		if req.ActivationCode, err = a.ask(cmd.Context(), in, ""); err != nil {
+			return needed(err, "nobody-answered", "there is no activation code on standard input", "write it there, or give it as the argument")
 		}
 	case len(args) == 1:
 		req.ActivationCode = args[0]
@@ -85,7 +85,7 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 	}
 	req.ConfirmationCode = f.code
 	if f.code == "-" || f.code == "" && codeWillBeNeeded(req.ActivationCode) {
-		if req.ConfirmationCode, err = a.ask(in, "confirmation code: "); err != nil {
+		if req.ConfirmationCode, err = a.ask(cmd.Context(), in, "confirmation code: "); err != nil {
 			return needed(err, "confirmation-code-missing", "the activation code comes with a confirmation code, which nobody entered",
 				"order again with --confirmation-code, or enter it when asked")
 		}
@@ -95,7 +95,7 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 		if err != nil {
 			return err
 		}
-		return a.follow(ctx, c, j, in, f.detach)
+		return a.follow(ctx, c, j, in, f.detach, req.ConfirmationCode)
 	})
 }
 
@@ -117,17 +117,34 @@ func readLine(r *bufio.Reader) (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-func (a *app) ask(in *bufio.Reader, prompt string) (string, error) {
+// ask asks the person at standard input. An interruption does not wait for the
+// line to be ended; whoever reads on is left to the end of the program.
+func (a *app) ask(ctx context.Context, in *bufio.Reader, prompt string) (string, error) {
 	fmt.Fprint(a.ui.errs, prompt)
-	answer, err := readLine(in)
-	if errors.Is(err, io.EOF) {
+	type line struct {
+		text string
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := readLine(in)
+		read <- line{text, err}
+	}()
+	var answer line
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.ui.errs)
+		return "", ctx.Err()
+	case answer = <-read:
+	}
+	if errors.Is(answer.err, io.EOF) {
 		fmt.Fprintln(a.ui.errs)
 		return "", errNobody
 	}
-	if err != nil {
-		return "", fmt.Errorf("read the answer: %w", err)
+	if answer.err != nil {
+		return "", fmt.Errorf("read the answer: %w", answer.err)
 	}
-	return answer, nil
+	return answer.text, nil
 }
 
 // errNobody is a question on a standard input that has ended.
@@ -165,8 +182,8 @@ func readParameters(path string) (json.RawMessage, error) {
 }
 
 // follow shows a job until it has ended, and answers for the person when it
-// asks something.
-func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader, detach bool) error {
+// asks something. code is the confirmation code if it is known already.
+func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader, detach bool, code string) error {
 	if detach {
 		if a.json {
 			return a.ui.document(j)
@@ -175,17 +192,22 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 		return nil
 	}
 	t := newTimeline(a.ui)
-	answered := false
+	answered := 0 // length of the timeline at the last answer: a daemon that was restarted asks again
 	var problem error
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
 	j, err := c.Follow(watch, j.ID, func(j api.Job) {
 		t.update(j)
-		if j.State != "consent" || answered {
+		if j.State != "consent" || len(j.Timeline) <= answered {
 			return
 		}
-		answered = true
-		if problem = a.consent(ctx, c, j, in); problem != nil {
+		answered = len(j.Timeline)
+		problem = a.consent(ctx, c, j, in, code)
+		var p *api.Problem
+		if errors.As(problem, &p) && p.Code == api.CodeConflict {
+			problem = nil // it has gone on without the answer, and says itself why
+		}
+		if problem != nil {
 			stop()
 		}
 	})
@@ -205,15 +227,19 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 }
 
 // consent shows what is offered and asks.
-func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader) error {
-	a.ui.note("offered: %s, ICCID %s", profileName(j.Profile), j.Profile.ICCID)
-	for _, r := range j.Profile.Rules {
-		a.ui.note("  rule: %s", r)
+func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader, code string) error {
+	a.ui.note("offered: %s, ICCID %s", profileName(j.Profile), j.ICCID)
+	if j.Profile != nil {
+		for _, r := range j.Profile.Rules {
+			a.ui.note("  rule: %s", r)
+		}
 	}
-	answer, err := a.ask(in, "install it? [y/N] ")
+	answer, err := a.ask(ctx, in, "install it? [y/N] ")
 	req := api.AnswerRequest{Accept: answer == "y" || answer == "Y" || answer == "yes"}
 	if err == nil && req.Accept && j.CodeRequired {
-		req.ConfirmationCode, err = a.ask(in, "confirmation code: ")
+		if req.ConfirmationCode = code; code == "" {
+			req.ConfirmationCode, err = a.ask(ctx, in, "confirmation code: ")
+		}
 	}
 	if err != nil { // nobody there: leave the job to somebody who is
 		what, how := "consent", "lpactl jobs answer "+j.ID

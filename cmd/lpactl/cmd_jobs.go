@@ -86,7 +86,7 @@ func (a *app) answerCommand() *cobra.Command {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				if code == "-" {
 					var err error
-					if code, err = a.ask(bufio.NewReader(a.in), "confirmation code: "); err != nil {
+					if code, err = a.ask(ctx, bufio.NewReader(a.in), "confirmation code: "); err != nil {
 						return err
 					}
 				}

@@ -63,9 +63,13 @@ var exitCodes = []struct {
 	{35, []string{"installation-interrupted", "installation-unknown", "outcome-unknown"}},
 
 	{36, []string{"consent-needed"}}, // the job waits: nothing is lost
+	{37, []string{"cancelled"}},      // somebody has aborted the job
 
 	// the network after a switch; the profile of before is back
 	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim"}},
+
+	// the previous profile could not be brought back either: somebody must look at the device
+	{41, []string{"rollback-failed"}},
 
 	// the way to the card
 	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
