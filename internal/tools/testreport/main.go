@@ -36,6 +36,7 @@ type report struct {
 	passed, failed, skipped int
 	output                  map[string][]string // by package and test, until it ends
 	parents                 map[string]bool     // tests that have subtests
+	failures                map[string]int      // by package
 	coverage                map[string]float64
 	slow                    []string
 	out                     io.Writer
@@ -51,7 +52,9 @@ func (r *report) take(e event) {
 	switch e.Action {
 	case "output", "build-output":
 		if m := coverLine.FindStringSubmatch(e.Output); m != nil && e.Test == "" {
-			r.coverage[strings.TrimPrefix(e.Package, "lpad/")], _ = strconv.ParseFloat(m[1], 64)
+			if percent, err := strconv.ParseFloat(m[1], 64); err == nil {
+				r.coverage[strings.TrimPrefix(e.Package, "lpad/")] = percent
+			}
 		}
 		if e.Action == "build-output" {
 			key = e.ImportPath + " "
@@ -73,7 +76,7 @@ func (r *report) end(e event, key string) {
 	if e.Test == "" { // a package
 		if e.Action == "fail" {
 			fmt.Fprintf(r.out, "FAIL package %s\n%s", e.Package, strings.Join(lines, ""))
-			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "FAIL\t") }) || r.failed == 0 {
+			if r.failures[e.Package] == 0 {
 				r.failed++ // did not build, or died outside a test
 			}
 		} else if e.Action == "pass" {
@@ -96,6 +99,7 @@ func (r *report) end(e event, key string) {
 	case "fail":
 		if leaf {
 			r.failed++
+			r.failures[e.Package]++
 		}
 		fmt.Fprintf(r.out, "FAIL %s\n%s", key, strings.Join(lines, ""))
 	}
@@ -105,8 +109,16 @@ func main() {
 	cover := flag.String("cover", "", "minimum coverage, as PERCENT:PACKAGE,PACKAGE/...")
 	noSkips := flag.Bool("no-skips", false, "a skipped test is a failure")
 	flag.Parse()
-	r := &report{output: map[string][]string{}, parents: map[string]bool{}, coverage: map[string]float64{}, out: os.Stdout}
-	in := bufio.NewReader(os.Stdin)
+	if !run(os.Stdin, os.Stdout, *cover, *noSkips) {
+		os.Exit(1)
+	}
+}
+
+// run reads events to their end, writes the report, and says whether all is
+// well.
+func run(events io.Reader, out io.Writer, cover string, noSkips bool) bool {
+	r := &report{output: map[string][]string{}, parents: map[string]bool{}, failures: map[string]int{}, coverage: map[string]float64{}, out: out}
+	in := bufio.NewReader(events)
 	for {
 		line, err := in.ReadString('\n')
 		if line != "" {
@@ -114,7 +126,7 @@ func main() {
 			if json.Unmarshal([]byte(line), &e) == nil {
 				r.take(e)
 			} else {
-				fmt.Print(line) // not JSON: the go command itself speaks
+				fmt.Fprint(out, line) // not JSON: the go command itself speaks
 			}
 		}
 		if err != nil {
@@ -122,25 +134,24 @@ func main() {
 		}
 	}
 	for _, s := range r.slow {
-		fmt.Println(s)
+		fmt.Fprintln(out, s)
 	}
-	bad := r.failed > 0 || r.passed == 0
-	if thin := thinCoverage(*cover, r.coverage); len(thin) > 0 {
-		bad = true
-		fmt.Println(strings.Join(thin, "\n"))
+	good := r.failed == 0 && r.passed > 0
+	if thin := r.thinCoverage(cover); len(thin) > 0 {
+		good = false
+		fmt.Fprintln(out, strings.Join(thin, "\n"))
 	}
-	if *noSkips && r.skipped > 0 {
-		bad = true
-		fmt.Println("FAIL: something was skipped, and here nothing may be")
+	if noSkips && r.skipped > 0 {
+		good = false
+		fmt.Fprintln(out, "FAIL: something was skipped, and here nothing may be")
 	}
-	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
-	if bad {
-		os.Exit(1)
-	}
+	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	return good
 }
 
 // thinCoverage lists the packages that are covered less than demanded.
-func thinCoverage(rule string, got map[string]float64) []string {
+func (r *report) thinCoverage(rule string) []string {
+	got := r.coverage
 	percent, names, ok := strings.Cut(rule, ":")
 	if !ok {
 		return nil
@@ -161,7 +172,7 @@ func thinCoverage(rule string, got map[string]float64) []string {
 			if got[pkg] < least {
 				thin = append(thin, fmt.Sprintf("FAIL coverage of %s is %.1f %%, at least %.0f %% are asked for", pkg, got[pkg], least))
 			} else {
-				fmt.Printf("cover %-43s %5.1f %%\n", pkg, got[pkg])
+				fmt.Fprintf(r.out, "cover %-43s %5.1f %%\n", pkg, got[pkg])
 			}
 		}
 		if !found {
