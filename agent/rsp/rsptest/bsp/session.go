@@ -1,6 +1,7 @@
 package bsp
 
 import (
+	"cmp"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
@@ -45,6 +46,10 @@ func MaxPlain(tag ber.Tag, segmentSize int) int {
 
 // Session is the state of one direction of one package. For one goroutine.
 type Session struct {
+	// Longest is the longest segment that Unprotect takes, in bytes; 0:
+	// MaxSegment.
+	Longest int
+
 	enc, mac cipher.Block
 	mcv      [16]byte
 	counter  uint64 // of the next segment; every segment counts, 88 too
@@ -120,8 +125,8 @@ func (s *Session) Unprotect(segment []byte) (ber.Tag, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: %w", ErrStructure, err)
 	case t.Tag != Tag86 && t.Tag != Tag87 && t.Tag != Tag88:
 		return 0, nil, fmt.Errorf("%w: tag %s", ErrStructure, t.Tag)
-	case len(segment) > MaxSegment:
-		return 0, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrStructure, len(segment), MaxSegment)
+	case len(segment) > cmp.Or(s.Longest, MaxSegment):
+		return 0, nil, fmt.Errorf("%w: %d bytes, at most %d", ErrStructure, len(segment), cmp.Or(s.Longest, MaxSegment))
 	case len(t.Value) < MACLength:
 		return 0, nil, fmt.Errorf("%w: no room for the MAC", ErrStructure)
 	}

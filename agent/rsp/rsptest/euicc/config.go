@@ -227,6 +227,7 @@ type Quirks struct {
 	LooseDeviceInfo       bool      // unknown members of deviceInfo pass although deviceInfoExtensibilitySupport is not announced
 	EmptyRetrieve         bool      // RetrieveNotificationsList without a hit: an empty list instead of noResultAvailable(1)
 	WholeSequences        bool      // all 87 of a sequence may come in one segment, as some LPAs send them
+	LongSegments          bool      // segments of a package may have 1036 bytes, not 1020: one server in use cuts the profile without counting the padding
 	WrongBlockIsCondition bool      // a wrong block number is 6985 instead of 6A80
 	RevertTo              rsp.ICCID // this profile enables itself at every reset (an SGP.32 fallback)
 	BareICCID             rsp.ICCID // EF_ICCID when no profile is enabled; zero: no file

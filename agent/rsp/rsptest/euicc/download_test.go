@@ -999,3 +999,26 @@ func TestInterruptionSilent(t *testing.T) {
 		t.Errorf("%d notifications, session %s", len(got), d.card.SessionState())
 	}
 }
+
+// One server in use cuts a profile into pieces of 1008 bytes, as if there were
+// no padding: full segments have 1036 bytes, and some cards take them.
+func TestLongSegments(t *testing.T) {
+	for _, test := range []struct {
+		quirk           bool
+		size            int
+		command, reason int
+	}{
+		{false, longSegment, cmdLoadProfileElements, scp03tStructureError},
+		{true, longSegment, 0, 0},
+		{true, longSegment + 16, cmdLoadProfileElements, scp03tStructureError},
+	} {
+		d := newDownload(t, Config{OpaqueUPP: true, Quirks: Quirks{LongSegments: test.quirk}})
+		d.size, d.upp = test.size, make([]byte, 3000)
+		d.bound(t)
+		segments := d.segments(t)
+		if longest := len(segments[len(segments)-2]); longest != test.size {
+			t.Fatalf("full segments have %d bytes, want %d", longest, test.size)
+		}
+		d.result(t, load1(t, d.card, segments), test.command, test.reason)
+	}
+}

@@ -50,6 +50,9 @@ const (
 	tagElements    ber.Tag = 0xA3
 )
 
+// longSegment is what the padding of one more block makes of a full segment.
+const longSegment = bsp.MaxSegment + 16
+
 // maxPackage bounds a profile package, in bytes: far more than any card has.
 const maxPackage = 4 << 20
 
@@ -200,6 +203,9 @@ func (c *Card) initialiseSecureChannel(l *load, b []byte) error {
 		return refuseLoad(incorrectInputValues)
 	}
 	l.keys = bsp.NewSession(bsp.DeriveKeys(z, hostID, c.config.EID))
+	if c.config.Quirks.LongSegments {
+		l.keys.Longest = longSegment
+	}
 	c.mem.Loading = &interrupted{TransactionID: s.transactionID, Address: s.address, OID: s.oid, CI: s.identity.CI()}
 	c.commit()
 	return nil
