@@ -98,6 +98,24 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// One server in use makes segments of 1036 bytes where the specification has
+// 1020: it is the card that has to say whether it takes them.
+func TestParseLongSegments(t *testing.T) {
+	long := ber.Encode(0x86, make([]byte, 1024+8))
+	if len(long) != 1036 {
+		t.Fatal(len(long))
+	}
+	g := good()
+	g.a3 = ber.Encode(0xA3, long, long, ber.Encode(0x86, make([]byte, 24)))
+	p, err := Parse(g.join())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Segments(); !bytes.Equal(s[len(s)-2], long) || !bytes.Equal(s[len(s)-3], long) {
+		t.Error("long segments are not sent as they came")
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	init := func(operation, id string) []byte {
 		return ber.Encode(0xBF23, unhex(t, operation), unhex(t, id), unhex(t, "A609 800188 810110 840141 5F4900 5F3700"))

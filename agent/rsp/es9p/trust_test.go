@@ -180,6 +180,12 @@ func TestVerify(t *testing.T) {
 		{name: "other name", change: func(c *x509.Certificate) { c.DNSNames = []string{"smds.test.example"} }, want: es9p.CertificateWrongHost},
 		{name: "common name only", change: func(c *x509.Certificate) { c.DNSNames = nil }, want: es9p.CertificateWrongHost},
 		{name: "wildcard", change: func(c *x509.Certificate) { c.DNSNames = []string{"*.test.example"} }, want: "ok"},
+		{name: "as a large SM-DP+ has it", change: func(c *x509.Certificate) { // several wildcards, and a URL with a blank before it
+			c.DNSNames = []string{"*.prod.example", "*.test.example", "*.prod.classic.example"}
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+			c.CRLDistributionPoints = []string{" http://crl.example/ci.crl"}
+		}, want: "ok"},
+		{name: "wildcard of another depth", change: func(c *x509.Certificate) { c.DNSNames = []string{"*.example"} }, want: es9p.CertificateWrongHost},
 		{name: "no serverAuth", change: func(c *x509.Certificate) { c.ExtKeyUsage = nil }, want: es9p.CertificateWrongUsage},
 		{name: "clientAuth", change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, want: es9p.CertificateWrongUsage},
 		{name: "no digitalSignature", change: func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, want: es9p.CertificateWrongUsage},
