@@ -42,6 +42,9 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 // been enabled on the card again before: the modem reads the card again, and
 // Restore waits for that profile and its link.
 //
+// A link that does not come up although everything is in place is no error if
+// NetworkManager will bring it up by itself; the link is zero then.
+//
 // It goes on after an error, so as to put back as much as it can, and returns
 // all of them.
 func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link, error) {
@@ -67,7 +70,14 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 	}
 	var link modem.Link
 	if v.Active != "" && v.ICCID != "" {
-		if link, err = s.connect(ctx, v.ICCID, v.Active); err != nil {
+		link, err = s.connect(ctx, v.ICCID, v.Active)
+		switch {
+		case err == nil:
+		case len(failed) == 0 && v.comesUp(v.Active):
+			// All is as it was; that there is no network just now (which
+			// may be why the switch failed) is nothing to undo.
+			s.log.Warn("the old connection is not up yet; NetworkManager brings it up when it can", "err", err)
+		default:
 			failed = append(failed, err)
 		}
 	}
@@ -75,6 +85,13 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 		return link, fmt.Errorf("restore: %w", err)
 	}
 	return link, nil
+}
+
+// comesUp tells whether the connection of this UUID comes up by itself.
+func (v snapshot) comesUp(uuid string) bool {
+	return slices.ContainsFunc(v.Connections, func(c savedConnection) bool {
+		return c.Settings.Text("connection", "uuid") == uuid && c.Settings.Autoconnect()
+	})
 }
 
 // restoreSIM ends with the modem given back, whatever happens before.

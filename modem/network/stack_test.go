@@ -327,6 +327,31 @@ func TestSwitchAndBack(t *testing.T) {
 	}
 }
 
+// That there is no network is nothing that could be put back, and no reason to
+// reset the modem again and again: the old connection comes up when it can.
+func TestRestoreWithoutCoverage(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startDevice(ctx, t, options{})
+	d.must(d.WaitConnected(ctx, "old"))
+	snapshot, err := d.back.Snapshot(ctx)
+	d.must(err)
+	d.must(d.back.Gate(ctx, snapshot))
+	d.Modem.SetCoverage(false)
+	limited, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	link, err := d.back.Restore(limited, snapshot)
+	if err != nil || !link.IsZero() {
+		t.Errorf("restored with link %+v, %v", link, err)
+	}
+	if !d.autoconnect(ctx)["old"] {
+		t.Error("the old connection does not come up by itself")
+	}
+	d.Modem.SetCoverage(true)
+	d.must(d.WaitConnected(ctx, "old"))
+}
+
 // switchTo runs the steps of a switch, without probe.
 func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int, p profile, apn modem.APN) (snapshot []byte, link modem.Link) {
 	d.t.Helper()
