@@ -65,8 +65,11 @@ var exitCodes = []struct {
 	{36, []string{"consent-needed"}}, // the job waits: nothing is lost
 	{37, []string{"cancelled"}},      // somebody has aborted the job
 
+	{38, []string{"nothing-pending"}}, // no profile is waiting at the server
+
 	// the network after a switch; the profile of before is back
-	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim"}},
+	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim",
+		"no-network-service", "network-refused", "network-silent"}},
 
 	// the previous profile could not be brought back either: somebody must look at the device
 	{41, []string{"rollback-failed"}},
