@@ -1,13 +1,13 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +38,8 @@ type Journal struct {
 	live int // bytes at the last compaction: below twice that, compacting again is not worth the flash
 
 	jobs     map[string]job.Job
+	came     int            // how many jobs have come
+	order    map[string]int // of the jobs, as they came: a clock that was set back does not change it
 	settings map[string]json.RawMessage
 
 	written int64 // bytes written since Open, the wear of the flash
@@ -63,7 +65,7 @@ func Open(path string, opts Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, settings: map[string]json.RawMessage{}}
+	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, order: map[string]int{}, settings: map[string]json.RawMessage{}}
 	if err := j.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -155,13 +157,13 @@ func (j *Journal) replay(r record) error {
 		if v.ID == "" || !v.State.Known() {
 			return fmt.Errorf("job %q in unknown state %q", v.ID, v.State)
 		}
-		j.jobs[v.ID] = v
+		j.keep(v)
 	case kindForgetJob:
 		var v forgetJob
 		if err := json.Unmarshal(r.payload, &v); err != nil {
 			return err
 		}
-		delete(j.jobs, v.ID)
+		j.drop(v.ID)
 	case kindSetting, kindForgetSetting:
 		var v setting
 		if err := json.Unmarshal(r.payload, &v); err != nil {
@@ -245,7 +247,7 @@ func (j *Journal) PutJob(v job.Job) error {
 	if err := j.put(kindJob, v); err != nil {
 		return err
 	}
-	j.jobs[v.ID] = v
+	j.keep(v)
 	if err := j.clean(); err != nil {
 		// The decision stands: it is in the file, whatever became of the
 		// cleaning up. The next append begins with a new file.
@@ -260,9 +262,23 @@ func (j *Journal) clean() error {
 		if err := j.put(kindForgetJob, forgetJob{id}); err != nil {
 			return err
 		}
-		delete(j.jobs, id)
+		j.drop(id)
 	}
 	return j.tidy()
+}
+
+// keep takes a job's value over. A new job comes last.
+func (j *Journal) keep(v job.Job) {
+	if _, known := j.jobs[v.ID]; !known {
+		j.came++
+		j.order[v.ID] = j.came
+	}
+	j.jobs[v.ID] = v
+}
+
+func (j *Journal) drop(id string) {
+	delete(j.jobs, id)
+	delete(j.order, id)
 }
 
 // surplus lists the oldest ended jobs beyond the history that is kept.
@@ -276,7 +292,7 @@ func (j *Journal) surplus() []string {
 	if len(ended) <= j.opts.History {
 		return nil
 	}
-	slices.SortFunc(ended, byAge)
+	slices.SortFunc(ended, j.byAge)
 	var ids []string
 	for _, v := range ended[:len(ended)-j.opts.History] {
 		ids = append(ids, v.ID)
@@ -284,16 +300,11 @@ func (j *Journal) surplus() []string {
 	return ids
 }
 
-func byAge(a, b job.Job) int {
-	if c := a.Created.Compare(b.Created); c != 0 {
-		return c
-	}
-	return strings.Compare(a.ID, b.ID)
-}
+func (j *Journal) byAge(a, b job.Job) int { return cmp.Compare(j.order[a.ID], j.order[b.ID]) }
 
 // Jobs returns all jobs, the oldest first.
 func (j *Journal) Jobs() []job.Job {
-	return slices.SortedFunc(maps.Values(j.jobs), byAge)
+	return slices.SortedFunc(maps.Values(j.jobs), j.byAge)
 }
 
 // Job returns one job.

@@ -321,3 +321,35 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// A device without a clock of its own goes back in time at every boot. Jobs
+// keep the order in which they came, and the one that has just ended is not
+// the first to be forgotten.
+func TestOrderOutlivesTheClock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := open(t, path, journal.Options{History: 2})
+	ids := func() string {
+		var s []string
+		for _, v := range j.Jobs() {
+			s = append(s, v.ID)
+		}
+		return strings.Join(s, " ")
+	}
+	for n, id := range []string{"c", "b", "a"} {
+		v := newJob(n)
+		v.ID, v.Created = id, t0.AddDate(-n, 0, 0)
+		walk(t, j, v, job.Start, job.Abort, job.EndedSession)
+	}
+	if got := ids(); got != "b a" {
+		t.Errorf("kept %q, want the two that came last", got)
+	}
+	if err := j.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if j = open(t, path, journal.Options{History: 2}); ids() != "b a" {
+		t.Errorf("after a restart %q", ids())
+	}
+}
