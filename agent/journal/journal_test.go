@@ -29,6 +29,22 @@ func open(t *testing.T, path string, o journal.Options) *journal.Journal {
 	return j
 }
 
+// manyFiles is a folder for tests that sync thousands of times: in memory if
+// the machine has such a file system, since it is not the disk that is tested.
+func manyFiles(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "lpad-journal-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func newJob(n int) job.Job {
 	return job.New(fmt.Sprintf("job-%03d", n), job.Order{Kind: job.Install, SMDP: "smdp.example"}, t0.Add(time.Duration(n)*time.Second))
 }
@@ -91,7 +107,7 @@ func TestReopen(t *testing.T) {
 // TestCutAnywhere cuts the file at every byte. What was acknowledged before
 // the cut must be there, and the journal must go on.
 func TestCutAnywhere(t *testing.T) {
-	dir := t.TempDir()
+	dir := manyFiles(t)
 	path := filepath.Join(dir, "journal")
 	j := open(t, path, journal.Options{})
 	var ends []int // length of the file after each acknowledged write
@@ -161,7 +177,7 @@ func TestCutAnywhere(t *testing.T) {
 // TestFlipAnywhere flips one bit of every byte: it must be noticed, kept
 // aside when something durable was hit, and never be a crash.
 func TestFlipAnywhere(t *testing.T) {
-	dir := t.TempDir()
+	dir := manyFiles(t)
 	path := filepath.Join(dir, "journal")
 	j := open(t, path, journal.Options{})
 	for n := range 4 {
@@ -243,7 +259,7 @@ func TestForeignAndNewerFiles(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "journal")
+	path := filepath.Join(manyFiles(t), "journal")
 	j := open(t, path, journal.Options{MaxBytes: 16 << 10, History: 5})
 	for n := range 300 {
 		walk(t, j, newJob(n), job.Start, job.Abort, job.EndedSession)
