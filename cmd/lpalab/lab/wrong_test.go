@@ -276,6 +276,7 @@ func (b *bench) hosts() string {
 	at("silent.lpad.example", accept(b.T, listen(), ""))
 	at("plain.lpad.example", accept(b.T, listen(), "HTTP/1.1 400 Bad Request\r\n\r\n"))
 	at("hangup.lpad.example", accept(b.T, listen(), "hang up"))
+	at("smds.lpad.example", b.emptySMDS(listen()))
 	if keys, err := pki.LoadSGP26(filepath.Join(vectors(), "sgp26")); err == nil {
 		l := listen()
 		b.w.ServeAs(l, keys.DPAuth)
@@ -284,6 +285,27 @@ func (b *bench) hosts() string {
 		b.Logf("no public vectors, so no server under a test CI: %v", err)
 	}
 	return strings.Join(addresses, ", ")
+}
+
+// emptySMDS is a discovery server that has nothing for anybody.
+func (b *bench) emptySMDS(l net.Listener) net.Listener {
+	b.Helper()
+	p := b.w.PKI
+	smds, err := smdp.New(smdp.Config{SMDS: true, Address: "smds.lpad.example", Credentials: []smdp.Credential{{Auth: p.DSAuth}},
+		CIs: []*pki.Certificate{p.CI.Certificate}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(b.ctx)
+	done := make(chan error, 1)
+	go func() { done <- smds.Serve(ctx, l, p.DSTLS) }()
+	b.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	return l
 }
 
 func vectors() string {
@@ -548,7 +570,7 @@ func TestWrongOrder(t *testing.T) {
 	b := startBench(t, lab.Options{Card: func(c *euicc.Config) {
 		c.RAT = []euicc.Rule{{PPR: rsp.PPR1 | rsp.PPR2, Operators: []rsp.Operator{elisa}, ConsentRequired: true}}
 		c.Profiles[0].PPR = rsp.PPR1
-		c.FreeMemory = 50_000
+		c.FreeMemory, c.RootSMDS = 50_000, "smds.lpad.example"
 	}}, "")
 	withCode := func(o *smdp.Order) { o.ConfirmationCode, o.CodeTries = "2468", 2 }
 	refuse := func(f smdp.Function, subject, reason string) func(*bench) []string {
@@ -590,7 +612,10 @@ func TestWrongOrder(t *testing.T) {
 			return []string{"install", b.order() + "$2.999.99", "--yes"}
 		}},
 		{name: "source: no default server on the card", make: do("install", "--source", "default-smdp", "--yes"), code: "no-default-smdp", exit: 8},
-		{name: "source: discovery server unknown", make: do("install", "--source", "smds", "--yes"), code: "host-unknown", exit: 11},
+		// The session with a discovery server is not cancelled (SGP.22 v2.5,
+		// section 3.6.2): the next one replaces it.
+		{name: "source: nothing waits at the discovery server", make: do("install", "--source", "smds", "--yes"), code: "nothing-pending", exit: 38,
+			then: func(b *bench) { b.lpactl(b.install()...); deleteNew(b) }},
 
 		{name: "rules: not allowed to this operator", code: "ppr-not-allowed", exit: 30, make: orderIs(func(o *smdp.Order) {
 			o.Metadata.PPR, o.Metadata.Owner = rsp.PPR2, ownerOf(lab.OldOperator)
