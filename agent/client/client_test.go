@@ -305,7 +305,7 @@ func TestStrangeServers(t *testing.T) {
 	}{
 		{name: "goes away", serve: func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, code: api.CodeStopping},
 		{name: "not JSON", serve: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, code: "answer of the daemon"},
-		{name: "no problem", serve: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 502) }, code: "502"},
+		{name: "no problem", serve: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) }, code: "502"},
 		{name: "without end", serve: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"state":"`)
 			for r.Context().Err() == nil {

@@ -178,7 +178,7 @@ func TestAbortThatIsStopped(t *testing.T) {
 		w.onStep(job.Authenticating, func() {
 			resume := w.card.Stall() // the action hangs in its APDU
 			go func() {
-				if _, err := l.Abort(context.Background(), l.View().Active); err != nil {
+				if _, err := l.Abort(context.Background(), l.View().Jobs[0].ID); err != nil {
 					t.Error(err)
 				}
 				l.cancel()

@@ -301,7 +301,7 @@ func (r *Runner) stop(limit context.Context) error {
 		switch {
 		case o.kind != taskAction:
 			return nil
-		case r.instead != nil:
+		case r.instead != nil && o.event.Kind != job.RolledBack:
 			return r.record(*r.instead)
 		case o.event.Kind == job.Fail, o.event.Kind == job.Resumed:
 			return nil

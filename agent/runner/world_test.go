@@ -413,7 +413,7 @@ func wantCode(t testing.TB, err error, code string) {
 type cards struct{ card *euicc.Card }
 
 func (c cards) Open(ctx context.Context) (runner.Card, error) {
-	ch, err := apdu.OpenChannel(ctx, whole{c.card}, rsp.ISDR)
+	ch, err := apdu.OpenChannel(ctx, whole(c), rsp.ISDR)
 	if err != nil {
 		return nil, err
 	}

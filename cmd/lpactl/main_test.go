@@ -674,7 +674,7 @@ func TestDocument(t *testing.T) {
 	}
 	documented := map[int]string{}
 	commands := map[string]bool{}
-	row := regexp.MustCompile("^\\| (\\d+) \\| [^|]+ \\| ?([^|]*) ?\\|$")
+	row := regexp.MustCompile(`^\| (\d+) \| [^|]+ \| ?([^|]*) ?\|$`)
 	command := regexp.MustCompile("^\\| `lpactl ([a-z ]+)` \\|")
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimSpace(line)
