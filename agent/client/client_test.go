@@ -212,7 +212,10 @@ func TestMethods(t *testing.T) {
 		{"status", func() (any, any, error) { v, err := c.Status(ctx); return v.LastEvent, uint64(7), err }},
 		{"euicc", func() (any, any, error) { v, err := c.EUICC(ctx); return v.EID, "89", err }},
 		{"profiles", func() (any, any, error) { v, err := c.Profiles(ctx); return v.Profiles[0].ICCID, "8901", err }},
-		{"notifications", func() (any, any, error) { v, err := c.Notifications(ctx); return v.Notifications[0].SeqNumber, int64(3), err }},
+		{"notifications", func() (any, any, error) {
+			v, err := c.Notifications(ctx)
+			return v.Notifications[0].SeqNumber, int64(3), err
+		}},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
 		{"install LPA:1$a.b$c 47 true", func() (any, any, error) {
 			v, err := c.Install(ctx, api.InstallRequest{ActivationCode: "LPA:1$a.b$c", ConfirmationCode: "47", Enable: true})
