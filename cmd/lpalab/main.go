@@ -23,9 +23,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(demoCommand(), benchCommand(), sizeCommand())
+	root.AddCommand(demoCommand(), benchCommand(), sizeCommand(), faultsCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errOver) {
+		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {
 			fmt.Fprintln(os.Stderr, "error:", err)
 		}
 		stop()

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"lpad/agent/api"
+	"lpad/agent/rsp/rsptest/euicc"
+	"lpad/cmd/lpalab/lab"
+)
+
+// scenario is something that a user orders, with the device that it is ordered
+// on and the states in which that device may end.
+type scenario struct {
+	name      string
+	what      string
+	empty     bool                // without the old profile
+	installed bool                // the new profile is on the card, disabled
+	noService bool                // the new profile's operator does not know it
+	deadMan   string              // of the switch; empty: a minute
+	refuses   string              // a command that begins like this is refused by the modem
+	card      func(*euicc.Config) // further changes
+	order     func(ctx context.Context, r *rig) (api.Job, error)
+	before    ending // when the order has not been carried out
+	after     ending // when it has
+	goesBack  bool   // it is meant to fail: the user does not order again
+}
+
+var (
+	oldICCID, newICCID = lab.OldOperator.ICCID, lab.NewOperator.ICCID
+
+	onlyOld     = ending{"old operator", []string{oldICCID}, oldICCID}
+	bothOld     = ending{"old operator, new profile installed", []string{oldICCID, newICCID}, oldICCID}
+	bothNew     = ending{"new operator", []string{oldICCID, newICCID}, newICCID}
+	onlyNew     = ending{"new operator, old profile deleted", []string{newICCID}, newICCID}
+	onlyNewIdle = ending{"new profile installed, none enabled", []string{newICCID}, ""}
+	allOff      = ending{"old profile disabled", []string{oldICCID}, ""}
+	empty       = ending{"empty card", nil, ""}
+)
+
+// apns are the access points that belong to the profiles.
+var apns = map[string]string{oldICCID: lab.OldOperator.APN, newICCID: lab.NewOperator.APN}
+
+// parametersFor is the terminal parameters document of an order.
+func parametersFor(iccid string) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{"version":1,"apns":[{"name":%q,"purposes":["default","ia"],"pdnType":"v4"}]}`, apns[iccid]))
+}
+
+func install(ctx context.Context, r *rig, enable, deleteOld bool) (api.Job, error) {
+	if slices.Contains(iccidsOf(r), newICCID) { // the user sees that it is there
+		if enable {
+			return switchTo(ctx, r, newICCID, deleteOld)
+		}
+		return api.Job{}, nil
+	}
+	return r.client.Install(ctx, api.InstallRequest{ActivationCode: r.world.ActivationCode(), Enable: enable, Consent: true, DeleteOld: deleteOld,
+		Parameters: parametersFor(newICCID)})
+}
+
+func switchTo(ctx context.Context, r *rig, iccid string, deleteOld bool) (api.Job, error) {
+	return r.client.Enable(ctx, iccid, api.EnableRequest{Parameters: parametersFor(iccid), DeleteOld: deleteOld})
+}
+
+func iccidsOf(r *rig) []string {
+	var out []string
+	for _, p := range r.world.Card.Profiles() {
+		out = append(out, p.ICCID.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+func enabledOf(r *rig) string {
+	if iccid, ok := r.world.Card.EnabledICCID(); ok {
+		return iccid.String()
+	}
+	return ""
+}
+
+// reached reports whether the card is as the order wants it.
+func (s *scenario) reached(r *rig) bool {
+	return enabledOf(r) == s.after.Enabled && slices.Equal(iccidsOf(r), slices.Sorted(slices.Values(s.after.Present)))
+}
+
+func enableNew(ctx context.Context, r *rig) (api.Job, error) {
+	return switchTo(ctx, r, newICCID, false)
+}
+
+// scenarios are the orders that faults are done to.
+var scenarios = []*scenario{
+	{name: "install", what: "install a profile", before: onlyOld, after: bothOld,
+		order: func(ctx context.Context, r *rig) (api.Job, error) { return install(ctx, r, false, false) }},
+	{name: "install-enable", what: "install a profile and switch to it", before: onlyOld, after: bothNew,
+		order: func(ctx context.Context, r *rig) (api.Job, error) { return install(ctx, r, true, false) }},
+	{name: "first", what: "install the first profile of an empty card and enable it", empty: true, before: empty, after: onlyNew,
+		order: func(ctx context.Context, r *rig) (api.Job, error) { return install(ctx, r, true, false) }},
+	{name: "switch", what: "switch to an installed profile", installed: true, before: bothOld, after: bothNew, order: enableNew},
+	{name: "replace", what: "switch to an installed profile and delete the old one", installed: true, before: bothOld, after: onlyNew,
+		order: func(ctx context.Context, r *rig) (api.Job, error) {
+			if enabledOf(r) == newICCID { // the old one is left over
+				return r.client.Delete(ctx, oldICCID)
+			}
+			return switchTo(ctx, r, newICCID, true)
+		}},
+	{name: "rollback", what: "switch to a profile whose access point the modem refuses, and back", installed: true, before: bothOld, after: bothOld,
+		refuses: `"` + lab.NewOperator.APN + `"`, order: enableNew, goesBack: true},
+	{name: "no-service", what: "switch to a profile that no network serves, and back", installed: true, before: bothOld, after: bothOld,
+		noService: true, deadMan: "5s", order: enableNew, goesBack: true},
+	{name: "disable", what: "disable the only profile", before: onlyOld, after: allOff,
+		order: func(ctx context.Context, r *rig) (api.Job, error) { return r.client.Disable(ctx, oldICCID) }},
+	{name: "delete", what: "delete a disabled profile", installed: true, before: bothOld, after: onlyOld,
+		order: func(ctx context.Context, r *rig) (api.Job, error) { return r.client.Delete(ctx, newICCID) }},
+}
+
+// expects is what is right at the end of a scenario, whatever happened.
+func (s *scenario) expects() expectation {
+	x := expectation{Endings: []ending{s.before, s.after}, APN: apns, Deleted: map[string]bool{}}
+	switch s.name {
+	case "install-enable": // installed, and the switch taken back
+		x.Endings = append(x.Endings, bothOld)
+	case "first":
+		x.Endings = append(x.Endings, onlyNewIdle)
+	case "replace": // switched, and the deletion refused
+		x.Endings = append(x.Endings, bothNew)
+	}
+	return x
+}
+
+// downloads reports whether the scenario has an order at the server.
+func (s *scenario) downloads() bool { return !s.installed }
+
+func scenarioNamed(name string) *scenario {
+	for _, s := range scenarios {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
