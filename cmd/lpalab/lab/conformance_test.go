@@ -115,10 +115,16 @@ func overAT(path atcard.Path, lacks ...string) func(*testing.T, *lab.World) func
 			t.Fatal(err)
 		}
 		return func(t *testing.T) apdu.Card {
-			line, err := serialport.Open(link, 115200)
-			if err != nil {
-				t.Fatal(err)
-			}
+			var line *serialport.Port
+			eventually(t.Context(), t, "the port is free", func() (ok bool) {
+				// A program that another test is just starting has the lock of
+				// a port that we closed, until it is a program of its own.
+				var err error
+				if line, err = serialport.Open(link, 115200); err != nil && !errors.Is(err, serialport.ErrBusy) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
 			conn := at.New(line)
 			t.Cleanup(func() {
 				if err := conn.Close(); err != nil {
@@ -142,6 +148,7 @@ func overAT(path atcard.Path, lacks ...string) func(*testing.T, *lab.World) func
 // TestConformance: the same eUICC does the same, byte for byte, whatever leads
 // to it.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	p, err := lab.NewPKI()
 	if err != nil {
 		t.Fatal(err)
@@ -177,6 +184,7 @@ func TestConformance(t *testing.T) {
 
 // TestTransports: what every transport must do, with the eUICC at its end.
 func TestTransports(t *testing.T) {
+	t.Parallel()
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()

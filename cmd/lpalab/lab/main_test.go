@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,13 +21,18 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	// Most of these tests wait most of the time; for those that do not see devices.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		return failed(err)
+	}
 	dir, err := os.MkdirTemp("", "lpad-test-")
 	if err != nil {
 		return failed(err)
 	}
 	defer os.RemoveAll(dir)
 	// The Makefile knows the flags; what is tested is what is shipped.
-	if out, err := exec.Command("make", "-C", "../../..", "build", "BUILD="+dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-C", "../../..", "programs", "BUILD="+dir).CombinedOutput(); err != nil {
 		return failed(fmt.Errorf("build the programs: %w\n%s", err, out))
 	}
 	programs = dir

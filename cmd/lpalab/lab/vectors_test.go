@@ -19,6 +19,7 @@ import (
 // installed and enabled by lpad on a bare modem, which then shows what is in
 // them. The vectors lie beside the project, or where LPAD_VECTORS says.
 func TestTS48(t *testing.T) {
+	t.Parallel()
 	dir := os.Getenv("LPAD_VECTORS")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "..", "shared", "vectors")
