@@ -117,9 +117,22 @@ func authenticate(ctx context.Context, card Card, server Server, r *Request) (au
 		// A server that refused has closed its session. One whose answer we
 		// do not accept may well have kept it open.
 		s.serverKnows = answered(err)
-		return a, s.abort(ctx, rsp.CancelPostponed, err)
+		return a, s.abort(ctx, rsp.CancelPostponed, nothingWaits(*r, err))
 	}
 	return a, nil
+}
+
+// nothingWaits explains the refusal of a server that was asked, without a
+// matching id, for whatever it has for this eUICC. Servers that have nothing
+// refuse the EID or the matching id that was not there (SGP.23 wants the
+// first), as if somebody had mistyped a code.
+func nothingWaits(r Request, err error) error {
+	var refused *es9p.Error
+	if r.MatchingID != "" || !errors.As(err, &refused) || refused.ReasonCode != "3.8" || refused.SubjectCode != "8.1.1" && refused.SubjectCode != "8.2.6" {
+		return err
+	}
+	return fault.New(fault.Fault{Code: "nothing-pending", Text: "nothing is waiting for this eUICC at this server", Who: fault.Nobody,
+		Next: "order a profile for this EID first, or use an activation code"}, err)
 }
 
 // answered reports that a server did what it was asked, and that its answer

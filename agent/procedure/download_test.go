@@ -179,6 +179,11 @@ func TestRefusals(t *testing.T) {
 		state   smdp.OrderState // of the order afterwards
 	}{
 		{name: "matching id", request: func(r *procedure.Request) { r.MatchingID = "WRONG" }, code: "matching-id-refused", state: smdp.Released},
+		{name: "nothing waits", request: func(r *procedure.Request) { r.MatchingID = "" }, code: "nothing-pending", state: smdp.Released},
+		{name: "nothing waits, in other words", request: func(r *procedure.Request) { r.MatchingID = "" },
+			fault: smdp.Fault{Kind: smdp.Refuse, Function: smdp.AuthenticateClient, Subject: "8.2.6", Reason: "3.8"}, code: "nothing-pending", state: smdp.Released},
+		{name: "eUICC not accepted", request: func(r *procedure.Request) { r.MatchingID = "" },
+			fault: smdp.Fault{Kind: smdp.Refuse, Function: smdp.AuthenticateClient, Subject: "8.1.2", Reason: "6.1"}, code: "eum-certificate-refused", state: smdp.Released},
 		{name: "other challenge", fault: smdp.Fault{Kind: smdp.OtherChallenge}, code: "server-challenge-mismatch", state: smdp.Released},
 		{name: "other address", fault: smdp.Fault{Kind: smdp.OtherAddress}, code: "server-address-mismatch", state: smdp.Released},
 		{name: "other CI", fault: smdp.Fault{Kind: smdp.OtherCI}, code: "ci-not-offered", state: smdp.Released},
