@@ -162,6 +162,9 @@ func (s *Server) authenticateIn(session *session, c *call) (reply, *Status) {
 
 // trust verifies certificates, signature and challenge.
 func (s *Server) trust(session *session, a *authenticated) (rsp.EID, *Status) {
+	if len(a.eum.AKI) == 0 { // names no CI: it is no EUM certificate, rather than one of a stranger
+		return rsp.EID{}, refuse("8.1.2", "6.1", "the EUM certificate names no CI")
+	}
 	eid, err := pki.VerifyEUICC(a.eum, a.euicc, s.config.CIs, s.config.Now())
 	if err != nil {
 		return eid, untrusted(err)

@@ -42,13 +42,19 @@ func TestInitiateAuthentication(t *testing.T) {
 		{"old eUICC", func(w *world, m map[string]string) {
 			m["euiccInfo1"] = info([][]byte{w.pki.CI.SKI()}, [][]byte{w.pki.CI.SKI()}, 1, 9, 0)
 		}, "8.8.3/3.1", "8.9.3/3.1"},
+		{"eUICC of version 3", func(w *world, m map[string]string) {
+			m["euiccInfo1"] = info([][]byte{w.pki.CI.SKI()}, [][]byte{w.pki.CI.SKI()}, 3, 0, 0)
+		}, "8.8.3/3.1", "8.9.3/3.1"},
+		{"knows none of our CIs", func(_ *world, m map[string]string) {
+			m["euiccInfo1"] = info([][]byte{other.CI.SKI()}, [][]byte{other.CI.SKI()}, 2, 2, 2)
+		}, "8.8.2/3.1", "8.9.2/3.1"},
 		{"cannot verify us", func(w *world, m map[string]string) {
 			m["euiccInfo1"] = info([][]byte{other.CI.SKI()}, [][]byte{w.pki.CI.SKI()}, 2, 2, 2)
 		}, "8.8.4/3.7", "8.9.4/3.7"},
 		{"signs under a CI that we do not know", func(w *world, m map[string]string) {
 			m["euiccInfo1"] = info([][]byte{w.pki.CI.SKI()}, [][]byte{other.CI.SKI()}, 2, 2, 2)
 		}, "8.8.2/3.1", "8.9.2/3.1"},
-		{"lists nothing", func(_ *world, m map[string]string) { m["euiccInfo1"] = info(nil, nil, 2, 2, 2) }, "8.8.4/3.7", "8.9.4/3.7"},
+		{"lists nothing", func(_ *world, m map[string]string) { m["euiccInfo1"] = info(nil, nil, 2, 2, 2) }, "8.8.2/3.1", "8.9.2/3.1"},
 	} {
 		for _, smds := range []bool{false, true} {
 			w := newWorld(t, func(w *world, c *Config, _ *Order) {
@@ -117,6 +123,7 @@ func TestAuthenticateClient(t *testing.T) {
 		}, code: "1.6/2.1"},
 		{name: "EUM of another CI", edit: func(_ *world, f *authFields) { f.eum = foreign.EUM.Certificate }, code: "8.11.1/3.9"},
 		{name: "eUICC of another EUM", edit: func(_ *world, f *authFields) { f.euicc = foreign.EUICC.Certificate }, code: "8.1.3/6.1"},
+		{name: "EUM that names no CI", edit: func(_ *world, f *authFields) { f.eum = foreign.CI.Certificate }, code: "8.1.2/6.1"},
 		{name: "EUM that is none", edit: func(w *world, f *authFields) { f.eum = w.pki.DPAuth.Certificate }, code: "8.1.2/6.1"},
 		{name: "EUM expired", world: func(w *world, _ *Config, _ *Order) {
 			w.pki.EUM = must(w.pki.CI.IssueEUM(pki.EUMOptions{NotAfter: now.AddDate(0, 0, -1)}))(w)
@@ -186,7 +193,7 @@ func TestDefaultOrder(t *testing.T) {
 	w := newWorld(t, func(w *world, _ *Config, o *Order) {
 		o.MatchingID, o.EID = "", must(rsp.ParseEID("89033023123451234512345678901224"))(w)
 	})
-	w.want("default order of another eUICC", w.card.authenticate(w.server, ""), "8.2.6/3.8")
+	w.want("default order of another eUICC", w.card.authenticate(w.server, ""), "8.1.1/3.8")
 }
 
 func TestSMDS(t *testing.T) {

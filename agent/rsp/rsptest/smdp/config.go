@@ -29,7 +29,7 @@ type Config struct {
 	HostID      string             // hostId of the key agreement, 1 to 16 bytes; "lpad-test" when empty
 
 	TransactionIDLength int         // bytes, 1 to 16; 0 means 16
-	MinSVN              rsp.Version // oldest eUICC accepted; 2.0.0 when zero
+	MinSVN              rsp.Version // oldest eUICC accepted; 2.0.0 when zero. One that speaks nothing below 3.0.0 is not
 	CheckMemory         bool        // refuse an eUICC with less free memory than the profile has bytes
 	AssumeCI            bool        // an eUICC that lists no CI at all is taken to know all of ours, as in the recorded session
 

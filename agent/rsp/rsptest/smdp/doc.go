@@ -22,11 +22,11 @@
 // (subject/reason); for an SM-DS the subjects 8.8.x are 8.9.x:
 //
 //	any                     Content-Type 1.2.1/2.1, X-Admin-Protocol 1.2.2/2.1, body 1.6/2.1
-//	initiateAuthentication  smdpAddress 8.8.1/3.8, SVN 8.8.3/3.1, no server certificate under a CI
-//	                        that the eUICC verifies 8.8.4/3.7, no CI in common that it signs under 8.8.2/3.1
+//	initiateAuthentication  smdpAddress 8.8.1/3.8, SVN 8.8.3/3.1, no CI in common that the eUICC
+//	                        signs under 8.8.2/3.1, no server certificate under a CI that it verifies 8.8.4/3.7
 //	authenticateClient      transactionId 8.10.1/3.9, CI of the EUM 8.11.1/3.9, EUM 8.1.2/6.1 and 6.3, eUICC
 //	                        8.1.3/6.1 and 6.3, EID range 8.1.4/6.1, signature and server challenge 8.1/6.1,
-//	                        matching id 8.2.6/3.8, EID of the order 8.1.1/3.8, released 8.2/1.2, expired
+//	                        matching id 8.2.6/3.8, EID of the order, or nothing for it 8.1.1/3.8, released 8.2/1.2, expired
 //	                        8.8.5/4.10, downloads 8.8.5/6.4, code tries 8.2.7/6.4, device 8.2.5/4.3, memory 8.1/4.8;
 //	                        SM-DS: no event for this EID 8.9.5/3.9
 //	getBoundProfilePackage  transactionId 8.10.1/3.9, signature 8.1/6.1, confirmation code missing 8.2.7/2.2,

@@ -188,7 +188,8 @@ func (o *order) open() bool {
 }
 
 // find is the matching of an authenticated eUICC with an order (SGP.22 v2.5,
-// section 5.6.3): by matching id, or by EID when it sent none.
+// section 5.6.3): by matching id, or by EID when it sent none. Then it is the
+// EID that is refused (SGP.23, authenticateClient, error sequence 14).
 func (s *Server) find(matchingID string, eid rsp.EID) (*order, *Status) {
 	for _, o := range s.orders {
 		switch {
@@ -197,6 +198,9 @@ func (s *Server) find(matchingID string, eid rsp.EID) (*order, *Status) {
 		default:
 			return o, s.eligible(o, eid)
 		}
+	}
+	if matchingID == "" {
+		return nil, refuse("8.1.1", "3.8", "no order for this eUICC")
 	}
 	return nil, refuse("8.2.6", "3.8", "no order for this matching id")
 }

@@ -93,7 +93,7 @@ func (s *Server) initiateAuthentication(c *call) (reply, *Status) {
 	if !s.ownAddress(c.request.SMDPAddress) {
 		return nil, refuse(s.subject("8.8.1"), "3.8", "smdpAddress is not ours")
 	}
-	if info.SVN.Compare(s.config.MinSVN) < 0 {
+	if info.SVN.Compare(s.config.MinSVN) < 0 || info.SVN[0] > specification {
 		return nil, refuse(s.subject("8.8.3"), "3.1", "SVN "+info.SVN.String()+" is not supported")
 	}
 	session, status := s.choose(info)
@@ -110,25 +110,19 @@ func (s *Server) initiateAuthentication(c *call) (reply, *Status) {
 	return s.serverSigned1(session, challenge, c.fault), nil
 }
 
-// choose picks the certificates: ours must chain to a CI that the eUICC
-// verifies with, its own to a CI that we know; both in the eUICC's order of
-// preference (SGP.22 v2.5, section 5.6.1).
+// specification is the major version of SGP.22 that is spoken here. The SVN of
+// an eUICC of a later one is the lowest that it speaks.
+const specification = 2
+
+// choose picks the certificates: the eUICC's own must chain to a CI that we
+// know, ours to a CI that it verifies with; both in its order of preference
+// (SGP.22 v2.5, section 5.6.1; the order of the two as SGP.23 has it).
 func (s *Server) choose(info rsp.EUICCInfo1) (*session, *Status) {
 	if s.config.AssumeCI && len(info.Verification) == 0 && len(info.Signing) == 0 {
 		first := s.config.Credentials[0]
 		return &session{credential: first, ciPKID: first.Auth.Certificate.AKI}, nil
 	}
 	var chosen session
-	for _, ski := range info.Verification {
-		for _, credential := range s.config.Credentials {
-			if chosen.credential.Auth == nil && bytes.Equal(credential.Auth.Certificate.AKI, ski) {
-				chosen.credential = credential
-			}
-		}
-	}
-	if chosen.credential.Auth == nil {
-		return nil, refuse(s.subject("8.8.4"), "3.7", "no certificate under a CI that the eUICC verifies with")
-	}
 	for _, ski := range info.Signing {
 		for _, ci := range s.config.CIs {
 			if chosen.ciPKID == nil && bytes.Equal(ci.SKI, ski) {
@@ -138,6 +132,16 @@ func (s *Server) choose(info rsp.EUICCInfo1) (*session, *Status) {
 	}
 	if chosen.ciPKID == nil {
 		return nil, refuse(s.subject("8.8.2"), "3.1", "none of the CIs that the eUICC signs under is known")
+	}
+	for _, ski := range info.Verification {
+		for _, credential := range s.config.Credentials {
+			if chosen.credential.Auth == nil && bytes.Equal(credential.Auth.Certificate.AKI, ski) {
+				chosen.credential = credential
+			}
+		}
+	}
+	if chosen.credential.Auth == nil {
+		return nil, refuse(s.subject("8.8.4"), "3.7", "no certificate under a CI that the eUICC verifies with")
 	}
 	return &chosen, nil
 }
