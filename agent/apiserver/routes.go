@@ -69,6 +69,10 @@ func install(s *Server, w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, 0, nil, err)
 		return
 	}
+	if err := s.mayDelete(r, req.DeleteOld); err != nil {
+		s.problem(w, r, http.StatusForbidden, err)
+		return
+	}
 	j, err := s.backend.Install(r.Context(), by(r), req)
 	s.accepted(w, r, j, err)
 }
@@ -79,8 +83,23 @@ func enable(s *Server, w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, 0, nil, err)
 		return
 	}
+	if err := s.mayDelete(r, req.DeleteOld); err != nil {
+		s.problem(w, r, http.StatusForbidden, err)
+		return
+	}
 	j, err := s.backend.Enable(r.Context(), by(r), r.PathValue("iccid"), req)
 	s.accepted(w, r, j, err)
+}
+
+// mayDelete refuses an order that deletes a profile in the end to whoever may
+// not delete one.
+func (s *Server) mayDelete(r *http.Request, wanted bool) error {
+	p, _ := r.Context().Value(peerKey{}).(Peer)
+	if !wanted || s.policy.Level(p) >= Admin {
+		return nil
+	}
+	return fault.New(fault.Fault{Code: api.CodeForbidden, Text: "you may not have a profile deleted: it needs the level " + Admin.String(), Who: fault.Configuration,
+		Next: "order without deleting the old profile"}, nil)
 }
 
 func disable(s *Server, w http.ResponseWriter, r *http.Request) {

@@ -3,13 +3,13 @@ package runner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
+	"lpad/internal/redact"
 )
 
 // cardState is what the card's goroutine holds open. Nobody else touches it.
@@ -110,11 +110,19 @@ func (r *Runner) insist(ctx context.Context, f func(Card) error) error {
 	}
 }
 
-// facts returns what is known of the card, reading it if it is not.
+// facts returns what is known of the card, reading it if it is not, or if it
+// is another card than the one that was read.
 func (r *Runner) facts(ctx context.Context) (procedure.Facts, error) {
 	v := r.View()
 	if v.CardErr == nil && !v.FactsAt.IsZero() && v.Facts.Profiles != nil {
-		return v.Facts, nil
+		var eid rsp.EID
+		err := r.onCard(ctx, func(card Card) (err error) {
+			eid, err = card.GetEID(ctx)
+			return err
+		})
+		if err == nil && eid == v.Facts.EID {
+			return v.Facts, nil
+		}
 	}
 	return r.readFacts(ctx)
 }
@@ -187,7 +195,7 @@ func (r *Runner) profile(ctx context.Context, iccid rsp.ICCID) (rsp.Profile, err
 		return err
 	})
 	if err == nil && !found {
-		err = notFound(fmt.Sprintf("profile %s on the card", iccid))
+		err = notFound("profile " + redact.Digits(iccid.String()) + " on the card")
 	}
 	return p, err
 }

@@ -217,10 +217,17 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 		if err != nil {
 			return err
 		}
-		if found {
+		var refused *rsp.InstallationError
+		switch err := res.Err(); {
+		case found && errors.As(err, &refused) && refused.Reason == rsp.ReasonInterruption:
+			// The power went, for the card as well: it says so, in a
+			// notification that goes out with the others.
+			e.Kind = job.Interrupted
+			return nil
+		case found:
 			p := procedure.Pending(res)
 			r.card.result = &p
-			return res.Err()
+			return err
 		}
 		// Delivered and removed before the crash, or never finished: the list
 		// of profiles tells.
@@ -320,7 +327,7 @@ func switchable(profiles []rsp.Profile, iccid rsp.ICCID) error {
 	at := slices.IndexFunc(profiles, func(p rsp.Profile) bool { return p.ICCID == iccid })
 	switch {
 	case at < 0:
-		return notFound(fmt.Sprintf("profile %s on the card", iccid))
+		return notFound("profile " + redact.Digits(iccid.String()) + " on the card")
 	case profiles[at].State == rsp.Enabled:
 		return conflict("the profile is enabled already")
 	}
@@ -488,12 +495,9 @@ func (r *Runner) verify(ctx context.Context, j job.Job) (job.Event, error) {
 // commit ends the switch.
 func (r *Runner) commit(ctx context.Context, j job.Job) (job.Event, error) {
 	r.look(ctx)
-	t, err := r.target(ctx, j)
-	if err != nil {
-		return job.Event{}, err
-	}
 	r.card.close(ctx, r.log)
-	return job.Event{Kind: job.Committed}, r.cfg.Switch.Commit(ctx, t)
+	// Whatever the card says: the gate must open and the others keep quiet.
+	return job.Event{Kind: job.Committed}, r.cfg.Switch.Commit(ctx, switchover.Target{ICCID: j.ICCID()})
 }
 
 // rollback brings the previous profile and its settings back.
@@ -576,6 +580,7 @@ func (r *Runner) remove(ctx context.Context, j job.Job, query bool) (job.Event, 
 		return job.Event{}, err
 	}
 	r.look(ctx)
+	r.cfg.Switch.Forget(ctx, iccid)
 	return job.Event{Kind: job.Deleted}, nil
 }
 

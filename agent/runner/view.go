@@ -20,6 +20,7 @@ type View struct {
 
 	Facts         procedure.Facts
 	FactsAt       time.Time // zero: the card was never read
+	readAt        time.Time // the same, for measuring how long ago: it keeps its monotonic part
 	Notifications []rsp.Notification
 	CardErr       error // why the card could not be read the last time
 
@@ -72,11 +73,11 @@ func (r *Runner) warn(what, text string) bool {
 
 // setFacts makes facts visible. nil profiles mean that they must be read again.
 func (r *Runner) setFacts(f procedure.Facts, list []rsp.Notification, err error) {
-	now := r.cfg.Now().UTC()
+	now := r.cfg.Now()
 	r.change(func(v *View) {
 		v.CardErr = err
 		if err == nil {
-			v.Facts, v.Notifications, v.FactsAt = f, list, now
+			v.Facts, v.Notifications, v.FactsAt, v.readAt = f, list, now.UTC(), now
 		}
 	})
 }
@@ -85,7 +86,7 @@ func (r *Runner) setFacts(f procedure.Facts, list []rsp.Notification, err error)
 // is known then. Reading is skipped when what is known is younger than maxAge.
 func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error) {
 	v := r.View()
-	if v.Active != "" || v.CardErr == nil && !v.FactsAt.IsZero() && r.cfg.Now().Sub(v.FactsAt) < maxAge {
+	if v.Active != "" || v.CardErr == nil && !v.FactsAt.IsZero() && r.cfg.Now().Sub(v.readAt) < maxAge {
 		return v, nil
 	}
 	return r.waitFor(ctx, taskRefresh)

@@ -359,6 +359,30 @@ func (s *Switch) Link(ctx context.Context, iccid rsp.ICCID) (modem.Link, error) 
 	return s.Network.Link(ctx, iccid.String())
 }
 
+// Forgetter is a Settings that keeps something for a profile, such as a
+// connection with its password, which must go when the profile is deleted.
+type Forgetter interface {
+	Forget(ctx context.Context, iccid string) error
+}
+
+// forgetLimit bounds Forget: a deletion does not wait for the network's
+// services.
+const forgetLimit = 10 * time.Second
+
+// Forget drops what is kept for a profile that has been deleted. What cannot
+// be dropped is logged: the profile is gone all the same.
+func (s *Switch) Forget(ctx context.Context, iccid rsp.ICCID) {
+	f, ok := s.Settings.(Forgetter)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, forgetLimit)
+	defer cancel()
+	if err := f.Forget(ctx, iccid.String()); err != nil {
+		s.log().Warn("settings of a deleted profile stay", "iccid", iccid, "err", err)
+	}
+}
+
 // Commit lets the new settings stay. The switch is over.
 func (s *Switch) Commit(ctx context.Context, t Target) error {
 	if err := s.Settings.Commit(ctx, t.ICCID.String()); err != nil {
