@@ -59,7 +59,7 @@ bench: setup build ## one line a figure: "bench: NAME VALUE UNIT bound BOUND ok|
 fuzz: ## every fuzz target for T (30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r f; do \
 	  for n in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$f"); do \
-	    echo "fuzz $$(dirname $$f) $$n"; go test -run '^$$' -fuzz "^$$n\$$" -fuzztime $(T) "$$(dirname $$f)" | tail -2; done; done
+	    echo "fuzz $$(dirname $$f) $$n"; go test -run '^$$' -fuzz "^$$n\$$" -fuzztime $(T) -fuzzminimizetime 10x "$$(dirname $$f)" | tail -2; done; done
 
 size: build ## the sizes that end up in flash
 	@$(BUILD)/lpalab size $(BUILD)
