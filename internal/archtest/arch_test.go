@@ -38,6 +38,7 @@ var arrows = []struct {
 
 	{"modem", nil, "words"},
 	{"modem/at", nil, "AT commands, not cards"},
+	{"modem/at/attest", []string{"modem/at"}, "a scripted modem at the wire"},
 	{"modem/serialport", nil, "the line"},
 	{"modem/atcard", []string{"apdu", "modem/at"}, "cards behind AT"},
 	{"modem/atmodem", []string{"modem", "modem/at"}, "a modem by AT alone"},
@@ -77,7 +78,7 @@ var arrows = []struct {
 var everybody = []string{"internal/fault", "internal/redact"}
 
 // never may anything but tests and the lab import these.
-var testOnly = []string{"apdu/apdutest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest"}
+var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest"}
 
 // fences name the only importer of a module.
 var fences = map[string][]string{
@@ -92,7 +93,7 @@ var fences = map[string][]string{
 	"github.com/rogpeppe/go-internal":    {}, // tests only
 	"github.com/google/go-cmp":           {},
 	"go.uber.org/goleak":                 {},
-	"github.com/creack/pty":              {"modem/modemtest"},
+	"github.com/creack/pty":              {"modem/modemtest", "cmd/lpalab"},
 	"golang.org/x/crypto":                {},
 	"github.com/damonto/euicc-go/bertlv": {},
 	"github.com/damonto/euicc-go/lpa":    {},

@@ -17,9 +17,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"lpad/internal/fault"
 	"lpad/modem/at"
+	"lpad/modem/at/attest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Each row is what a modem sends upon a command, and what it means. The sources
 // are the issue threads of field notes section 5 and lab notes section F.
@@ -84,7 +89,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, s := dial(t, says(tc.raw))
+				conn, s := attest.Dial(t, attest.Always(tc.raw))
 				all, cancel := conn.Notify("")
 				defer cancel()
 				lines, err := conn.Command(t.Context(), tc.cmd)
@@ -102,7 +107,7 @@ func TestAnswers(t *testing.T) {
 						t.Errorf("message %q, want %q", got, want)
 					}
 				}
-				if got := s.got(); !slices.Equal(got, []string{tc.cmd}) {
+				if got := s.Commands(); !slices.Equal(got, []string{tc.cmd}) {
 					t.Errorf("the modem got %q", got)
 				}
 			})
@@ -123,7 +128,7 @@ func TestCMEErrors(t *testing.T) {
 		100: {nil, "does not know"}, 149: {at.ErrRefused, "password"}, 515: {nil, "refused"},
 	} {
 		t.Run(strconv.Itoa(code), func(t *testing.T) {
-			conn, _ := dial(t, says(fmt.Sprintf("\r\n+CME ERROR: %d\r\n", code)))
+			conn, _ := attest.Dial(t, attest.Always(fmt.Sprintf("\r\n+CME ERROR: %d\r\n", code)))
 			_, err := conn.Command(t.Context(), "AT+CPIN?")
 			var cme *at.CMEError
 			if !errors.As(err, &cme) || cme.Code != code || !at.Refused(err) {
@@ -148,7 +153,7 @@ func TestCMSErrorAndUnknownText(t *testing.T) {
 		"+CME ERROR:":                            "AT+CMGS: CME ERROR 100: unknown",
 		"+CME ERROR: " + strings.Repeat("x", 99): "AT+CMGS: CME ERROR: " + strings.Repeat("x", 80) + "…",
 	} {
-		conn, _ := dial(t, says("\r\n"+raw+"\r\n"))
+		conn, _ := attest.Dial(t, attest.Always("\r\n"+raw+"\r\n"))
 		_, err := conn.Command(t.Context(), "AT+CMGS=1")
 		if err == nil || err.Error() != want || !at.Refused(err) || fault.Of(err).Code != "modem-error" {
 			t.Errorf("%q: %v (%+v), want %s", raw, err, fault.Of(err), want)
@@ -180,7 +185,7 @@ func TestLateAnswerIsNotTheNextOne(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %v late", end.name, busy), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := 0
-					conn, _ := dial(t, func(cmd string) string {
+					conn, _ := attest.Dial(t, func(cmd string) string {
 						switch {
 						case strings.HasPrefix(cmd, "AT+CGLA"):
 							n++
@@ -222,7 +227,7 @@ func TestLateAnswerIsNotTheNextOne(t *testing.T) {
 func TestResyncWithoutProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		silent := true
-		conn, s := dial(t, func(cmd string) string {
+		conn, s := attest.Dial(t, func(cmd string) string {
 			switch {
 			case cmd == "AT+CMEE?":
 				return "\r\nERROR\r\n"
@@ -239,7 +244,7 @@ func TestResyncWithoutProbe(t *testing.T) {
 		if err != nil || len(lines) != 1 {
 			t.Fatalf("%q, %v", lines, err)
 		}
-		if got, want := s.got(), []string{"AT+CFUN?", "AT+CMEE?", "AT+CFUN?"}; !slices.Equal(got, want) {
+		if got, want := s.Commands(), []string{"AT+CFUN?", "AT+CMEE?", "AT+CFUN?"}; !slices.Equal(got, want) {
 			t.Errorf("the modem got %q, want %q", got, want)
 		}
 	})
@@ -247,13 +252,13 @@ func TestResyncWithoutProbe(t *testing.T) {
 
 func TestResync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, s := dial(t, func(cmd string) string {
+		conn, s := attest.Dial(t, func(cmd string) string {
 			if cmd == "AT+CMEE?" {
 				return "rest of somebody's answer\"\r\nOK\r\n+CMEE: 0\r\n\r\nOK\r\n"
 			}
 			return "\r\nOK\r\n"
 		})
-		s.send("\r\n+CGLA: 1") // and no end
+		s.Say("\r\n+CGLA: 1") // and no end
 		if err := conn.Resync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +267,7 @@ func TestResync(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // a dead modem
-		conn, _ := dial(t, says(""))
+		conn, _ := attest.Dial(t, attest.Always(""))
 		if err := conn.Resync(t.Context()); !errors.Is(err, at.ErrTimeout) {
 			t.Fatalf("error %v, want ErrTimeout", err)
 		}
@@ -274,7 +279,7 @@ func TestResync(t *testing.T) {
 
 func TestMissingOK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, _ := dial(t, func(cmd string) string {
+		conn, _ := attest.Dial(t, func(cmd string) string {
 			if cmd == "AT+CGSN" {
 				return "\r\n356938035643809\r\n"
 			}
@@ -297,7 +302,7 @@ func TestMissingOK(t *testing.T) {
 }
 
 func TestOtherPrefixes(t *testing.T) {
-	conn, _ := dial(t, says("\r\nICCID: 89330100000000000017\r\n+ICCID: 1\r\n\r\nOK\r\n"))
+	conn, _ := attest.Dial(t, attest.Always("\r\nICCID: 89330100000000000017\r\n+ICCID: 1\r\n\r\nOK\r\n"))
 	lines, err := conn.Run(t.Context(), at.Request{Text: "AT+CICCID", Prefixes: []string{"+ICCID", "ICCID"}})
 	if err != nil || len(lines) != 2 {
 		t.Fatalf("%q, %v", lines, err)
@@ -306,9 +311,9 @@ func TestOtherPrefixes(t *testing.T) {
 
 func TestHangupIsNotSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s *script
+		var s *attest.Modem
 		var conn *at.Conn
-		conn, s = dial(t, func(string) string { s.Close(); return "" })
+		conn, s = attest.Dial(t, func(string) string { s.Close(); return "" })
 		messages, cancel := conn.Notify("")
 		defer cancel()
 		_, err := conn.Command(t.Context(), "AT+CFUN=0")
@@ -332,7 +337,7 @@ func TestHangupIsNotSilence(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, _ := dial(t, says(""))
+		conn, _ := attest.Dial(t, attest.Always(""))
 		errs := make(chan error, 3)
 		for range 3 { // one runs, two wait
 			go func() {
@@ -359,7 +364,7 @@ func TestCloseEndsEverything(t *testing.T) {
 }
 
 func TestCommandsWaitForEachOther(t *testing.T) {
-	conn, _ := dial(t, func(cmd string) string {
+	conn, _ := attest.Dial(t, func(cmd string) string {
 		return fmt.Sprintf("%s\r\r\n+CIND: \"%s\"\r\n\r\nOK\r\n", cmd, cmd[len("AT+QENG="):])
 	})
 	var wg sync.WaitGroup
@@ -376,7 +381,7 @@ func TestCommandsWaitForEachOther(t *testing.T) {
 
 func TestWaitingForTheSlotIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, s := dial(t, says(""))
+		conn, s := attest.Dial(t, attest.Always(""))
 		go func() { // it holds the slot until the end of the test
 			if _, err := conn.Command(t.Context(), "AT+COPS=?"); err == nil {
 				t.Error("an answer from a silent modem")
@@ -393,7 +398,7 @@ func TestWaitingForTheSlotIsBounded(t *testing.T) {
 		if _, err := conn.Command(over, "AT"); !errors.Is(err, context.Canceled) {
 			t.Fatalf("error %v, want context.Canceled", err)
 		}
-		if got := s.got(); len(got) != 1 {
+		if got := s.Commands(); len(got) != 1 {
 			t.Errorf("the modem got %q", got)
 		}
 	})
@@ -401,7 +406,7 @@ func TestWaitingForTheSlotIsBounded(t *testing.T) {
 
 // A context that is over sends nothing and leaves the line in step.
 func TestContextOverBefore(t *testing.T) {
-	conn, s := dial(t, says("\r\nOK\r\n"))
+	conn, s := attest.Dial(t, attest.Always("\r\nOK\r\n"))
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 20 { // the slot is free: select may take either way
@@ -412,7 +417,7 @@ func TestContextOverBefore(t *testing.T) {
 	if _, err := conn.Command(t.Context(), "AT"); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.got(); !slices.Equal(got, []string{"AT"}) {
+	if got := s.Commands(); !slices.Equal(got, []string{"AT"}) {
 		t.Errorf("the modem got %q", got)
 	}
 }
@@ -467,7 +472,7 @@ func TestTooLong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := true
-			conn, _ := dial(t, func(string) string {
+			conn, _ := attest.Dial(t, func(string) string {
 				if first {
 					first = false
 					return raw
@@ -483,7 +488,7 @@ func TestTooLong(t *testing.T) {
 		})
 	}
 	synctest.Test(t, func(t *testing.T) { // a line without an end, then nothing
-		conn, _ := dial(t, says(strings.Repeat("~", 5000)))
+		conn, _ := attest.Dial(t, attest.Always(strings.Repeat("~", 5000)))
 		if _, err := conn.Command(t.Context(), "AT+CFUN?"); !errors.Is(err, at.ErrTooLong) || !errors.Is(err, at.ErrTimeout) {
 			t.Fatalf("error %v, want ErrTooLong and ErrTimeout", err)
 		}
@@ -522,13 +527,13 @@ func TestPrompt(t *testing.T) {
 }
 
 func TestCommandsThatAreNotSent(t *testing.T) {
-	conn, s := dial(t, says("\r\nOK\r\n"))
+	conn, s := attest.Dial(t, attest.Always("\r\nOK\r\n"))
 	for _, cmd := range []string{"", "AT\rAT+CFUN=0", "AT\n", "AT\x1b", "AT\x1a", "AT\x00", "ATÄ", "AT" + strings.Repeat("x", 2048)} {
 		if _, err := conn.Command(t.Context(), cmd); !errors.Is(err, at.ErrBadCommand) {
 			t.Errorf("%.10q: error %v, want ErrBadCommand", cmd, err)
 		}
 	}
-	if got := s.got(); len(got) != 0 {
+	if got := s.Commands(); len(got) != 0 {
 		t.Errorf("the modem got %q", got)
 	}
 }
@@ -536,11 +541,11 @@ func TestCommandsThatAreNotSent(t *testing.T) {
 func TestNotify(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen []string
-		conn, s := dial(t, says("\r\nOK\r\n"), at.WithURC(func(line string) { seen = append(seen, line) }))
+		conn, s := attest.Dial(t, attest.Always("\r\nOK\r\n"), at.WithURC(func(line string) { seen = append(seen, line) }))
 		pin, cancelPIN := conn.Notify("+CPIN")
 		all, cancelAll := conn.Notify("")
 		defer cancelAll()
-		s.send("\r\n+CPIN: READY\r\n\r\nnonsense\r\n\r\nOK\r\n\r\n+CME ERROR: 3\r\n\r\nRDY\r\n")
+		s.Say("\r\n+CPIN: READY\r\n\r\nnonsense\r\n\r\nOK\r\n\r\n+CME ERROR: 3\r\n\r\nRDY\r\n")
 		synctest.Wait()
 		if got := <-pin; got != "+CPIN: READY" || len(pin) != 0 {
 			t.Errorf("+CPIN: %q and %d more", got, len(pin))
@@ -561,12 +566,12 @@ func TestNotify(t *testing.T) {
 
 // A subscriber that sleeps loses the oldest messages and stops nobody.
 func TestSlowSubscriber(t *testing.T) {
-	conn, s := dial(t, says("\r\nOK\r\n"))
+	conn, s := attest.Dial(t, attest.Always("\r\nOK\r\n"))
 	slow, cancel := conn.Notify("+N:")
 	defer cancel()
 	const sent = 100
 	for i := range sent {
-		s.send(fmt.Sprintf("\r\n+N: %d\r\n", i))
+		s.Say(fmt.Sprintf("\r\n+N: %d\r\n", i))
 	}
 	if _, err := conn.Command(t.Context(), "AT"); err != nil {
 		t.Fatal(err)
@@ -584,7 +589,7 @@ func TestLogIsRedacted(t *testing.T) {
 	var mu sync.Mutex
 	var log bytes.Buffer
 	h := slog.NewTextHandler(&lockedWriter{&mu, &log}, &slog.HandlerOptions{Level: at.LevelTrace})
-	conn, s := dial(t, func(cmd string) string {
+	conn, s := attest.Dial(t, func(cmd string) string {
 		switch {
 		case strings.HasPrefix(cmd, "AT+CGLA"):
 			return "\r\n+CGLA: 8,\"5EC2E700\"\r\n\r\nOK\r\n"
@@ -595,7 +600,7 @@ func TestLogIsRedacted(t *testing.T) {
 		}
 		return "\r\n+CME ERROR: 50\r\n"
 	}, at.WithLogger(slog.New(h)))
-	s.send("\r\n+CCID: 89330100000000000017\r\n")
+	s.Say("\r\n+CCID: 89330100000000000017\r\n")
 	if err := conn.Resync(t.Context()); err != nil {
 		t.Fatal(err)
 	}

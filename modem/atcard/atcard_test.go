@@ -11,12 +11,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"lpad/apdu"
 	"lpad/apdu/apdutest"
 	"lpad/internal/fault"
 	"lpad/modem/at"
+	"lpad/modem/at/attest"
 	"lpad/modem/atcard"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // dialect is a modem of fixed answers: by the beginning of the command.
 type dialect map[string]string
@@ -97,7 +102,7 @@ func TestTortureList(t *testing.T) {
 	} {
 		t.Run(tc.name+" ("+tc.source+")", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, s := dial(t, dialect{"AT+CCHO": tc.ccho, "AT+CGLA": tc.cgla}.answer)
+				conn, s := attest.Dial(t, dialect{"AT+CCHO": tc.ccho, "AT+CGLA": tc.cgla}.answer)
 				card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CCHO})
 				if err != nil {
 					t.Fatal(err)
@@ -130,7 +135,7 @@ func TestTortureList(t *testing.T) {
 					t.Errorf("close: %v", err)
 				}
 				handle := strings.TrimPrefix(want, "session:")
-				sent := s.got()
+				sent := s.Commands()
 				for _, want := range []string{`AT+CCHO="A0000005591010FFFFFFFF8900000100"`, "AT+CGLA=" + handle + `,22,"80E2910006BF3E035C015A"`, "AT+CCHC=" + handle} {
 					if !slices.Contains(sent, want) {
 						t.Errorf("the modem did not get %s but %q", want, sent)
@@ -192,7 +197,7 @@ func TestAuto(t *testing.T) {
 				for k, v := range tc.csim {
 					d[k] = v
 				}
-				conn, s := dial(t, d.answer)
+				conn, s := attest.Dial(t, d.answer)
 				card, err := atcard.Open(t.Context(), conn, atcard.Options{})
 				if err != nil {
 					t.Fatal(err)
@@ -204,9 +209,9 @@ func TestAuto(t *testing.T) {
 				if got := card.Path(); got != tc.path {
 					t.Errorf("path %v, want %v", got, tc.path)
 				}
-				tried := strings.Contains(strings.Join(s.got(), "\n"), "AT+CSIM")
+				tried := strings.Contains(strings.Join(s.Commands(), "\n"), "AT+CSIM")
 				if tried == tc.noCSIM {
-					t.Errorf("AT+CSIM tried: %v; the modem got %q", tried, s.got())
+					t.Errorf("AT+CSIM tried: %v; the modem got %q", tried, s.Commands())
 				}
 				if err != nil {
 					return
@@ -214,12 +219,12 @@ func TestAuto(t *testing.T) {
 				if err := ch.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				n := len(s.got())
+				n := len(s.Commands())
 				again, err := card.OpenChannel(t.Context(), aid) // stays with what worked
 				if err != nil {
 					t.Fatal(err)
 				}
-				if first := s.got()[n]; strings.HasPrefix(first, "AT+CCHO") != (tc.path == atcard.CCHO) {
+				if first := s.Commands()[n]; strings.HasPrefix(first, "AT+CCHO") != (tc.path == atcard.CCHO) {
 					t.Errorf("the second opening began with %s", first)
 				}
 				if err := again.Close(t.Context()); err != nil {
@@ -232,7 +237,7 @@ func TestAuto(t *testing.T) {
 
 // A modem without AT+CCHC leaves the session open, which is no error of ours.
 func TestCloseWithoutCCHC(t *testing.T) {
-	conn, _ := dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CCHC": "\r\nERROR\r\n"}.answer)
+	conn, _ := attest.Dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CCHC": "\r\nERROR\r\n"}.answer)
 	card, err := atcard.Open(t.Context(), conn, atcard.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +272,7 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, _ := dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CGLA": ""}.answer)
+				conn, _ := attest.Dial(t, dialect{"AT+CCHO": "\r\n+CCHO: 1" + ok, "AT+CGLA": ""}.answer)
 				tc.opt.Path = atcard.CCHO
 				card, err := atcard.Open(t.Context(), conn, tc.opt)
 				if err != nil {
@@ -300,7 +305,7 @@ func TestBounds(t *testing.T) {
 func TestCancelledInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
-		conn, s := dial(t, func(cmd string) string {
+		conn, s := attest.Dial(t, func(cmd string) string {
 			switch {
 			case strings.HasPrefix(cmd, "AT+CCHO"):
 				return "\r\n+CCHO: 1" + ok
@@ -341,7 +346,7 @@ func TestCancelledInTheMiddle(t *testing.T) {
 		if err != nil || fmt.Sprintf("%X", r.Data) != "BEEF" {
 			t.Fatalf("%X, %v", r.Data, err)
 		}
-		if got := s.got(); !slices.Contains(got, "AT+CCHC=1") {
+		if got := s.Commands(); !slices.Contains(got, "AT+CCHC=1") {
 			t.Errorf("the session was not closed: %q", got)
 		}
 	})
@@ -350,7 +355,7 @@ func TestCancelledInTheMiddle(t *testing.T) {
 // A session that is opened after nobody waits for it any more is closed.
 func TestOpenedTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, s := dial(t, func(cmd string) string {
+		conn, s := attest.Dial(t, func(cmd string) string {
 			switch {
 			case strings.HasPrefix(cmd, "AT+CCHO"):
 				time.Sleep(30 * time.Second)
@@ -368,7 +373,7 @@ func TestOpenedTooLate(t *testing.T) {
 			t.Fatalf("error %v, want ErrTimeout", err)
 		}
 		time.Sleep(time.Minute)
-		if got := s.got(); !slices.Contains(got, "AT+CCHC=7") {
+		if got := s.Commands(); !slices.Contains(got, "AT+CCHC=7") {
 			t.Errorf("the session was not closed: %q", got)
 		}
 		// One that never comes is not waited for.
@@ -389,7 +394,7 @@ func TestClosedLater(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
 				var silent atomic.Bool
-				conn, s := dial(t, func(cmd string) string {
+				conn, s := attest.Dial(t, func(cmd string) string {
 					if silent.Load() {
 						return ""
 					}
@@ -413,7 +418,7 @@ func TestClosedLater(t *testing.T) {
 				silent.Store(false)
 				ch, err = card.OpenChannel(t.Context(), aid)
 				if err != nil {
-					t.Fatalf("the only channel is not free: %v, %q", err, s.got())
+					t.Fatalf("the only channel is not free: %v, %q", err, s.Commands())
 				}
 				if err := ch.Close(t.Context()); err != nil {
 					t.Error(err)
@@ -428,7 +433,7 @@ func TestClosedLater(t *testing.T) {
 func TestClassByte(t *testing.T) {
 	for _, tc := range []struct{ channel, class, get string }{{"01", "81", "81"}, {"03", "83", "83"}, {"04", "C0", "C0"}, {"13", "CF", "CF"}} {
 		t.Run("channel "+tc.channel, func(t *testing.T) {
-			conn, s := dial(t, dialect{
+			conn, s := attest.Dial(t, dialect{
 				`AT+CSIM=10,"0070000001"`:                 "\r\n+CSIM: 6,\"" + tc.channel + "9000\"" + ok,
 				"AT+CSIM=42":                              "\r\n+CSIM: 4,\"9000\"" + ok,
 				`AT+CSIM=12,"` + tc.class + "E2910001":    "\r\n+CSIM: 4,\"6102\"" + ok,
@@ -446,7 +451,7 @@ func TestClassByte(t *testing.T) {
 			}
 			r, err := ch.Transmit(t.Context(), storeData(1))
 			if err != nil || fmt.Sprintf("%X", r.Data) != "AA" {
-				t.Errorf("%X, %v; the modem got %q", r.Data, err, s.got())
+				t.Errorf("%X, %v; the modem got %q", r.Data, err, s.Commands())
 			}
 			if err := ch.Close(t.Context()); err != nil {
 				t.Error(err)
@@ -456,7 +461,7 @@ func TestClassByte(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	conn, _ := dial(t, says("\r\nERROR\r\n")) // a modem without AT+CMEE is fine
+	conn, _ := attest.Dial(t, attest.Always("\r\nERROR\r\n")) // a modem without AT+CMEE is fine
 	for _, size := range []int{-1, 256} {
 		if _, err := atcard.Open(t.Context(), conn, atcard.Options{BlockSize: size}); err == nil {
 			t.Errorf("block size %d: no error", size)
@@ -486,7 +491,7 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		conn, _ := dial(t, says(""))
+		conn, _ := attest.Dial(t, attest.Always(""))
 		if _, err := atcard.Open(t.Context(), conn, atcard.Options{}); !errors.Is(err, at.ErrTimeout) {
 			t.Errorf("dead modem: %v, want ErrTimeout", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"lpad/apdu"
 	"lpad/apdu/apdutest"
 	"lpad/modem/at"
+	"lpad/modem/at/attest"
 	"lpad/modem/atcard"
 )
 
@@ -176,7 +177,7 @@ func TestTransport(t *testing.T) {
 			apdutest.TestTransport(t, apdutest.Target{
 				Open: func(t *testing.T) apdu.Card {
 					f.ctx = t.Context()
-					conn, _ := dial(t, f.answer)
+					conn, _ := attest.Dial(t, f.answer)
 					c, err := atcard.Open(t.Context(), conn, tc.opt)
 					if err != nil {
 						t.Fatal(err)
@@ -203,7 +204,7 @@ func TestCloseStale(t *testing.T) {
 	for _, path := range []atcard.Path{atcard.CCHO, atcard.CSIM} {
 		t.Run(path.String(), func(t *testing.T) {
 			f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
-			conn, _ := dial(t, f.answer)
+			conn, _ := attest.Dial(t, f.answer)
 			open := func() *atcard.Card {
 				c, err := atcard.Open(t.Context(), conn, atcard.Options{Path: path})
 				if err != nil {
@@ -235,7 +236,7 @@ func TestCloseStale(t *testing.T) {
 			}
 		})
 	}
-	conn, s := dial(t, says("\r\nOK\r\n"))
+	conn, s := attest.Dial(t, attest.Always("\r\nOK\r\n"))
 	c, err := atcard.Open(t.Context(), conn, atcard.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +246,7 @@ func TestCloseStale(t *testing.T) {
 			t.Errorf("%q was taken for a channel id", id)
 		}
 	}
-	if got := s.got(); len(got) != 1 {
+	if got := s.Commands(); len(got) != 1 {
 		t.Errorf("the modem got %q", got)
 	}
 }
@@ -253,7 +254,7 @@ func TestCloseStale(t *testing.T) {
 // The basic channel, raw.
 func TestTransmit(t *testing.T) {
 	f := newFront(t, &apdutest.UICC{Channels: 1})
-	conn, _ := dial(t, f.answer)
+	conn, _ := attest.Dial(t, f.answer)
 	c, err := atcard.Open(t.Context(), conn, atcard.Options{})
 	if err != nil {
 		t.Fatal(err)

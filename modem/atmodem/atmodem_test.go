@@ -10,12 +10,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"lpad/internal/fault"
 	"lpad/internal/redact"
 	"lpad/modem"
 	"lpad/modem/at"
+	"lpad/modem/at/attest"
 	"lpad/modem/atmodem"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // replies is a modem of fixed answers, ERROR to everything else.
 type replies map[string]string
@@ -49,7 +54,7 @@ func TestInit(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, _ := dial(t, tc.r.answer)
+				conn, _ := attest.Dial(t, tc.r.answer)
 				if err := atmodem.New(conn).Init(t.Context()); !errors.Is(err, tc.is) {
 					t.Errorf("error %v, want %v", err, tc.is)
 				}
@@ -82,7 +87,7 @@ func TestIdentity(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, _ := dial(t, tc.r.answer)
+				conn, _ := attest.Dial(t, tc.r.answer)
 				got, err := atmodem.New(conn).Identity(t.Context())
 				if !errors.Is(err, tc.is) || got != tc.want {
 					t.Errorf("%+v, %v, want %+v, %v", got, err, tc.want, tc.is)
@@ -120,10 +125,10 @@ func TestICCID(t *testing.T) {
 		{name: "nonsense", r: replies{"AT+CCID": info("+CCID: what")}, is: atmodem.ErrUnreadable},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			conn, s := dial(t, tc.r.answer)
+			conn, s := attest.Dial(t, tc.r.answer)
 			m := atmodem.New(conn)
 			for turn := range 2 {
-				n := len(s.got())
+				n := len(s.Commands())
 				got, err := m.ICCID(t.Context())
 				if tc.is != nil {
 					if err == nil || tc.name != "nonsense" && tc.name != "the file is not there" && !errors.Is(err, tc.is) {
@@ -134,7 +139,7 @@ func TestICCID(t *testing.T) {
 				if exp := cmpOr(tc.want, want); err != nil || got != exp {
 					t.Fatalf("%q, %v, want %q", got, err, exp)
 				}
-				if sent := s.got()[n:]; turn == 1 && !slices.Equal(sent, []string{tc.cmd}) {
+				if sent := s.Commands()[n:]; turn == 1 && !slices.Equal(sent, []string{tc.cmd}) {
 					t.Errorf("the second time the modem got %q, want only %s", sent, tc.cmd)
 				}
 			}
@@ -160,7 +165,7 @@ func TestIMSI(t *testing.T) {
 		info():                                       "",
 		"\r\n+CME ERROR: 11\r\n":                     "",
 	} {
-		conn, _ := dial(t, says(raw))
+		conn, _ := attest.Dial(t, attest.Always(raw))
 		if got, err := atmodem.New(conn).IMSI(t.Context()); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: %q, %v, want %q", raw, got, err, want)
 		}
@@ -243,13 +248,13 @@ func TestSetAPN(t *testing.T) {
 				tc.cid = 1
 			}
 			c := &contexts{lines: map[string]string{"2": `"IP","ims"`}, auth: map[string]string{"1": `1,"old","old"`}, take: tc.take, noAuth: tc.noAuth}
-			conn, s := dial(t, c.answer)
+			conn, s := attest.Dial(t, c.answer)
 			err := atmodem.New(conn).SetAPN(t.Context(), tc.cid, tc.apn)
 			if !errors.Is(err, tc.is) {
 				t.Fatalf("error %v, want %v", err, tc.is)
 			}
-			if errors.Is(tc.is, atmodem.ErrUnsafe) && len(s.got()) != 0 {
-				t.Errorf("the modem got %q", s.got())
+			if errors.Is(tc.is, atmodem.ErrUnsafe) && len(s.Commands()) != 0 {
+				t.Errorf("the modem got %q", s.Commands())
 			}
 			if tc.is != nil {
 				if fault.Of(err).Code == fault.Internal {
@@ -271,7 +276,7 @@ func TestSetAPN(t *testing.T) {
 }
 
 func TestAPNs(t *testing.T) {
-	conn, _ := dial(t, says(info(`+CGDCONT: 1,"IPV4V6","internet","0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0",0,0`, `+CGDCONT: 2,"Non-IP","nb"`, `+CGDCONT:3,"IP",""`,
+	conn, _ := attest.Dial(t, attest.Always(info(`+CGDCONT: 1,"IPV4V6","internet","0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0",0,0`, `+CGDCONT: 2,"Non-IP","nb"`, `+CGDCONT:3,"IP",""`,
 		`+CGDCONT: x,"IP","bad"`, `+CGDCONT: 5,"IPV6","with,comma"`)))
 	got, err := atmodem.New(conn).APNs(t.Context())
 	if err != nil {
@@ -288,7 +293,7 @@ func TestAPNs(t *testing.T) {
 
 func TestClearAPN(t *testing.T) {
 	c := &contexts{lines: map[string]string{"1": `"IP","a"`}, auth: map[string]string{"1": `1,"u","p"`}}
-	conn, _ := dial(t, c.answer)
+	conn, _ := attest.Dial(t, c.answer)
 	m := atmodem.New(conn)
 	if err := m.ClearAPN(t.Context(), 1); err != nil || len(c.lines) != 0 || c.auth["1"] != "0" {
 		t.Errorf("%v: contexts %v, credentials %v", err, c.lines, c.auth)
@@ -299,7 +304,7 @@ func TestClearAPN(t *testing.T) {
 }
 
 func TestFunctionality(t *testing.T) {
-	conn, s := dial(t, replies{"AT+CFUN?": info("+CFUN: 4,0"), "AT+CFUN=1": info()}.answer)
+	conn, s := attest.Dial(t, replies{"AT+CFUN?": info("+CFUN: 4,0"), "AT+CFUN=1": info()}.answer)
 	m := atmodem.New(conn)
 	if n, err := m.Functionality(t.Context()); n != atmodem.Airplane || err != nil {
 		t.Errorf("%d, %v", n, err)
@@ -313,10 +318,10 @@ func TestFunctionality(t *testing.T) {
 	if err := m.SetFunctionality(t.Context(), 0); !errors.Is(err, at.ErrError) {
 		t.Errorf("error %v, want ErrError", err)
 	}
-	if got := s.got(); len(got) != 3 {
+	if got := s.Commands(); len(got) != 3 {
 		t.Errorf("the modem got %q", got)
 	}
-	conn, _ = dial(t, says(info("+CFUN: full")))
+	conn, _ = attest.Dial(t, attest.Always(info("+CFUN: full")))
 	if _, err := atmodem.New(conn).Functionality(t.Context()); !errors.Is(err, atmodem.ErrUnreadable) {
 		t.Errorf("error %v, want ErrUnreadable", err)
 	}
@@ -342,7 +347,7 @@ func TestWaitSIM(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := 0
-				conn, _ := dial(t, func(string) string {
+				conn, _ := attest.Dial(t, func(string) string {
 					a := tc.answers[min(n, len(tc.answers)-1)]
 					n++
 					return a
@@ -363,15 +368,15 @@ func TestWaitSIM(t *testing.T) {
 func TestWaitSIMByMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ready := false
-		var s *script
+		var s *attest.Modem
 		var conn *at.Conn
-		conn, s = dial(t, func(string) string {
+		conn, s = attest.Dial(t, func(string) string {
 			if ready {
 				return info("+CPIN: READY")
 			}
 			return "\r\n+CME ERROR: 14\r\n"
 		})
-		time.AfterFunc(100*time.Millisecond, func() { s.send("\r\n+CREG: 1\r\n"); ready = true; s.send("\r\n+CPIN: READY\r\n") })
+		time.AfterFunc(100*time.Millisecond, func() { s.Say("\r\n+CREG: 1\r\n"); ready = true; s.Say("\r\n+CPIN: READY\r\n") })
 		begin := time.Now()
 		if err := atmodem.New(conn).WaitSIM(t.Context()); err != nil {
 			t.Fatal(err)
@@ -381,9 +386,9 @@ func TestWaitSIMByMessage(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // and a hang-up ends the wait
-		var s *script
+		var s *attest.Modem
 		var conn *at.Conn
-		conn, s = dial(t, says("\r\n+CME ERROR: 14\r\n"))
+		conn, s = attest.Dial(t, attest.Always("\r\n+CME ERROR: 14\r\n"))
 		time.AfterFunc(time.Second, func() { s.Close() })
 		if err := atmodem.New(conn).WaitSIM(t.Context()); !errors.Is(err, at.ErrHangup) {
 			t.Errorf("error %v, want ErrHangup", err)
@@ -402,7 +407,7 @@ type switching struct {
 	ready       time.Time
 	ignores     bool // AT+CFUN does nothing to the SIM
 	file        bool // no command for the ICCID but reading the file, which is on the card
-	script      *script
+	script      *attest.Modem
 }
 
 const (
@@ -495,7 +500,7 @@ func TestReread(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := tc.m
-				conn, s := dial(t, m.answer)
+				conn, s := attest.Dial(t, m.answer)
 				m.script = s
 				begin := time.Now()
 				rung, err := atmodem.New(conn).Reread(t.Context(), cmpOr(tc.iccid, newICCID))
@@ -520,7 +525,7 @@ func TestReread(t *testing.T) {
 func TestRereadCancelledLeavesTheModemOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := switching{shown: oldICCID, card: newICCID, fun: 1, off: "lost"}
-		conn, s := dial(t, m.answer)
+		conn, s := attest.Dial(t, m.answer)
 		m.script = s
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
@@ -557,7 +562,7 @@ func TestRegistration(t *testing.T) {
 		{name: "nonsense", r: replies{"AT+CREG?": info("+CREG: x,y")}, want: modem.Registration{State: modem.RegistrationUnknown}, is: atmodem.ErrUnreadable},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			conn, _ := dial(t, tc.r.answer)
+			conn, _ := attest.Dial(t, tc.r.answer)
 			got, err := atmodem.New(conn).Registration(t.Context())
 			if !errors.Is(err, tc.is) || got != tc.want {
 				t.Errorf("%+v, %v, want %+v, %v", got, err, tc.want, tc.is)
@@ -569,7 +574,7 @@ func TestRegistration(t *testing.T) {
 // Number and name come by two formats.
 func TestOperatorName(t *testing.T) {
 	format := 0
-	conn, _ := dial(t, func(cmd string) string {
+	conn, _ := attest.Dial(t, func(cmd string) string {
 		switch cmd {
 		case "AT+CEREG?":
 			return info("+CEREG: 0,1")
@@ -615,12 +620,12 @@ func TestAttachAndDetach(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn, s := dial(t, tc.r.answer)
+				conn, s := attest.Dial(t, tc.r.answer)
 				if err := tc.do(atmodem.New(conn), t.Context()); !errors.Is(err, tc.is) {
 					t.Errorf("error %v, want %v", err, tc.is)
 				}
-				if !slices.Equal(s.got(), tc.sent) {
-					t.Errorf("the modem got %q, want %q", s.got(), tc.sent)
+				if !slices.Equal(s.Commands(), tc.sent) {
+					t.Errorf("the modem got %q, want %q", s.Commands(), tc.sent)
 				}
 			})
 		})
@@ -644,13 +649,13 @@ func TestClock(t *testing.T) {
 		{`+CCLK: "26/11/21,20:25:00+99"`, "", atmodem.ErrUnreadable},
 		{`+CCLK: ""`, "", atmodem.ErrUnreadable},
 	} {
-		conn, _ := dial(t, says(info(tc.raw)))
+		conn, _ := attest.Dial(t, attest.Always(info(tc.raw)))
 		got, err := atmodem.New(conn).Clock(t.Context())
 		if !errors.Is(err, tc.is) || err == nil && got.Format(time.RFC3339) != tc.want {
 			t.Errorf("%s: %v, %v, want %s, %v", tc.raw, got, err, tc.want, tc.is)
 		}
 	}
-	conn, _ := dial(t, replies{}.answer)
+	conn, _ := attest.Dial(t, replies{}.answer)
 	if _, err := atmodem.New(conn).Clock(t.Context()); !errors.Is(err, at.ErrError) {
 		t.Errorf("error %v, want ErrError", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"lpad/modem"
 	"lpad/modem/at"
+	"lpad/modem/at/attest"
 	"lpad/modem/atmodem"
 )
 
@@ -50,7 +51,7 @@ func TestSIM(t *testing.T) {
 		{name: "GID1 unset", r: base(replies{readGID: crsm("FFFFFFFF")}), want: modem.SIM{ICCID: oldICCID, IMSI: "310410123456789", PLMN: "310410"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			conn, _ := dial(t, tc.r.answer)
+			conn, _ := attest.Dial(t, tc.r.answer)
 			got, err := atmodem.New(conn).SIM(t.Context())
 			if !errors.Is(err, tc.is) || got != tc.want {
 				t.Errorf("%+v, %v, want %+v, %v", got, err, tc.want, tc.is)
@@ -63,9 +64,9 @@ func TestSIM(t *testing.T) {
 func TestSIMOfADyingModem(t *testing.T) {
 	for _, last := range []string{"AT+CIMI", "AT+CRSM=176,28589,0,0,0"} {
 		synctest.Test(t, func(t *testing.T) {
-			var s *script
+			var s *attest.Modem
 			var conn *at.Conn
-			conn, s = dial(t, func(cmd string) string {
+			conn, s = attest.Dial(t, func(cmd string) string {
 				if cmd == last {
 					s.Close()
 				}
@@ -96,7 +97,7 @@ func TestReadEF(t *testing.T) {
 		{"there", replies{"AT+CRSM=176,28478,0,0,0": crsm("4201")}, "4201", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			conn, _ := dial(t, tc.r.answer)
+			conn, _ := attest.Dial(t, tc.r.answer)
 			b, err := atmodem.New(conn).ReadEF(t.Context(), atmodem.FileGID1)
 			if !errors.Is(err, tc.is) || fmt.Sprintf("%X", b) != tc.want {
 				t.Errorf("%X, %v, want %s, %v", b, err, tc.want, tc.is)
@@ -122,7 +123,7 @@ func TestSPN(t *testing.T) {
 		"00414F4B1B0D":      "AOK", // escape and CR do not show
 		"0090":              "",
 	} {
-		conn, _ := dial(t, replies{"AT+CCID": info(oldICCID), "AT+CRSM=176,28486,0,0,0": crsm(in)}.answer)
+		conn, _ := attest.Dial(t, replies{"AT+CCID": info(oldICCID), "AT+CRSM=176,28486,0,0,0": crsm(in)}.answer)
 		sim, err := atmodem.New(conn).SIM(t.Context())
 		if err != nil || sim.SPN != want {
 			t.Errorf("%s: %q, %v, want %q", in, sim.SPN, err, want)
