@@ -119,8 +119,12 @@ func TestSwitchOnATTY(t *testing.T) {
 			if rung, err := m.Reread(ctx, newICCID); err != nil || rung != atmodem.RungCFUN01 {
 				t.Fatalf("rung %q, %v", rung, err)
 			}
-			if rung, err := m.Reread(ctx, newICCID); err != nil || rung != atmodem.RungRefresh {
-				t.Errorf("again: rung %q, %v", rung, err)
+			again := atmodem.RungRefresh
+			if d.Name == file.Name {
+				again = atmodem.RungCFUN01 // the file says nothing of what the modem has read
+			}
+			if rung, err := m.Reread(ctx, newICCID); err != nil || rung != again {
+				t.Errorf("again: rung %q, %v; want %q", rung, err, again)
 			}
 			if s, err := m.SIM(ctx); err != nil || s != (modem.SIM{ICCID: newICCID, IMSI: "310410000000022", PLMN: "310410", SPN: "ProfileB", GID1: "42"}) {
 				t.Errorf("SIM %+v, %v", s, err)
