@@ -105,6 +105,9 @@ var stepTexts = map[int]func(api.Job) string{
 	5: func(j api.Job) string { return "activation ordered" },
 	6: func(j api.Job) string { return "profile enabled: the eUICC has confirmed it" },
 	7: func(j api.Job) string {
+		if j.APNSource == "" {
+			return "no network settings to apply on this device"
+		}
 		return fmt.Sprintf("APN %q (%s) written to modem and network", j.APN, j.APNSource)
 	},
 	8: func(j api.Job) string { return "modem has read the SIM again (" + j.Rung + ")" },
