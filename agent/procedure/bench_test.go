@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,35 +16,21 @@ import (
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/pki"
 	"lpad/agent/rsp/rsptest/smdp"
-	"lpad/agent/rsp/rsptest/upp"
+	"lpad/agent/rsp/rsptest/world"
 	"lpad/apdu"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The servers of these tests.
 const (
-	smdpHost = "smdp.example.com"
-	smdsHost = "smds.example.com"
+	smdpHost = world.SMDPHost
+	smdsHost = world.SMDSHost
 )
-
-// pkis are made once: keys are slow.
-var pkis = map[pki.Curve]func() *pki.PKI{
-	pki.P256:            sync.OnceValue(func() *pki.PKI { return newPKI(pki.P256) }),
-	pki.BrainpoolP256r1: sync.OnceValue(func() *pki.PKI { return newPKI(pki.BrainpoolP256r1) }),
-}
-
-func newPKI(curve pki.Curve) *pki.PKI {
-	p, err := pki.New(pki.Options{Curve: curve, SMDPHost: smdpHost, SMDSHost: smdsHost})
-	if err != nil {
-		panic(err)
-	}
-	return p
-}
 
 // bench is a software eUICC, an SM-DP+ and an SM-DS, and the real clients
 // between them: TLS on the loopback, APDUs in memory.
 type bench struct {
+	*world.World
 	t      testing.TB
 	ctx    context.Context
 	card   *euicc.Card
@@ -71,68 +53,24 @@ type setup struct {
 
 func newBench(t testing.TB, s setup) *bench {
 	t.Helper()
-	p := pkis[s.curve]()
-	config := euicc.ConfigUnder(p)
-	if s.card != nil {
-		s.card(&config)
-	}
-	card, err := euicc.New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{t: t, ctx: t.Context(), card: card, block: 255}
+	w := world.New(t, world.Options{Curve: s.curve, Card: s.card, SMDP: s.smdp})
+	b := &bench{World: w, t: t, ctx: t.Context(), card: w.Card, smdp: w.SMDP, smds: w.SMDS, block: 255}
 	if s.block != 0 {
 		b.block = s.block
 	}
-	dp := smdp.Config{Address: smdpHost, Credentials: []smdp.Credential{{Auth: p.DPAuth, Pb: p.DPPb}}, CIs: []*pki.Certificate{p.CI.Certificate}}
-	if s.smdp != nil {
-		s.smdp(&dp)
-	}
-	tlsCI := pkis[pki.P256]() // the standard library's TLS knows no brainpool
-	ds := smdp.Config{SMDS: true, Address: smdsHost, Credentials: []smdp.Credential{{Auth: p.DSAuth}}, CIs: dp.CIs}
-	var dpAddress, dsAddress string
-	b.smdp, dpAddress = serve(t, dp, tlsCI.DPTLS)
-	b.smds, dsAddress = serve(t, ds, tlsCI.DSTLS)
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ci.pem"), tlsCI.CI.Certificate.PEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: dir})
+	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: w.Trust})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.client = &es9p.Client{Trust: trust, Addresses: map[string]string{smdpHost: dpAddress, smdsHost: dsAddress},
+	b.client = &es9p.Client{Trust: trust, Addresses: w.Addresses,
 		Timeouts: es9p.Timeouts{Dial: 5 * time.Second, Other: 5 * time.Second, BoundProfilePackage: 5 * time.Second}}
 	b.reopen()
 	t.Cleanup(func() {
-		if err := b.ch.Close(context.Background()); err != nil && card.HasPower() {
+		if err := b.ch.Close(context.Background()); err != nil && w.Card.HasPower() {
 			t.Errorf("close channel: %v", err)
 		}
 	})
 	return b
-}
-
-// serve runs a server until the test ends.
-func serve(t testing.TB, c smdp.Config, tls *pki.Identity) (*smdp.Server, string) {
-	t.Helper()
-	s, err := smdp.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l, tls) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return s, l.Addr().String()
 }
 
 // reopen opens a new channel, as a daemon does after a broken one.
@@ -166,14 +104,7 @@ func (b *bench) server() procedure.Server {
 	return s
 }
 
-func iccid(t testing.TB, s string) rsp.ICCID {
-	t.Helper()
-	c, err := rsp.ParseICCID(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
+func iccid(t testing.TB, s string) rsp.ICCID { return world.ICCID(t, s) }
 
 const newICCID = "89000123456789012341"
 
@@ -181,19 +112,7 @@ const newICCID = "89000123456789012341"
 // of TS.48, under the matching id "ORDER-1".
 func (b *bench) order(change func(*smdp.Order)) {
 	b.t.Helper()
-	id := iccid(b.t, newICCID)
-	p, err := upp.Generate(upp.Options{ICCID: id, IMSI: "001010123456789", SPN: "Test", Size: 11768})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	o := smdp.Order{MatchingID: "ORDER-1", UPP: p, Metadata: smdp.Metadata{ICCID: id, ServiceProvider: "Test Operator", Name: "Test Plan",
-		Notifications: []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: smdpHost}}}}
-	if change != nil {
-		change(&o)
-	}
-	if err := b.smdp.AddOrder(o); err != nil {
-		b.t.Fatal(err)
-	}
+	b.Book(b.t, "ORDER-1", iccid(b.t, newICCID), 11768, change)
 }
 
 func request() procedure.Request {

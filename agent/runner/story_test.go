@@ -20,7 +20,7 @@ func TestInstall(t *testing.T) {
 	if got, want := states(j), "queued, authenticating, preparing, loading, reporting, done"; got != want {
 		t.Errorf("way %s, want %s", got, want)
 	}
-	if j.Profile == nil || j.Profile.Name != "New Plan" || j.Profile.ICCID.String() != newICCID || j.TransactionID == "" || j.Undelivered != 0 {
+	if j.Profile == nil || j.Profile.Name != "Test Plan" || j.Profile.ICCID.String() != newICCID || j.TransactionID == "" || j.Undelivered != 0 {
 		t.Errorf("job %+v", j)
 	}
 	if got, want := w.received(), "install 358"; got != want {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -24,9 +22,8 @@ import (
 	"lpad/agent/rsp/es10"
 	"lpad/agent/rsp/es9p"
 	"lpad/agent/rsp/rsptest/euicc"
-	"lpad/agent/rsp/rsptest/pki"
 	"lpad/agent/rsp/rsptest/smdp"
-	"lpad/agent/rsp/rsptest/upp"
+	inprocess "lpad/agent/rsp/rsptest/world"
 	"lpad/agent/runner"
 	"lpad/agent/switchover"
 	"lpad/apdu"
@@ -38,8 +35,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	host     = "smdp.example.com"
-	dsHost   = "smds.example.com"
+	host     = inprocess.SMDPHost
 	oldICCID = "89000123456789012341"
 	newICCID = "89000123456789012358"
 	matching = "ORDER-1"
@@ -49,19 +45,11 @@ const (
 // may be busy.
 const patience = 60 * time.Second
 
-// keys are made once: they are slow.
-var keys = sync.OnceValue(func() *pki.PKI {
-	p, err := pki.New(pki.Options{SMDPHost: host, SMDSHost: dsHost})
-	if err != nil {
-		panic(err)
-	}
-	return p
-})
-
 // world is a software eUICC, an SM-DP+ and an SM-DS, and what of a daemon
 // outlives it: the journal's file. The runner in it is the real one, and so is
 // everything between it and card and servers.
 type world struct {
+	*inprocess.World
 	t      testing.TB
 	card   *euicc.Card
 	smdp   *smdp.Server
@@ -89,38 +77,22 @@ type options struct {
 
 func newWorld(t testing.TB, o options) *world {
 	t.Helper()
-	p := keys()
-	w := &world{t: t, path: filepath.Join(t.TempDir(), "journal")}
-	cc := euicc.ConfigUnder(p)
-	cc.DefaultSMDP, cc.RootSMDS = host, dsHost
-	if !o.empty {
-		cc.Profiles = []euicc.Profile{{ICCID: iccid(t, oldICCID), IMSI: "001010123456789", ServiceProvider: "Old", Name: "Old Plan", Enabled: true,
-			Notifications: []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: host}}}}
-	}
-	if o.card != nil {
-		o.card(&cc)
-	}
-	var err error
-	if w.card, err = euicc.New(cc); err != nil {
-		t.Fatal(err)
-	}
-	dp := smdp.Config{Address: host, Credentials: []smdp.Credential{{Auth: p.DPAuth, Pb: p.DPPb}}, CIs: []*pki.Certificate{p.CI.Certificate}}
-	if o.smdp != nil {
-		o.smdp(&dp)
-	}
-	ds := smdp.Config{SMDS: true, Address: dsHost, Credentials: []smdp.Credential{{Auth: p.DSAuth}}, CIs: dp.CIs}
-	var dpAddr, dsAddr string
-	w.smdp, dpAddr = serve(t, dp, p.DPTLS)
-	w.smds, dsAddr = serve(t, ds, p.DSTLS)
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ci.pem"), p.CI.Certificate.PEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: dir})
+	in := inprocess.New(t, inprocess.Options{SMDP: o.smdp, Card: func(c *euicc.Config) {
+		c.DefaultSMDP, c.RootSMDS = host, inprocess.SMDSHost
+		if !o.empty {
+			c.Profiles = []euicc.Profile{{ICCID: iccid(t, oldICCID), IMSI: "001010123456789", ServiceProvider: "Old", Name: "Old Plan", Enabled: true,
+				Notifications: []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: host}}}}
+		}
+		if o.card != nil {
+			o.card(c)
+		}
+	}})
+	w := &world{World: in, t: t, card: in.Card, smdp: in.SMDP, smds: in.SMDS, path: filepath.Join(t.TempDir(), "journal")}
+	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: in.Trust})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.client = es9p.Client{Trust: trust, Addresses: map[string]string{host: dpAddr, dsHost: dsAddr}}
+	w.client = es9p.Client{Trust: trust, Addresses: in.Addresses}
 	w.book(matching, newICCID, o.order)
 	direct := switchover.Direct{Card: resetter{w.card}}
 	w.network, w.modem = direct, direct
@@ -134,44 +106,10 @@ func newWorld(t testing.TB, o options) *world {
 	return w
 }
 
-func serve(t testing.TB, c smdp.Config, tls *pki.Identity) (*smdp.Server, string) {
-	t.Helper()
-	s, err := smdp.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l, tls) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return s, l.Addr().String()
-}
-
 // book places an order at the SM-DP+ for a small profile.
 func (w *world) book(matchingID, id string, change func(*smdp.Order)) {
 	w.t.Helper()
-	i := iccid(w.t, id)
-	p, err := upp.Generate(upp.Options{ICCID: i, IMSI: "001019876543210", SPN: "New", Size: 3000})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	o := smdp.Order{MatchingID: matchingID, UPP: p, Metadata: smdp.Metadata{ICCID: i, ServiceProvider: "New", Name: "New Plan",
-		Notifications: []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: host}}}}
-	if change != nil {
-		change(&o)
-	}
-	if err := w.smdp.AddOrder(o); err != nil {
-		w.t.Fatal(err)
-	}
+	w.Book(w.t, matchingID, iccid(w.t, id), 3000, change)
 }
 
 // life is one run of a daemon in a world.
@@ -392,14 +330,7 @@ func (w *world) settled() {
 	eventually(w.t, "all notifications delivered", func() bool { return len(w.card.Notifications()) == 0 })
 }
 
-func iccid(t testing.TB, s string) rsp.ICCID {
-	t.Helper()
-	i, err := rsp.ParseICCID(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
+func iccid(t testing.TB, s string) rsp.ICCID { return inprocess.ICCID(t, s) }
 
 // wantCode checks the code of an explained error.
 func wantCode(t testing.TB, err error, code string) {

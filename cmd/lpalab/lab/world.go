@@ -16,7 +16,6 @@ package lab
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -88,7 +87,7 @@ func mustICCID(s string) rsp.ICCID {
 }
 
 func notifyAll(host string) []rsp.NotificationConfiguration {
-	return []rsp.NotificationConfiguration{{Events: rsp.EventInstall | rsp.EventEnable | rsp.EventDisable | rsp.EventDelete, Address: host}}
+	return []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: host}}
 }
 
 // Options shape a world; the zero value is the one of the demo.
@@ -130,11 +129,8 @@ func New(o Options) (*World, error) {
 	}
 	w := &World{PKI: p}
 	w.ctx, w.stop = context.WithCancel(context.Background())
-	cc := euicc.Config{
-		Identities: []euicc.Identity{{EUM: p.EUM.Certificate, EUICC: p.EUICC}},
-		Trusted:    []euicc.Anchor{euicc.AnchorOf(p.CI.Certificate)},
-		Timing:     o.Timing,
-	}
+	cc := euicc.ConfigUnder(p)
+	cc.Timing = o.Timing
 	if !o.EmptyCard {
 		cc.Profiles = []euicc.Profile{{ICCID: mustICCID(OldOperator.ICCID), IMSI: OldOperator.IMSI, SPN: OldOperator.Operator,
 			ServiceProvider: OldOperator.Operator, Name: OldOperator.Plan,
@@ -147,7 +143,7 @@ func New(o Options) (*World, error) {
 	if w.Card, err = euicc.New(cc); err != nil {
 		return nil, err
 	}
-	sc := smdp.Config{Address: Host, Credentials: []smdp.Credential{{Auth: p.DPAuth, Pb: p.DPPb}}, CIs: []*pki.Certificate{p.CI.Certificate}}
+	sc := smdp.ConfigUnder(p, Host)
 	if o.SMDP != nil {
 		o.SMDP(&sc)
 	}
@@ -203,8 +199,7 @@ func (w *World) writeTrust(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.PKI.CI.Certificate.DER})
-	return os.WriteFile(filepath.Join(dir, "lab-ci.pem"), b, 0o644)
+	return os.WriteFile(filepath.Join(dir, "lab-ci.pem"), w.PKI.CI.Certificate.PEM(), 0o644)
 }
 
 // FindPrograms checks that lpad, lpactl and lpad-pcsc are in dir, or finds

@@ -46,6 +46,16 @@ type Config struct {
 	OneTimeKey      func(pki.Curve) (*pki.Key, error)
 }
 
+// ConfigUnder is a configuration for an SM-DP+ with the certificates of a PKI,
+// which accepts the eUICCs under the CI of it; the caller fills in the rest.
+func ConfigUnder(p *pki.PKI, address string) Config {
+	return Config{
+		Address:     address,
+		Credentials: []Credential{{Auth: p.DPAuth, Pb: p.DPPb}},
+		CIs:         []*pki.Certificate{p.CI.Certificate},
+	}
+}
+
 // Limits that keep a server that runs for days small.
 const (
 	maxSessions = 1024
