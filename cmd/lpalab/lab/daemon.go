@@ -23,12 +23,15 @@ type Daemon struct {
 	Dir      string // configuration, state, socket, log
 	Socket   string
 	programs string
-	command  func(ctx context.Context, name string, args ...string) *exec.Cmd
+	command  commandFunc
 	cmd      *exec.Cmd
 	exited   chan struct{}
 	mu       sync.Mutex
 	err      error
 }
+
+// commandFunc makes a command that runs where the daemon is to run.
+type commandFunc = func(ctx context.Context, name string, args ...string) *exec.Cmd
 
 // Times of a daemon.
 const (
@@ -39,7 +42,7 @@ const (
 // StartDaemon writes a configuration into dir, and more of it as a drop-in if
 // there is more, and starts lpad by command (exec.CommandContext, or a
 // device's), returning when it has looked at its card.
-func StartDaemon(ctx context.Context, dir, programs, configuration, dropin string, command func(context.Context, string, ...string) *exec.Cmd) (*Daemon, error) {
+func StartDaemon(ctx context.Context, dir, programs, configuration, dropin string, command commandFunc) (*Daemon, error) {
 	d := &Daemon{Dir: dir, Socket: filepath.Join(dir, "lpad.sock"), programs: programs, command: command}
 	full := fmt.Sprintf("version: 1\nstate_dir: %s\nsocket: %s\n%s", filepath.Join(dir, "state"), d.Socket, configuration)
 	if err := os.WriteFile(d.configPath(), []byte(full), 0o600); err != nil {
@@ -145,6 +148,9 @@ func (d *Daemon) Stop() error {
 }
 
 func (d *Daemon) end(sig syscall.Signal) error {
+	if d.exited == nil {
+		return nil // it could not be started
+	}
 	select {
 	case <-d.exited:
 		return nil

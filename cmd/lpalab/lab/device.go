@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"lpad/apdu/apdutest"
@@ -27,25 +28,18 @@ type DeviceOptions struct {
 type Device struct {
 	*Daemon
 	Stack *modemtest.Stack
-	dir   string
+	*site // Close
 }
 
 // StartDevice starts the device: modem, bus, ModemManager, NetworkManager with
 // the old operator's connection up, the SM-DP+ behind the modem, lpad.
 func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, err error) {
-	programs, err := FindPrograms(o.Programs)
+	site, err := w.newSite(o.Programs)
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{}
-	if d.dir, err = os.MkdirTemp("", "lpad-lab-"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.Close())
-		}
-	}()
+	defer site.abandon(&err)
+	d := &Device{site: site}
 	sc := modemtest.StackConfig{
 		Modem: modemtest.Config{Card: w.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
 			Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}, StrictAttach: true},
@@ -66,6 +60,7 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 	if d.Stack, err = modemtest.StartStack(ctx, sc); err != nil {
 		return nil, err
 	}
+	d.started(d.Stack.Close)
 	l, err := d.Stack.Listen("tcp", modemtest.ServerAddr.String()+":443")
 	if err != nil {
 		return nil, err
@@ -76,93 +71,56 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 			return nil, err
 		}
 	}
-	trust := filepath.Join(d.dir, "trust.d")
-	if err := w.writeTrust(trust); err != nil {
-		return nil, err
-	}
 	inhibit := "auto"
 	if o.Shared {
 		inhibit = "always"
 	}
-	yaml := fmt.Sprintf(`card: {backend: at, at_port: %s}
-modem: {inhibit: %s}
-rsp: {trust_dir: %s, notification_retry: 1s}
-network: {dead_man: 60s}
-log: {level: debug}
-`, d.Stack.AgentPort(), inhibit, trust)
-	d.Daemon, err = StartDaemon(ctx, d.dir, programs, yaml, o.Config, d.Stack.Command)
+	d.Daemon, err = d.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {inhibit: %s}\nnetwork: {dead_man: 60s}\n", d.Stack.AgentPort(), inhibit),
+		"", o.Config, d.Stack.Command)
 	return d, err
-}
-
-// Close stops everything and removes the files.
-func (d *Device) Close() error {
-	var errs []error
-	if d.Daemon != nil && d.Daemon.cmd != nil {
-		errs = append(errs, d.Daemon.Stop())
-	}
-	if d.Stack != nil {
-		errs = append(errs, d.Stack.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
 }
 
 // Reader is lpad on a machine with a PC/SC reader.
 type Reader struct {
 	*Daemon
 	PCSCD *modemtest.PCSCD
-	dir   string
-	stop  context.CancelFunc
-	card  chan struct{}
+	*site // Close
 }
 
 // StartReader starts pcscd with the world's card in its virtual reader, the
 // SM-DP+ on the loopback interface, and lpad.
 func (w *World) StartReader(ctx context.Context, programs, config string) (_ *Reader, err error) {
-	if programs, err = FindPrograms(programs); err != nil {
-		return nil, err
-	}
-	r := &Reader{}
-	if r.dir, err = os.MkdirTemp("", "lpad-lab-"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-		}
-	}()
-	if r.PCSCD, err = modemtest.StartPCSCD(ctx, r.dir); err != nil {
-		return nil, err
-	}
-	inReader, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r.stop, r.card = stop, make(chan struct{})
-	go func() {
-		defer close(r.card)
-		// It ends with its context, or with pcscd, which the tests see.
-		_ = apdutest.ServeVPCD(inReader, r.PCSCD.Addr(), w.Card)
-	}()
-	helper := filepath.Join(programs, "lpad-pcsc")
-	if err := r.waitCard(ctx, helper); err != nil {
-		return nil, err
-	}
-	l, err := listenLoopback()
+	site, err := w.newSite(programs)
 	if err != nil {
 		return nil, err
 	}
-	w.Serve(l)
-	trust := filepath.Join(r.dir, "trust.d")
-	if err := w.writeTrust(trust); err != nil {
+	defer site.abandon(&err)
+	r := &Reader{site: site}
+	if r.PCSCD, err = modemtest.StartPCSCD(ctx, r.dir); err != nil {
 		return nil, err
 	}
-	yaml := fmt.Sprintf(`card: {backend: pcsc, pcsc_helper: %s}
-rsp: {trust_dir: %s, notification_retry: 1s, addresses: {%s: "%s"}}
-network: {dead_man: 60s}
-log: {level: debug}
-`, helper, trust, Host, l.Addr())
-	r.Daemon, err = StartDaemon(ctx, r.dir, programs, yaml, config, func(ctx context.Context, name string, args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Env = append(os.Environ(), r.PCSCD.Env()...)
-		return cmd
+	r.started(r.PCSCD.Close)
+	inReader, pull := context.WithCancel(context.WithoutCancel(ctx))
+	var card sync.WaitGroup
+	card.Go(func() {
+		// It ends with its context, or with pcscd, which the tests see.
+		_ = apdutest.ServeVPCD(inReader, r.PCSCD.Addr(), w.Card)
 	})
+	r.started(func() error { pull(); card.Wait(); return nil })
+	helper := filepath.Join(site.programs, "lpad-pcsc")
+	if err := r.waitCard(ctx, helper); err != nil {
+		return nil, err
+	}
+	server, err := r.serveLoopback()
+	if err != nil {
+		return nil, err
+	}
+	r.Daemon, err = r.daemon(ctx, fmt.Sprintf("card: {backend: pcsc, pcsc_helper: %s}\nnetwork: {dead_man: 60s}\n", helper), server, config,
+		func(ctx context.Context, name string, args ...string) *exec.Cmd {
+			cmd := exec.CommandContext(ctx, name, args...)
+			cmd.Env = append(os.Environ(), r.PCSCD.Env()...)
+			return cmd
+		})
 	return r, err
 }
 
@@ -181,20 +139,4 @@ func (r *Reader) waitCard(ctx context.Context, helper string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// Close stops everything and removes the files.
-func (r *Reader) Close() error {
-	var errs []error
-	if r.Daemon != nil && r.Daemon.cmd != nil {
-		errs = append(errs, r.Daemon.Stop())
-	}
-	if r.stop != nil {
-		r.stop()
-		<-r.card
-	}
-	if r.PCSCD != nil {
-		errs = append(errs, r.PCSCD.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,8 +14,8 @@ import (
 // NetworkManager, the SM-DP+ on the loopback interface. It needs no root.
 type Modem struct {
 	*Daemon
-	AT  *modemtest.Modem
-	dir string
+	AT    *modemtest.Modem
+	*site // Close
 }
 
 // ModemOptions shape a bare modem.
@@ -37,19 +36,12 @@ func (w *World) StartModem(ctx context.Context, programs, config string) (*Modem
 
 // StartModemWith is StartModem with all its options.
 func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, err error) {
-	programs, err := FindPrograms(o.Programs)
+	site, err := w.newSite(o.Programs)
 	if err != nil {
 		return nil, err
 	}
-	m := &Modem{}
-	if m.dir, err = os.MkdirTemp("", "lpad-lab-"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.Close())
-		}
-	}()
+	defer site.abandon(&err)
+	m := &Modem{site: site}
 	mc := modemtest.Config{Card: w.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
 		Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}}
 	if o.Modem != nil {
@@ -58,32 +50,23 @@ func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, e
 	if m.AT, err = modemtest.New(mc); err != nil {
 		return nil, err
 	}
+	m.started(m.AT.Close)
 	port := filepath.Join(m.dir, "ttyLAB0")
 	if _, err := m.AT.OpenPTY(port); err != nil {
 		return nil, err
 	}
-	l, err := listenLoopback()
+	server, err := m.serveLoopback()
 	if err != nil {
 		return nil, err
 	}
-	w.Serve(l)
-	trust := filepath.Join(m.dir, "trust.d")
-	if err := w.writeTrust(trust); err != nil {
-		return nil, err
-	}
-	yaml := fmt.Sprintf(`card: {backend: at, at_port: %s}
-modem: {manage: none}
-rsp: {trust_dir: %s, notification_retry: 1s, addresses: {%s: "%s"}}
-network: {backend: none, dead_man: 60s}
-log: {level: debug}
-`, port, trust, Host, l.Addr())
 	command := exec.CommandContext
 	if o.Resolver != "" {
 		if command, err = withResolver(m.dir, o.Resolver); err != nil {
 			return nil, err
 		}
 	}
-	m.Daemon, err = StartDaemon(ctx, m.dir, programs, yaml, o.Config, command)
+	m.Daemon, err = m.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {manage: none}\nnetwork: {backend: none, dead_man: 60s}\n", port),
+		server, o.Config, command)
 	return m, err
 }
 
@@ -98,16 +81,4 @@ func withResolver(dir, server string) (func(context.Context, string, ...string) 
 		const script = `mount --bind "$0" /etc/resolv.conf && exec "$@"`
 		return exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", script, file, name}, args...)...)
 	}, nil
-}
-
-// Close stops everything and removes the files.
-func (m *Modem) Close() error {
-	var errs []error
-	if m.Daemon != nil && m.Daemon.cmd != nil {
-		errs = append(errs, m.Daemon.Stop())
-	}
-	if m.AT != nil {
-		errs = append(errs, m.AT.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(m.dir))...)
 }
