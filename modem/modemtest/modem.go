@@ -151,9 +151,8 @@ type Modem struct {
 	copsMode  int
 	contexts  map[int]*pdpContext
 	sessions  map[string]int // handle of AT+CCHO to logical channel
-	handles   uint64
-	proactive int  // length of the proactive command that a 91xx announced, 0: none
-	fetching  bool // a proactive session is going on
+	proactive int            // length of the proactive command that a 91xx announced, 0: none
+	fetching  bool           // a proactive session is going on
 	coverage  bool
 	ports     []*Port
 	faults    []*Fault

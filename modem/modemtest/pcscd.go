@@ -216,35 +216,3 @@ func (p *PCSCD) Close() error {
 	}
 	return errors.Join(err, p.log.Close())
 }
-
-// missingPCSCD says what is missing for a pcscd of our own, in plain words.
-func missingPCSCD() string {
-	if os.Geteuid() != 0 {
-		return "a pcscd of our own needs root (mount namespace)"
-	}
-	var packages []string
-	for _, f := range []struct{ path, debian string }{{pcscdProgram, "pcscd"}, {vpcdDriver, "vsmartcard-vpcd"}} {
-		if _, err := os.Stat(f.path); err != nil {
-			packages = append(packages, f.debian)
-		}
-	}
-	if len(packages) > 0 {
-		return "a virtual card reader needs: apt-get install --no-install-recommends " + strings.Join(packages, " ")
-	}
-	return ""
-}
-
-// RequirePCSCD skips the test, saying what is missing, on a machine that cannot
-// run a [PCSCD]. If LPAD_REQUIRE=all is in the environment it fails the test
-// instead: in CI nothing is skipped.
-func RequirePCSCD(t TB) {
-	t.Helper()
-	missing := missingPCSCD()
-	switch {
-	case missing == "":
-	case os.Getenv("LPAD_REQUIRE") == "all":
-		t.Fatalf("LPAD_REQUIRE=all, and %s", missing)
-	default:
-		t.Skipf("%s", missing)
-	}
-}

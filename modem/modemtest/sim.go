@@ -180,7 +180,8 @@ func (m *Modem) readSIM(ctx context.Context) (SIM, error) {
 		sim.MNCLength = 3
 	}
 	if len(spn) > 1 {
-		sim.SPN = strings.TrimRight(string(spn[1:]), "\xFF")
+		name, _, _ := bytes.Cut(spn[1:], []byte{0xFF}) // the rest is padding
+		sim.SPN = string(name)
 	}
 	if sim.IMSI == "" {
 		return SIM{State: SIMFailure}, errors.New("no IMSI in ADF USIM")
