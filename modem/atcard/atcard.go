@@ -24,9 +24,10 @@
 //
 // # Orphans
 //
-// A program that dies with a channel open leaves it open in the modem, and some
-// modems have only one. Keep Channel.ID in the journal and give it to
-// [Card.CloseStale] at the next start.
+// A program that dies with a channel open leaves it open in the modem, and so
+// does a line that hangs up; some modems have only one. Give the next Card the
+// [Memory] of the last one, which may be a file, and what was left open is
+// closed before a channel is opened.
 //
 // # Errors
 //
@@ -41,6 +42,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,6 +99,7 @@ type Options struct {
 	BlockSize int           // bytes of data in one command, 1 to 255; 0: DefaultBlockSize
 	Command   time.Duration // bound of one APDU; 0: 30 s
 	LastBlock time.Duration // bound of a last STORE DATA block, on which the card acts; 0: 120 s
+	Memory    *Memory       // of channels that are ours, for the next Card; nil: one of its own
 }
 
 var (
@@ -122,7 +125,7 @@ type Card struct {
 
 	mu     sync.Mutex
 	path   Path     // Auto until a channel was opened
-	stale  []string // ids of channels of ours whose closing got no answer
+	using  []string // ids of channels that are open and in use
 	closed bool
 }
 
@@ -141,6 +144,9 @@ func Open(ctx context.Context, conn *at.Conn, opt Options) (*Card, error) {
 	}
 	if opt.LastBlock <= 0 {
 		opt.LastBlock = lastBlockTime
+	}
+	if opt.Memory == nil {
+		opt.Memory = NewMemory("")
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -245,12 +251,16 @@ func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error
 	ctx, cancel := context.WithTimeout(ctx, channelTime)
 	defer cancel()
 	late, forget := c.conn.Notify("+CCHO")
+	guess := c.opt.Memory.opening(isSession)
 	// Upper case: a Qualcomm based Foxconn refuses lower case (lpac issue 428).
 	lines, err := c.conn.Run(ctx, at.Request{Text: fmt.Sprintf(`AT+CCHO="%X"`, aid), Settle: settleTime})
 	if lost(err) {
 		go c.closeLate(late, forget)
 	} else {
 		forget()
+	}
+	if at.Refused(err) {
+		c.opt.Memory.closed(guess)
 	}
 	if err != nil && !errors.Is(err, at.ErrNoFinal) {
 		return nil, fmt.Errorf("open channel: %w", cardError(err, true))
@@ -259,40 +269,49 @@ func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error
 	if err != nil {
 		return nil, fmt.Errorf("open channel: AT+CCHO: %w", err)
 	}
-	return apdu.NewSession(&session{c, handle}, sessionID+handle, nil, func(ctx context.Context) error {
+	id := sessionID + handle
+	c.use(id, guess)
+	return apdu.NewSession(&session{c, handle}, id, nil, func(ctx context.Context) error {
 		err := c.closeSession(ctx, handle)
-		if lost(err) {
-			c.leave(sessionID + handle)
-		}
+		c.unuse(id, err == nil)
 		return err
 	}), nil
 }
 
-// leave notes a channel that may still be open: the modem was silent when it
-// was to be closed.
-func (c *Card) leave(id string) {
+// use notes a channel that is open now.
+func (c *Card) use(id, guess string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stale = append(c.stale, id)
+	c.using = append(c.using, id)
+	c.mu.Unlock()
+	c.opt.Memory.opened(id, guess)
+}
+
+// unuse notes the end of a channel. If it is not certain that it is closed, it
+// stays in the memory.
+func (c *Card) unuse(id string, closed bool) {
+	c.mu.Lock()
+	c.using = slices.DeleteFunc(c.using, func(other string) bool { return other == id })
+	c.mu.Unlock()
+	if closed {
+		c.opt.Memory.closed(id)
+	}
 }
 
 // closeLeft closes what was left open before.
 func (c *Card) closeLeft(ctx context.Context) error {
-	for {
+	for _, id := range c.opt.Memory.left() {
 		c.mu.Lock()
-		if len(c.stale) == 0 {
-			c.mu.Unlock()
-			return nil
-		}
-		id := c.stale[0]
+		used := slices.Contains(c.using, id)
 		c.mu.Unlock()
+		if used {
+			continue
+		}
 		if err := c.CloseStale(ctx, id); err != nil {
 			return err // it stays noted
 		}
-		c.mu.Lock()
-		c.stale = c.stale[1:]
-		c.mu.Unlock()
+		c.opt.Memory.closed(id)
 	}
+	return nil
 }
 
 // lost reports that a command may be carried out although its answer did not
@@ -340,7 +359,7 @@ func (c *Card) CloseStale(ctx context.Context, id string) error {
 		return c.closeSession(ctx, handle)
 	}
 	number, err := strconv.Atoi(id)
-	if err != nil || number < 1 || number > 19 {
+	if err != nil || number < 1 || number > maxChannel {
 		return fmt.Errorf("close stale channel: %q is no channel id", id)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
@@ -376,14 +395,32 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	return basic{c}.Transmit(ctx, command)
 }
 
+// MANAGE CHANNEL, ETSI TS 102 221, section 11.1.17.
+const (
+	insManageChannel = 0x70
+	closeChannel     = 0x80 // P1; otherwise one is opened
+	maxChannel       = 19
+)
+
 // basic is the whole card by AT+CSIM.
 type basic struct{ card *Card }
 
 func (b basic) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	if len(command) < 4 || command[1] != insManageChannel {
+		return b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
+	}
+	if command[2] == closeChannel {
+		response, err := b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
+		b.card.unuse(strconv.Itoa(int(command[3])), err == nil || at.Refused(err))
+		return response, err
+	}
+	guess := b.card.opt.Memory.opening(isChannel)
 	response, err := b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
-	// A channel that was to be closed, by MANAGE CHANNEL of package apdu.
-	if lost(err) && len(command) >= 4 && command[1] == 0x70 && command[2] == 0x80 {
-		b.card.leave(strconv.Itoa(int(command[3])))
+	switch {
+	case err == nil && len(response) == 3 && response[0] > 0 && response[0] <= maxChannel: // its number, and 9000
+		b.card.use(strconv.Itoa(int(response[0])), guess)
+	case err == nil, at.Refused(err):
+		b.card.opt.Memory.closed(guess)
 	}
 	return response, err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -425,6 +427,111 @@ func TestClosedLater(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A channel that the line or the program left open is closed before the next
+// one is opened: by a memory that both cards have, or by its file. Nobody else's
+// is touched.
+func TestMemory(t *testing.T) {
+	for _, path := range []atcard.Path{atcard.CCHO, atcard.CSIM} {
+		for _, lose := range []string{"the close", "the opening", "the program"} {
+			t.Run(path.String()+" "+lose, func(t *testing.T) {
+				uicc := &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 2}
+				f := newFront(t, uicc)
+				file := filepath.Join(t.TempDir(), "channels")
+				memory := atcard.NewMemory(file)
+				open := func(answer func(string) string, opt atcard.Options) (*atcard.Card, *at.Conn) {
+					conn, _ := attest.Dial(t, answer)
+					card, err := atcard.Open(t.Context(), conn, opt)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return card, conn
+				}
+				channel := func(card *atcard.Card) *apdu.Channel {
+					ch, err := card.OpenChannel(t.Context(), aid)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return ch
+				}
+				var hang atomic.Pointer[at.Conn]
+				first, conn := open(func(cmd string) string {
+					answer := f.answer(cmd)
+					if c := hang.Load(); c != nil {
+						go c.Close()
+						return ""
+					}
+					return answer
+				}, atcard.Options{Path: path, Memory: memory})
+				ch := channel(first)
+				switch lose {
+				case "the close":
+					if err := conn.Close(); err != nil {
+						t.Fatal(err)
+					}
+					if err := ch.Close(t.Context()); err == nil {
+						t.Fatal("closed over a dead line")
+					}
+				case "the opening":
+					f.opened = 0 // a modem that gives the handle of last time, as all do that count channels
+					if err := ch.Close(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					hang.Store(conn)
+					if _, err := first.OpenChannel(t.Context(), aid); err == nil {
+						t.Fatal("opened over a dead line")
+					}
+				case "the program":
+					memory = atcard.NewMemory(file)
+				}
+				if n := uicc.Open(); n != 1 {
+					t.Fatalf("%d channels are open, want the one that was left", n)
+				}
+				other, _ := open(f.answer, atcard.Options{Path: path}) // somebody else's
+				foreign := channel(other)
+
+				second, _ := open(f.answer, atcard.Options{Path: path, Memory: memory})
+				ch = channel(second)
+				if n := uicc.Open(); n != 2 {
+					t.Errorf("%d channels are open, want ours and the other's", n)
+				}
+				if err := ch.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if _, err := foreign.Transmit(t.Context(), storeData(0xDF, 0x7F, 0x00, 0x12)); err != nil {
+					t.Errorf("the other's channel: %v", err)
+				}
+				if b, err := os.ReadFile(file); err != nil || len(b) > 0 {
+					t.Errorf("the file says %q, %v", b, err)
+				}
+			})
+		}
+	}
+}
+
+// A file that holds anything else leads to no command.
+func TestMemoryFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "channels")
+	if err := os.WriteFile(file, []byte("session:1;+CFUN=0 20 x 0 -1 session:\nnonsense 01"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
+	conn, s := attest.Dial(t, f.answer)
+	card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CCHO, Memory: atcard.NewMemory(file)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch, err := card.OpenChannel(t.Context(), aid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Commands(); len(got) != 3 { // AT+CMEE, AT+CCHO, AT+CCHC
+		t.Errorf("the modem got %q", got)
 	}
 }
 

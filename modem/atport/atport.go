@@ -63,6 +63,9 @@ func New(cfg Config) *Port {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Card.Memory == nil { // at least from one life of the line to the next
+		cfg.Card.Memory = atcard.NewMemory("")
+	}
 	return &Port{cfg: cfg}
 }
 
