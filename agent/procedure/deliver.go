@@ -34,17 +34,23 @@ func ListNotifications(ctx context.Context, card NotificationCard) ([]rsp.Notifi
 
 // RetrieveNotifications fetches the signed notifications of a list, one by
 // one, since all at once can be long. One that is gone meanwhile is left out;
-// one that cannot be read is left out and in the error.
+// one that cannot be read is left out and in the error, and so are the later
+// ones to the same receiver, who must see them in order.
 func RetrieveNotifications(ctx context.Context, card NotificationCard, list []rsp.Notification) ([]rsp.PendingNotification, error) {
 	var pending []rsp.PendingNotification
 	var errs []error
+	unread := map[string]bool{} // receivers
 	for _, n := range list {
+		if unread[n.Receiver()] {
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return pending, errors.Join(append(errs, err)...)
 		}
 		found, err := card.RetrieveNotificationsList(ctx, rsp.BySeqNumber(n.SeqNumber))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("notification %d: %w", n.SeqNumber, err))
+			unread[n.Receiver()] = true
 			continue
 		}
 		for _, p := range found {

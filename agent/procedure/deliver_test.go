@@ -103,6 +103,20 @@ func TestDeliverOrder(t *testing.T) {
 	}
 }
 
+// What cannot be read holds back what comes after it for the same receiver,
+// and nothing else.
+func TestUnreadHoldsBack(t *testing.T) {
+	p := &postbox{odd: 3, waiting: []rsp.PendingNotification{
+		note(1, "a.example.com"), note(2, "b.example.com"), note(3, "a.example.com"), note(4, "A.example.com"), note(5, "b.example.com")}}
+	deliveries, err := procedure.DeliverAll(t.Context(), p, p.open)
+	if !errors.Is(err, es10.ErrAnswer) {
+		t.Errorf("error %v", err)
+	}
+	if s := fmt.Sprint(p.sent, p.removed); s != "[a.example.com:1 b.example.com:2 b.example.com:5] [1 2 5]" || len(deliveries) != 3 {
+		t.Errorf("%d deliveries; sent and removed: %s", len(deliveries), s)
+	}
+}
+
 func TestDeliverEnds(t *testing.T) {
 	p := &postbox{waiting: []rsp.PendingNotification{note(1, "a.example.com"), note(2, "b.example.com")}}
 	ctx, cancel := context.WithCancel(t.Context())
