@@ -203,6 +203,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, w := range a.warnings() {
 		a.log.Warn(w)
 	}
+	if n := a.journal.Torn(); n > 0 {
+		a.log.Info("an unfinished write was cut off the journal", "bytes", n)
+	}
 	a.log.Info("ready", "version", a.parts.Version, "card", a.parts.CardPath.Backend, "path", a.parts.CardPath.Path, "network", a.parts.NetworkBackend)
 	a.notify("READY=1")
 	parts.Wait()
@@ -226,9 +229,6 @@ func (a *Agent) warnings() []string {
 	}
 	if text := a.journal.Damage(); text != "" {
 		w = append(w, "the journal was damaged: "+text)
-	}
-	if n := a.journal.Torn(); n > 0 {
-		a.log.Info("an unfinished write was cut off the journal", "bytes", n)
 	}
 	return w
 }

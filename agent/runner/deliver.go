@@ -33,8 +33,9 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 	e := job.Event{Kind: job.Delivered}
 	ctx, cancel := context.WithTimeout(ctx, deliverLimit)
 	defer cancel()
-	if j.State == job.Reporting && r.card.result != nil {
-		// The result is in hand, and so is the server that must get it.
+	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 {
+		// The result is in hand, and so is the server that must get it. When
+		// others wait, they are older and go first.
 		e.Undelivered = r.deliverResult(ctx, *r.card.result)
 		return e, nil
 	}

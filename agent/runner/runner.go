@@ -423,6 +423,11 @@ func (r *Runner) end(j job.Job) {
 		r.failures = 0
 	}
 	r.scheduleDelivery(waiting)
+	// One answer that did not come is no card that is missing, and a job that
+	// was there at the start may have ended without a look at the card.
+	if v := r.View(); v.CardErr != nil || v.FactsAt.IsZero() {
+		r.retry.Reset(r.retries.resume)
+	}
 	r.log.Info("job ended", "job", j.ID, "kind", j.Order.Kind, "state", j.State, "undelivered", j.Undelivered)
 }
 
