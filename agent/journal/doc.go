@@ -1,5 +1,4 @@
-// Package journal is what survives a power cut: the jobs with their results,
-// and the settings that last worked for each profile.
+// Package journal is what survives a power cut: the jobs with their results.
 //
 // It is one append-only file of records. A record is durable when [Journal.Append]
 // returns; whoever acts on a decision appends it first. The file is read whole
@@ -31,13 +30,13 @@
 //
 //	0   4  length n of the payload, at most 1 MiB
 //	4   1  version of the record's payload: 1
-//	5   1  kind: 1 job, 2 forget job, 3 setting, 4 forget setting
+//	5   1  kind: 1 job, 2 forget job
 //	6   2  zero
 //	8   4  CRC-32C (Castagnoli) of bytes 0 to 7 and the payload
 //	12  n  payload, JSON
 //
-// A job record holds the whole job and replaces an earlier one with its id. A
-// setting record holds {"key","value"} likewise.
+// A job record holds the whole job and replaces an earlier one with its id; a
+// forget record holds {"id"}.
 //
 // # After a power cut
 //

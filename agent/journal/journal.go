@@ -37,10 +37,9 @@ type Journal struct {
 	size int // bytes in the file
 	live int // bytes at the last compaction: below twice that, compacting again is not worth the flash
 
-	jobs     map[string]job.Job
-	came     int            // how many jobs have come
-	order    map[string]int // of the jobs, as they came: a clock that was set back does not change it
-	settings map[string]json.RawMessage
+	jobs  map[string]job.Job
+	came  int            // how many jobs have come
+	order map[string]int // of the jobs, as they came: a clock that was set back does not change it
 
 	written int64 // bytes written since Open, the wear of the flash
 	torn    int
@@ -65,7 +64,7 @@ func Open(path string, opts Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, order: map[string]int{}, settings: map[string]json.RawMessage{}}
+	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, order: map[string]int{}}
 	if err := j.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -138,11 +137,6 @@ func setAside(path string) (string, error) {
 	}
 }
 
-type setting struct {
-	Key   string          `json:"key"`
-	Value json.RawMessage `json:"value,omitempty"`
-}
-
 type forgetJob struct {
 	ID string `json:"id"`
 }
@@ -164,16 +158,6 @@ func (j *Journal) replay(r record) error {
 			return err
 		}
 		j.drop(v.ID)
-	case kindSetting, kindForgetSetting:
-		var v setting
-		if err := json.Unmarshal(r.payload, &v); err != nil {
-			return err
-		}
-		if r.kind == kindSetting {
-			j.settings[v.Key] = v.Value
-		} else {
-			delete(j.settings, v.Key)
-		}
 	default:
 		return fmt.Errorf("unknown kind or version of record")
 	}
@@ -313,47 +297,6 @@ func (j *Journal) Job(id string) (job.Job, bool) {
 	return v, ok
 }
 
-// PutSetting makes a value durable under a key, such as the APN that last
-// worked for a profile.
-func (j *Journal) PutSetting(key string, value any) error {
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return &WriteError{err}
-	}
-	if old, ok := j.settings[key]; ok && string(old) == string(raw) {
-		return nil // spare the flash
-	}
-	if err := j.put(kindSetting, setting{key, raw}); err != nil {
-		return err
-	}
-	j.settings[key] = raw
-	return j.tidy()
-}
-
-// Setting reads a value into v. ok is false when there is none.
-func (j *Journal) Setting(key string, v any) (ok bool, err error) {
-	raw, ok := j.settings[key]
-	if !ok {
-		return false, nil
-	}
-	if err := json.Unmarshal(raw, v); err != nil {
-		return true, fmt.Errorf("setting %s: %w", key, err)
-	}
-	return true, nil
-}
-
-// ForgetSetting removes a value.
-func (j *Journal) ForgetSetting(key string) error {
-	if _, ok := j.settings[key]; !ok {
-		return nil
-	}
-	if err := j.put(kindForgetSetting, setting{Key: key}); err != nil {
-		return err
-	}
-	delete(j.settings, key)
-	return j.tidy()
-}
-
 // Compact rewrites the file with the live records only.
 func (j *Journal) Compact() error {
 	b := fileHeader()
@@ -363,13 +306,6 @@ func (j *Journal) Compact() error {
 			return &WriteError{err}
 		}
 		b = appendFrame(b, record{kindJob, payload})
-	}
-	for _, k := range slices.Sorted(maps.Keys(j.settings)) {
-		payload, err := json.Marshal(setting{k, j.settings[k]})
-		if err != nil {
-			return &WriteError{err}
-		}
-		b = appendFrame(b, record{kindSetting, payload})
 	}
 	if err := replace(j.path, b); err != nil {
 		return j.fail(err)

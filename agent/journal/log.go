@@ -24,13 +24,11 @@ const (
 type kind byte
 
 const (
-	kindJob           kind = 1
-	kindForgetJob     kind = 2
-	kindSetting       kind = 3
-	kindForgetSetting kind = 4
+	kindJob       kind = 1
+	kindForgetJob kind = 2
 )
 
-func (k kind) known() bool { return k >= kindJob && k <= kindForgetSetting }
+func (k kind) known() bool { return k >= kindJob && k <= kindForgetJob }
 
 // record is one frame of the file.
 type record struct {
