@@ -533,8 +533,6 @@ func FuzzCertificate(f *testing.F) {
 	f.Add(testCertificate())
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		CertificateOID(b)
-		CertificateSKI(b)
-		CertificateAKI(b)
 	})
 }
 
@@ -557,12 +555,6 @@ func TestCertificate(t *testing.T) {
 	if oid, err := CertificateOID(der); err != nil || oid != "2.999.10" {
 		t.Errorf("OID %s, %v", oid, err)
 	}
-	if id, err := CertificateSKI(der); err != nil || !bytes.Equal(id, []byte{1, 2}) {
-		t.Errorf("SKI %X, %v", id, err)
-	}
-	if id, err := CertificateAKI(der); err != nil || !bytes.Equal(id, []byte{3, 4}) {
-		t.Errorf("AKI %X, %v", id, err)
-	}
 	for name, bad := range map[string]string{
 		"nothing":           "",
 		"other tag":         "3100",
@@ -572,23 +564,12 @@ func TestCertificate(t *testing.T) {
 		"broken extension":  "300A 3008 A306 3004 3002 0600",
 		"broken list":       "3006 3004 A302 3001",
 	} {
-		for _, get := range []func([]byte) error{
-			func(b []byte) error { _, err := CertificateOID(b); return err },
-			func(b []byte) error { _, err := CertificateSKI(b); return err },
-			func(b []byte) error { _, err := CertificateAKI(b); return err },
-		} {
-			if err := get(unhex(t, bad)); err == nil {
-				t.Errorf("%s: passes", name)
-			}
+		if _, err := CertificateOID(unhex(t, bad)); err == nil {
+			t.Errorf("%s: passes", name)
 		}
 	}
-	for what, value := range map[string]string{"11": "3002 8200", "0E": "3000", "23": "3000"} {
-		b := ber.Encode(0x30, ber.Encode(0x30, ber.Encode(0xA3, ber.Encode(0x30, ber.Encode(0x30, unhex(t, "0603551D"+what), ber.Encode(0x04, unhex(t, value)))))))
-		_, e1 := CertificateOID(b)
-		_, e2 := CertificateSKI(b)
-		_, e3 := CertificateAKI(b)
-		if e1 == nil || e2 == nil || e3 == nil {
-			t.Errorf("extension %s with %s: %v, %v, %v", what, value, e1, e2, e3)
-		}
+	other := ber.Encode(0x30, ber.Encode(0x30, ber.Encode(0xA3, ber.Encode(0x30, ber.Encode(0x30, unhex(t, "0603551D11"), ber.Encode(0x04, unhex(t, "3002 8200")))))))
+	if _, err := CertificateOID(other); err == nil {
+		t.Error("no registeredID among the names: passes")
 	}
 }

@@ -8,12 +8,8 @@ import (
 	"lpad/apdu/ber"
 )
 
-// Object identifiers of X.509 extensions, as contents of an OBJECT IDENTIFIER.
-var (
-	oidSubjectKeyID   = []byte{0x55, 0x1D, 0x0E}
-	oidSubjectAltName = []byte{0x55, 0x1D, 0x11}
-	oidAuthorityKeyID = []byte{0x55, 0x1D, 0x23}
-)
+// oidSubjectAltName is that of the X.509 extension, as contents of an OBJECT IDENTIFIER.
+var oidSubjectAltName = []byte{0x55, 0x1D, 0x11}
 
 // CertificateOID returns the registeredID in the subjectAltName of an X.509
 // certificate: the OID of an SM-DP+ or SM-DS. It verifies nothing (the card
@@ -40,41 +36,6 @@ func CertificateOID(der []byte) (string, error) {
 		return "", fmt.Errorf("certificate: registeredID: %w", err)
 	}
 	return oid, nil
-}
-
-// CertificateSKI returns the subjectKeyIdentifier of an X.509 certificate.
-func CertificateSKI(der []byte) ([]byte, error) {
-	value, err := certificateExtension(der, oidSubjectKeyID)
-	if err != nil {
-		return nil, err
-	}
-	t, err := ber.Parse(value)
-	if err != nil || t.Tag != 0x04 {
-		return nil, errors.New("certificate: subjectKeyIdentifier is not an octet string")
-	}
-	return clone(t.Value), nil
-}
-
-// CertificateAKI returns the keyIdentifier in the authorityKeyIdentifier of an
-// X.509 certificate: the SKI of its issuer.
-func CertificateAKI(der []byte) ([]byte, error) {
-	value, err := certificateExtension(der, oidAuthorityKeyID)
-	if err != nil {
-		return nil, err
-	}
-	t, err := ber.Parse(value)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: authorityKeyIdentifier: %w", err)
-	}
-	r := t.Reader()
-	id, ok := r.Find(0x80)
-	if err := r.Err(); err != nil {
-		return nil, fmt.Errorf("certificate: authorityKeyIdentifier: %w", err)
-	}
-	if !ok {
-		return nil, errors.New("certificate: no keyIdentifier of the issuer")
-	}
-	return clone(id.Value), nil
 }
 
 // certificateExtension walks to the value of one extension (RFC 5280, 4.1).

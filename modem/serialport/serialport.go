@@ -163,19 +163,6 @@ func (p *Port) Flush() error {
 	return nil
 }
 
-// SetDTR raises or lowers Data Terminal Ready. Some modems hang up a data call,
-// leave data mode or wake up with it. A pseudo terminal has no such line.
-func (p *Port) SetDTR(up bool) error {
-	request := uint(unix.TIOCMBIC)
-	if up {
-		request = unix.TIOCMBIS
-	}
-	if err := p.control(func(fd int) error { return unix.IoctlSetPointerInt(fd, request, unix.TIOCM_DTR) }); err != nil {
-		return fmt.Errorf("set DTR of serial port: %w", err)
-	}
-	return nil
-}
-
 // Close gives the line back and ends a pending Read and Write. Further calls
 // give what the first one gave.
 func (p *Port) Close() error {

@@ -185,13 +185,3 @@ func TestOpenErrors(t *testing.T) {
 		t.Error("a speed that does not exist: no error")
 	}
 }
-
-// A pseudo terminal has no modem lines: the kernel says so, and we pass it on.
-func TestDTRWithoutLines(t *testing.T) {
-	_, port, _ := open(t)
-	for _, up := range []bool{true, false} {
-		if err := port.SetDTR(up); err == nil {
-			t.Errorf("SetDTR(%v) on a pty: no error", up)
-		}
-	}
-}
