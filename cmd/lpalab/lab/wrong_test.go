@@ -871,7 +871,7 @@ func TestPatience(t *testing.T) {
 		exit  int
 		then  func(*bench)
 	}{
-		{name: "silent when the channel is opened", limit: 20 * time.Second, code: "modem-silent", exit: 54,
+		{name: "silent when the channel is opened", limit: 45 * time.Second, code: "modem-silent", exit: 54,
 			wrong: func(b *bench) func() { return b.w.Card.Stall() }},
 		{name: "silent in the middle of a session", limit: 50 * time.Second, code: "modem-silent", exit: 54,
 			wrong: func(b *bench) func() {
