@@ -104,10 +104,9 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 			err = errors.Join(err, a.journal.Close())
 		}
 	}()
-	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log,
-		left: leftover{filepath.Join(filepath.Dir(cfg.Socket), "channel"), p.Log}}
+	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log}
 	if p.Shared != nil {
-		card.turns = &turns{shared: p.Shared, open: card.channel, close: card.end, log: p.Log}
+		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
 		if p.Identity != nil {
 			p.Identity = card.turns.identity(p.Identity)
 		}

@@ -17,6 +17,10 @@ import (
 // every bound of the transports below, so that theirs is the one that speaks.
 const apduLimit = 150 * time.Second
 
+// levelTrace is the level of a line for each APDU, as of one for each AT
+// command in modem/at.
+const levelTrace = slog.LevelDebug - 4
+
 // cardSource opens the ISD-R; see runner.CardSource. It is used by the card's
 // goroutine alone.
 type cardSource struct {
@@ -26,8 +30,6 @@ type cardSource struct {
 	log       *slog.Logger
 	known     rsp.AID // the one that answered last
 	turns     *turns  // nil: the way to the card is ours alone
-	left      leftover
-	looked    bool // for what an earlier lpad has left open
 }
 
 // Open opens a channel to the first ISD-R that answers.
@@ -42,13 +44,7 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openCard{es10.New(whole{ch}, s.size()), func(ctx context.Context) error { return s.end(ctx, ch) }}, nil
-}
-
-// end closes a channel.
-func (s *cardSource) end(ctx context.Context, ch *apdu.Channel) error {
-	defer s.left.forget()
-	return ch.Close(ctx)
+	return &openCard{es10.New(whole{ch}, s.size()), ch.Close}, nil
 }
 
 // size is how many bytes a block has.
@@ -60,9 +56,6 @@ func (s *cardSource) size() int {
 }
 
 func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
-	if !s.looked {
-		s.left.close(ctx, s.card)
-	}
 	order := s.aids
 	if s.known != nil {
 		order = append([]rsp.AID{s.known}, order...)
@@ -75,9 +68,11 @@ func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open eUICC: %w", err)
 		}
-		s.known, s.looked = aid, true
-		if _, ok := s.card.(staleCloser); ok {
-			s.left.note(ch.ID())
+		s.known = aid
+		if s.log.Enabled(ctx, levelTrace) {
+			ch.Trace(func(l apdu.TraceLine) {
+				s.log.LogAttrs(context.WithoutCancel(ctx), levelTrace, "apdu", slog.Any("exchange", l))
+			})
 		}
 		return ch, nil
 	}

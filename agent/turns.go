@@ -26,7 +26,6 @@ type Shared interface {
 type turns struct {
 	shared  Shared
 	open    func(context.Context) (*apdu.Channel, error)
-	close   func(context.Context, *apdu.Channel) error
 	log     *slog.Logger
 	channel *apdu.Channel // nil: the network's turn
 }
@@ -50,7 +49,7 @@ func (t *turns) card(ctx context.Context) (*apdu.Channel, error) {
 func (t *turns) end(ctx context.Context) error {
 	var err error
 	if t.channel != nil {
-		err = t.close(ctx, t.channel)
+		err = t.channel.Close(ctx)
 		t.channel = nil
 	}
 	return errors.Join(err, t.shared.GiveBack(ctx))

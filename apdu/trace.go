@@ -55,6 +55,10 @@ func (l TraceLine) LogValue() slog.Value {
 // log is called by whoever transmits and must not block.
 func WithTrace(t Transport, log func(TraceLine)) Transport { return &traced{t, log} }
 
+// Trace has log told of every exchange on the channel from now on, but not of
+// its closing; see [WithTrace].
+func (c *Channel) Trace(log func(TraceLine)) { c.t = WithTrace(c.t, log) }
+
 type traced struct {
 	t   Transport
 	log func(TraceLine)

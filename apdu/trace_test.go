@@ -2,6 +2,7 @@ package apdu_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
@@ -45,5 +46,17 @@ func TestTraceIsRedacted(t *testing.T) {
 				t.Errorf("a secret got out: %s", all)
 			}
 		})
+	}
+}
+
+func TestChannelTrace(t *testing.T) {
+	var lines []string
+	ch := apdu.NewSession(&script{answers: []string{"6101", "019000"}}, "1", nil, func(context.Context) error { return nil })
+	ch.Trace(func(l apdu.TraceLine) { lines = append(lines, l.String()) })
+	if _, err := ch.Transmit(t.Context(), apdu.Command{CLA: 0x80, INS: 0xE2, P1: 0x91, Data: []byte{0xBF, 0x2D}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(lines) != 2 || !strings.Contains(lines[0], "BF2D") || !strings.Contains(lines[1], "GET RESPONSE") {
+		t.Errorf("lines %q: want the command and GET RESPONSE", lines)
 	}
 }

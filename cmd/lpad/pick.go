@@ -51,7 +51,7 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 	port := atport.New(atport.Config{
 		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log,
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
-			Memory: atcard.NewMemory(filepath.Join(cfg.StateDir, "channels"))},
+			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
 	})
 	parts := agent.Parts{
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort},

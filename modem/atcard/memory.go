@@ -14,8 +14,9 @@ import (
 // memory knows and the card does not use are closed before the next one is
 // opened.
 //
-// The file is not synced: it is for a program that dies. When the whole device
-// loses its power the modem usually does too.
+// The file is written at every opening and closing and not synced: it belongs
+// into a folder like /run, off the flash. It is for a program that dies; when
+// the whole device loses its power the modem usually does too.
 type Memory struct {
 	path string // empty: no file
 

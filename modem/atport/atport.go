@@ -136,16 +136,6 @@ func (p *Port) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 	return card.OpenChannel(ctx, aid)
 }
 
-// CloseStale closes a channel that an earlier run of the program has left open;
-// see [atcard.Card.CloseStale].
-func (p *Port) CloseStale(ctx context.Context, id string) error {
-	card, _, err := p.parts(ctx)
-	if err != nil {
-		return err
-	}
-	return card.CloseStale(ctx, id)
-}
-
 // BlockSize is how many bytes of data one command may carry.
 func (p *Port) BlockSize() int {
 	p.mu.Lock()
