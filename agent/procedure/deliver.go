@@ -118,14 +118,3 @@ func deliverGroup(ctx context.Context, card NotificationCard, open Opener, recei
 	}
 	return list
 }
-
-// DeliverAll delivers everything that waits on the card. The error is about
-// reading it from the card.
-func DeliverAll(ctx context.Context, card NotificationCard, open Opener) ([]Delivery, error) {
-	list, err := ListNotifications(ctx, card)
-	if err != nil {
-		return nil, err
-	}
-	pending, err := RetrieveNotifications(ctx, card, list)
-	return Deliver(ctx, card, open, pending), err
-}

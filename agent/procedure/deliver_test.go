@@ -77,6 +77,17 @@ func note(n int64, address string) rsp.PendingNotification {
 	return rsp.PendingNotification{Notification: rsp.Notification{SeqNumber: n, Address: address}, Raw: fmt.Append(nil, n)}
 }
 
+// deliverAll delivers everything that waits on a card. The error is about
+// reading it from the card.
+func deliverAll(ctx context.Context, card procedure.NotificationCard, open procedure.Opener) ([]procedure.Delivery, error) {
+	list, err := procedure.ListNotifications(ctx, card)
+	if err != nil {
+		return nil, err
+	}
+	pending, err := procedure.RetrieveNotifications(ctx, card, list)
+	return procedure.Deliver(ctx, card, open, pending), err
+}
+
 func TestDeliverOrder(t *testing.T) {
 	p := &postbox{dead: "b.example.com", closed: "d.example.com", stuck: 9, waiting: []rsp.PendingNotification{
 		note(7, "a.example.com"), note(3, "A.Example.com"), note(128, "a.exam ple.com"), note(4, "b.example.com"), note(5, "b.example.com"),
@@ -108,7 +119,7 @@ func TestDeliverOrder(t *testing.T) {
 func TestUnreadHoldsBack(t *testing.T) {
 	p := &postbox{odd: 3, waiting: []rsp.PendingNotification{
 		note(1, "a.example.com"), note(2, "b.example.com"), note(3, "a.example.com"), note(4, "A.example.com"), note(5, "b.example.com")}}
-	deliveries, err := procedure.DeliverAll(t.Context(), p, p.open)
+	deliveries, err := deliverAll(t.Context(), p, p.open)
 	if !errors.Is(err, es10.ErrAnswer) {
 		t.Errorf("error %v", err)
 	}
@@ -126,11 +137,11 @@ func TestDeliverEnds(t *testing.T) {
 			t.Errorf("delivery %+v", d)
 		}
 	}
-	if _, err := procedure.DeliverAll(ctx, p, p.open); !errors.Is(err, context.Canceled) {
+	if _, err := deliverAll(ctx, p, p.open); !errors.Is(err, context.Canceled) {
 		t.Errorf("reading with a cancelled context: %v", err)
 	}
 	p.odd = 1
-	d, err := procedure.DeliverAll(t.Context(), p, p.open)
+	d, err := deliverAll(t.Context(), p, p.open)
 	if !errors.Is(err, es10.ErrAnswer) || len(d) != 1 || d[0].SeqNumber != 2 || !d[0].Acknowledged {
 		t.Errorf("one that cannot be read: %+v, %v", d, err)
 	}
@@ -160,11 +171,11 @@ func TestDeliverAll(t *testing.T) {
 		t.Fatalf("list %+v, %v", list, err)
 	}
 	b.smdp.Inject(smdp.Fault{Kind: smdp.HTTPError, HTTP: 503, Function: smdp.HandleNotification, Skip: 1, Times: 1})
-	d, err := procedure.DeliverAll(b.ctx, b.euicc, b.open)
+	d, err := deliverAll(b.ctx, b.euicc, b.open)
 	if err != nil || len(d) != 3 || !d[0].Acknowledged || d[1].Acknowledged || !errors.Is(d[2].Err, procedure.ErrHeldBack) {
 		t.Fatalf("first try: %+v, %v", d, err)
 	}
-	if d, err = procedure.DeliverAll(b.ctx, b.euicc, b.open); err != nil || len(d) != 2 {
+	if d, err = deliverAll(b.ctx, b.euicc, b.open); err != nil || len(d) != 2 {
 		t.Fatalf("second try: %+v, %v", d, err)
 	}
 	var events []string
