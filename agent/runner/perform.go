@@ -433,17 +433,23 @@ func (r *Runner) settle(ctx context.Context, iccid rsp.ICCID, want rsp.ProfileSt
 	return err
 }
 
-// apply is step 7.
-func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
+// behindGate takes a step towards the new profile while the bearers are held,
+// after a restart too.
+func (r *Runner) behindGate(ctx context.Context, j job.Job, step func(context.Context, switchover.Target) error) error {
 	t, err := r.target(ctx, j)
 	if err != nil {
-		return job.Event{}, err
+		return err
 	}
 	if err := r.gate(ctx, j); err != nil {
-		return job.Event{}, err
+		return err
 	}
+	return r.switching(ctx, j, func(ctx context.Context) error { return step(ctx, t) })
+}
+
+// apply is step 7.
+func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 	e := job.Event{Kind: job.Applied}
-	err = r.switching(ctx, j, func(ctx context.Context) error {
+	err := r.behindGate(ctx, j, func(ctx context.Context, t switchover.Target) error {
 		applied, err := r.cfg.Switch.Apply(ctx, t)
 		if len(applied.Where) > 0 { // else there is nothing on this device that has an APN
 			e.APN, e.Source = applied.APN.Name, applied.Source
@@ -455,15 +461,8 @@ func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 
 // reread is step 8.
 func (r *Runner) reread(ctx context.Context, j job.Job) (job.Event, error) {
-	t, err := r.target(ctx, j)
-	if err != nil {
-		return job.Event{}, err
-	}
-	if err := r.gate(ctx, j); err != nil {
-		return job.Event{}, err
-	}
 	e := job.Event{Kind: job.Reread}
-	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
+	err := r.behindGate(ctx, j, func(ctx context.Context, t switchover.Target) (err error) {
 		e.Rung, err = r.cfg.Switch.Reread(ctx, t)
 		return err
 	})
