@@ -258,7 +258,7 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"` // job, progress, card, notification
+	Type string    `json:"type"` // job, progress, notification
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
 }
@@ -267,6 +267,5 @@ type Event struct {
 const (
 	EventJob          = "job"
 	EventProgress     = "progress"
-	EventCard         = "card"
 	EventNotification = "notification"
 )

@@ -3,8 +3,7 @@
 // does nothing and says so by its results.
 //
 //	l, err := systemd.Listener()             // nil, nil: make the socket yourself
-//	systemd.Notify(systemd.Ready)
-//	systemd.Notify(systemd.Status("installing"))
+//	systemd.Notify("READY=1")
 package systemd
 
 import (
@@ -16,16 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// What a service tells (sd_notify(3)).
-const (
-	Ready    = daemon.SdNotifyReady
-	Stopping = daemon.SdNotifyStopping
-)
-
-// Status is a line for "systemctl status".
-func Status(text string) string { return "STATUS=" + text }
-
-// Notify tells systemd, if it listens.
+// Notify tells systemd, if it listens, what sd_notify(3) lists.
 func Notify(state string) error {
 	_, err := daemon.SdNotify(false, state)
 	return err

@@ -45,7 +45,7 @@ func TestWithoutSystemd(t *testing.T) {
 	if l, err := systemd.Listener(); l != nil || err != nil {
 		t.Errorf("listener %v, %v", l, err)
 	}
-	if err := systemd.Notify(systemd.Ready); err != nil {
+	if err := systemd.Notify("READY=1"); err != nil {
 		t.Errorf("notify: %v", err)
 	}
 }
@@ -58,7 +58,7 @@ func TestNotify(t *testing.T) {
 	}
 	defer c.Close()
 	t.Setenv("NOTIFY_SOCKET", path)
-	for _, state := range []string{systemd.Ready, systemd.Status("installing"), systemd.Stopping} {
+	for _, state := range []string{"READY=1", "STATUS=installing", "STOPPING=1"} {
 		if err := systemd.Notify(state); err != nil {
 			t.Fatal(err)
 		}
@@ -71,11 +71,8 @@ func TestNotify(t *testing.T) {
 			t.Errorf("received %q, want %q, %v", b[:n], state, err)
 		}
 	}
-	if systemd.Status("x") != "STATUS=x" {
-		t.Errorf("status %q", systemd.Status("x"))
-	}
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(t.TempDir(), "nobody"))
-	if err := systemd.Notify(systemd.Ready); err == nil {
+	if err := systemd.Notify("READY=1"); err == nil {
 		t.Error("nobody listens, and it is no error")
 	}
 }
