@@ -48,8 +48,9 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 	if cfg.Card.ATPort == "" {
 		return agent.Parts{}, nil, errors.New("card.backend is \"at\", but card.at_port names no port")
 	}
+	alone := cfg.Network.Backend == "none" || cfg.Modem.Manage == "none"
 	port := atport.New(atport.Config{
-		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log,
+		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log, Alone: alone,
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
 			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
 	})
@@ -57,9 +58,9 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort},
 		Identity: port.Identity, Prober: &network.Probe{},
 	}
-	if cfg.Network.Backend == "none" || cfg.Modem.Manage == "none" {
-		alone := network.NewATOnly(port)
-		parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = alone, alone, alone, "none"
+	if alone {
+		bare := network.NewATOnly(port)
+		parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = bare, bare, bare, "none"
 		return parts, func() error { return nil }, nil
 	}
 	bus := systembus.New("")

@@ -39,7 +39,11 @@ type Config struct {
 	Path string // of the serial device
 	Baud int    // 0: 115200; USB modems ignore it
 	Card atcard.Options
-	Log  *slog.Logger // nil: discards
+	// Alone says that nobody else manages the modem: one that is found switched
+	// off (AT+CFUN=0) was left so by a re-read that was cut off, and is switched
+	// on when the card is needed.
+	Alone bool
+	Log   *slog.Logger // nil: discards
 }
 
 // Port is one AT port. Make it with [New].
@@ -129,11 +133,29 @@ func (p *Port) Close() error {
 
 // OpenChannel opens a logical channel to an application of the card.
 func (p *Port) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, error) {
-	card, _, err := p.parts(ctx)
+	card, m, err := p.parts(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ch, err := card.OpenChannel(ctx, aid)
+	if err == nil || !p.cfg.Alone || !at.Refused(err) || errors.Is(err, apdu.ErrNotFound) || errors.Is(err, apdu.ErrNoChannel) || !p.switchedOn(ctx, m) {
+		return ch, err
+	}
 	return card.OpenChannel(ctx, aid)
+}
+
+// switchedOn switches a modem on that is off, and reports whether it did.
+func (p *Port) switchedOn(ctx context.Context, m *atmodem.Modem) bool {
+	level, err := m.Functionality(ctx)
+	if err != nil || level != atmodem.Minimum {
+		return false
+	}
+	p.cfg.Log.Warn("the modem is switched off, switching it on", "port", p.cfg.Path)
+	if err := m.SetFunctionality(ctx, atmodem.Full); err != nil {
+		p.cfg.Log.Warn("the modem is not switched on", "err", err)
+		return false
+	}
+	return true // the card answers soon; until then the modem says that it is busy
 }
 
 // BlockSize is how many bytes of data one command may carry.

@@ -93,7 +93,12 @@ func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
 	return rung, s.attach(ctx)
 }
 
-// attach undoes Gate. What the network answers is seen by Register.
+// attachTries is how often a modem is told to look for a network that does not.
+const attachTries = 3
+
+// attach undoes Gate. What the network answers is seen by Register; that the
+// modem asks one at all is seen to here, for a command that got lost would
+// leave the device off the air.
 func (s *ATOnly) attach(ctx context.Context) error {
 	a, ok := s.at.(Attacher)
 	if !ok {
@@ -101,8 +106,18 @@ func (s *ATOnly) attach(ctx context.Context) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, attachLimit)
 	defer cancel()
-	if err := a.Attach(bounded); err != nil && ctx.Err() != nil {
-		return fmt.Errorf("attach: %w", ctx.Err())
+	for range attachTries {
+		if err := a.Attach(bounded); err != nil && ctx.Err() != nil {
+			return fmt.Errorf("attach: %w", ctx.Err())
+		}
+		if r, err := s.at.Registration(bounded); err == nil && r.State != modem.NotRegistered {
+			return nil
+		}
+		select {
+		case <-bounded.Done():
+			return nil
+		case <-time.After(retryInterval):
+		}
 	}
 	return nil
 }

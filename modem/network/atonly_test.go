@@ -46,6 +46,9 @@ func (m *scripted) ICCID(context.Context) (string, error) {
 }
 func (m *scripted) SIM(context.Context) (modem.SIM, error) { return modem.SIM{ICCID: m.iccid}, nil }
 func (m *scripted) Registration(context.Context) (modem.Registration, error) {
+	if len(m.states) == 0 {
+		return modem.Registration{State: modem.Searching}, nil
+	}
 	r := modem.Registration{State: m.states[0]}
 	if len(m.states) > 1 {
 		m.states = m.states[1:]
@@ -103,6 +106,28 @@ func thereAndBack(ctx context.Context, back *network.ATOnly) error {
 	}
 	_, err = back.Restore(ctx, snapshot)
 	return err
+}
+
+// A modem that was told to look for a network and does not is told again.
+func TestATOnlyAttachesAgain(t *testing.T) {
+	for _, tc := range []struct {
+		states []modem.RegistrationState
+		calls  string
+	}{
+		{[]modem.RegistrationState{modem.Denied}, "reread 2, attach"},
+		{[]modem.RegistrationState{modem.NotRegistered, modem.Searching}, "reread 2, attach, attach"},
+		{[]modem.RegistrationState{modem.NotRegistered}, "reread 2, attach, attach, attach"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &scripted{states: tc.states}
+			if _, err := network.NewATOnly(m).Reread(t.Context(), "2"); err != nil {
+				t.Error(err)
+			}
+			if got := strings.Join(m.calls, ", "); got != tc.calls {
+				t.Errorf("%v: calls %s, want %s", tc.states, got, tc.calls)
+			}
+		})
+	}
 }
 
 func TestATOnlyRegister(t *testing.T) {

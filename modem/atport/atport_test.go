@@ -1,0 +1,122 @@
+package atport_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"lpad/apdu"
+	"lpad/apdu/apdutest"
+	"lpad/modem/at"
+	"lpad/modem/atport"
+	"lpad/modem/modemtest"
+	"lpad/modem/serialport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var aid = []byte{0xA0, 0x00, 0x00, 0x05, 0x59, 0x10, 0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0x89, 0x00, 0x00, 0x01, 0x00}
+
+// device is a modem with a card and two ports.
+func device(t *testing.T) (m *modemtest.Modem, card *apdutest.UICC, port, other string) {
+	t.Helper()
+	app := func(apdu.Command) apdu.Response { return apdu.Response{SW: 0x9000} }
+	card = &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 3}
+	m, err := modemtest.New(modemtest.Config{Card: card})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := t.TempDir()
+	port, other = filepath.Join(dir, "tty0"), filepath.Join(dir, "tty1")
+	for _, p := range []string{port, other} {
+		if _, err := m.OpenPTY(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m, card, port, other
+}
+
+// open opens a port that ends with the test.
+func open(t *testing.T, c atport.Config) *atport.Port {
+	t.Helper()
+	p := atport.New(c)
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// A modem that a re-read left switched off is switched on, by who is alone
+// with it and by nobody else.
+func TestSwitchedOff(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		_, _, port, other := device(t)
+		line, err := serialport.Open(other, 115200)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := at.New(line)
+		if _, err := conn.Command(t.Context(), "AT+CFUN=0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p := open(t, atport.Config{Path: port, Alone: alone})
+		ch, err := p.OpenChannel(t.Context(), aid)
+		for range 100 { // the modem reads its SIM
+			if err == nil || !alone {
+				break
+			}
+			ch, err = p.OpenChannel(t.Context(), aid)
+		}
+		if alone != (err == nil) {
+			t.Errorf("alone %v: %v", alone, err)
+		}
+		if err == nil {
+			if err := ch.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A line that hung up is opened again, and the channel that was open on it is
+// closed.
+func TestHangup(t *testing.T) {
+	m, card, port, _ := device(t)
+	p := open(t, atport.Config{Path: port})
+	ch, err := p.OpenChannel(t.Context(), aid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Port(filepath.Base(port)).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Close(t.Context()); err == nil {
+		t.Fatal("closed over a line that hung up")
+	}
+	if _, err := p.OpenChannel(t.Context(), aid); err == nil {
+		t.Fatal("opened without a port")
+	}
+	if _, err := m.OpenPTY(port); err != nil {
+		t.Fatal(err)
+	}
+	if ch, err = p.OpenChannel(t.Context(), aid); err != nil {
+		t.Fatal(err)
+	}
+	if n := card.Open(); n != 1 {
+		t.Errorf("%d channels are open, want the new one", n)
+	}
+	if err := ch.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
