@@ -153,6 +153,20 @@ var kinds = []kind{
 			r.kill()
 			return answer, err
 		})},
+	{"kill-again", "kill -9 at an APDU, and twice more some APDUs after the restart", quick, every(onAPDU, 2),
+		func(f *fault, g rng) {
+			gaps := []int{1 + g.IntN(30), 1 + g.IntN(30)}
+			f.at, f.n, f.apduDo = onAPDU, f.index, func(r *rig, transmit func() ([]byte, error)) ([]byte, error) {
+				answer, err := transmit()
+				r.kill()
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(gaps) > 0 {
+					f.n, gaps = r.counts[onAPDU]+gaps[0], gaps[1:]
+				}
+				return answer, err
+			}
+		}},
 	{"blackout-before-apdu", "power cut of daemon, modem and card when an APDU has reached the card", quick, upTo(onAPDU),
 		atAPDU(func(r *rig, _ func() ([]byte, error)) ([]byte, error) { r.blackout(); return nil, euicc.ErrNoPower })},
 	{"blackout-after-apdu", "power cut of daemon, modem and card when the card has executed an APDU", quick, upTo(onAPDU),
@@ -231,10 +245,13 @@ var kinds = []kind{
 				return &spoil{answer: func(b []byte) []byte { return append(append(append([]byte{}, noise...), '\r', '\n'), b...) }}
 			}
 		}},
-	{"at-cut-answer", "a byte of the answer to an AT command is missing", withoutDownload, every(onAT, 2),
+	{"at-cut-answer", "a byte of the modem's answer with one of the card is missing", withoutDownload, every(onAT, 2),
 		func(f *fault, g rng) {
 			f.patience = 40 * time.Second
-			f.at, f.n, f.commandDo = onAT, f.index, func(*rig, string) *spoil {
+			f.at, f.n, f.commandDo = onAT, f.index, func(_ *rig, text string) *spoil {
+				if !strings.HasPrefix(text, "AT+CGLA") { // names of access points and the like have no length to hold them against
+					return nil
+				}
 				return &spoil{answer: func(b []byte) []byte {
 					i := g.IntN(max(1, len(b)-6)) // the final code stays: its loss is silence, which is another class
 					return append(append([]byte{}, b[:i]...), b[i+1:]...)
@@ -256,9 +273,17 @@ var kinds = []kind{
 			f.at, f.n, f.lasting, f.commandDo = onAT, f.index, true, func(*rig, string) *spoil { return &spoil{echo: true} }
 		}},
 	{"at-error", "the modem answers ERROR to an AT command, which it has not carried out", withoutDownload, upTo(onAT),
-		atCommand(func(r *rig, _ string) *spoil {
+		atCommand(func(r *rig, text string) *spoil {
+			if strings.HasPrefix(text, "AT+CCHC") { // a modem that does not close a session keeps it, whatever anybody does
+				return nil
+			}
 			return &spoil{before: func() bool { r.line.say([]byte("\r\nERROR\r\n")); return false }}
 		})},
+	{"at-silent", "the modem carries an AT command out and never answers", []string{"switch"}, every(onAT, 13),
+		func(f *fault, _ rng) {
+			f.patience = 4 * time.Minute // an APDU may take a card minutes, and the daemon waits for it
+			f.at, f.n, f.commandDo = onAT, f.index, func(*rig, string) *spoil { return &spoil{after: func() bool { return false }} }
+		}},
 	{"at-reboot", "the modem restarts in the middle of an AT command, and its port with it", withoutDownload, upTo(onAT),
 		atCommand(func(r *rig, _ string) *spoil {
 			return &spoil{before: func() bool { r.line.tear(); r.powerCycle(); return false }}

@@ -39,6 +39,7 @@ const (
 	stopLimit        = 10 * time.Second // of the daemon, after SIGTERM
 	restLimit        = 5 * time.Second  // from the daemon's rest to that of the modem
 	maxReorders      = 3                // times that the user orders again
+	reorderPause     = 200 * time.Millisecond
 	outage           = 30 * time.Millisecond
 )
 
@@ -174,7 +175,7 @@ func (r *rig) configure(sc *scenario, f *fault, address string) error {
 	if f != nil {
 		block = f.block
 	}
-	deadMan := "60s"
+	deadMan := "15s"
 	if sc.deadMan != "" {
 		deadMan = sc.deadMan
 	}
@@ -297,7 +298,6 @@ func (r *rig) start(ctx context.Context) error {
 	cmd := exec.Command(r.program, "--config", filepath.Join(r.dir, "lpad.yaml"))
 	cmd.Stdout, cmd.Stderr = &r.tail, &r.tail
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start lpad: %w", err)
 	}
@@ -557,16 +557,12 @@ func (r *rig) readJournal(e *evidence) {
 }
 
 // hookedCard is the card with the hook for APDUs. What the modem says to the
-// card on its own account, on the basic channel, is not counted.
+// card on its own account, on the basic channel and to open and close logical
+// channels, is not counted: the daemon can neither see nor mend what comes of it.
 type hookedCard struct {
 	*euicc.Card
 	rig *rig
 }
-
-const (
-	insManageChannel = 0x70
-	insGetResponse   = 0xC0
-)
 
 // Transmit implements modemtest.Card.
 func (c *hookedCard) Transmit(ctx context.Context, command []byte) ([]byte, error) {
@@ -579,7 +575,7 @@ func (c *hookedCard) Transmit(ctx context.Context, command []byte) ([]byte, erro
 		}
 		return answer, err
 	}
-	if len(command) < 4 || command[0]&0x43 == 0 && command[1] != insManageChannel {
+	if len(command) < 4 || command[0]&0x43 == 0 {
 		return c.Card.Transmit(ctx, command)
 	}
 	what := fmt.Sprintf("% X", command[:min(8, len(command))])

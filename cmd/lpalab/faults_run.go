@@ -121,7 +121,7 @@ func (r *rig) converge(ctx context.Context, sc *scenario, id string, ordered boo
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	reorders := 0
+	reorders, next := 0, time.Now().Add(reorderPause)
 	seen := ""
 	var lastStatus api.Status
 	for tick := time.NewTicker(8 * time.Millisecond); ; {
@@ -157,9 +157,11 @@ func (r *rig) converge(ctx context.Context, sc *scenario, id string, ordered boo
 				case reorders == maxReorders:
 					tick.Stop()
 					return fmt.Errorf("ordered %d times in vain", reorders+1)
-				default:
-					reorders++
-					_, ordered = r.orderOnce(ctx, sc)
+				case time.Now().After(next):
+					if _, ordered = r.orderOnce(ctx, sc); ordered {
+						reorders++
+					}
+					next = time.Now().Add(reorderPause)
 				}
 			}
 		}

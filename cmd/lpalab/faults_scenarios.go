@@ -19,7 +19,7 @@ type scenario struct {
 	empty     bool                // without the old profile
 	installed bool                // the new profile is on the card, disabled
 	noService bool                // the new profile's operator does not know it
-	deadMan   string              // of the switch; empty: a minute
+	deadMan   string              // of the switch; empty: 15 s
 	refuses   string              // a command that begins like this is refused by the modem
 	card      func(*euicc.Config) // further changes
 	order     func(ctx context.Context, r *rig) (api.Job, error)
