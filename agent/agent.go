@@ -112,10 +112,11 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		}
 	}
 	a.runner = runner.New(runner.Config{
-		Journal:        a.journal,
-		Card:           card,
-		Servers:        &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, log: p.Log},
-		Switch:         &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log},
+		Journal: a.journal,
+		Card:    card,
+		Servers: &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, log: p.Log},
+		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
+			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
 		Device:         &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log},
 		Probe:          probe(cfg, p),

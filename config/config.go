@@ -33,7 +33,7 @@ const Version = 1
 // in config/testdata/full.yaml as well.
 type Config struct {
 	Version  int    `mapstructure:"version"`
-	StateDir string `mapstructure:"state_dir"` // journal and last-good settings
+	StateDir string `mapstructure:"state_dir"` // the journal
 	Socket   string `mapstructure:"socket"`    // of the local API
 
 	Log     Log     `mapstructure:"log"`
@@ -74,9 +74,9 @@ type Modem struct {
 type Network struct {
 	Backend         string        `mapstructure:"backend"`          // auto, networkmanager, none
 	DeadMan         time.Duration `mapstructure:"dead_man"`         // the old profile comes back when the new one is not proven by then
-	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network
+	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network, with one access point
 	Probe           string        `mapstructure:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
-	ProbeTimeout    time.Duration `mapstructure:"probe_timeout"`    // for one probe
+	ProbeTimeout    time.Duration `mapstructure:"probe_timeout"`    // until the probe must have succeeded
 }
 
 // Params says where terminal parameters come from.

@@ -30,6 +30,7 @@
 package switchover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,8 @@ const (
 	// verifyLimit bounds one candidate when ctx does not: a modem that has to
 	// search all bands needs minutes.
 	verifyLimit = 4 * time.Minute
-	// probeLimit is how long a fresh link may fail to carry traffic.
+	// probeLimit is how long a fresh link may fail to carry traffic, if
+	// Switch.ProbeTimeout does not say.
 	probeLimit    = 30 * time.Second
 	probeInterval = time.Second
 	gateLimit     = 2 * time.Minute // of Rollback, which goes on without
@@ -134,6 +136,11 @@ type Switch struct {
 	Network  Network
 	Prober   Prober
 	Log      *slog.Logger
+
+	// How long one candidate may take to find a network, and a fresh link to
+	// carry traffic. 0: what is left of its time, and 30 s.
+	RegisterTimeout time.Duration
+	ProbeTimeout    time.Duration
 
 	applied   Applied // by this process; zero if not known
 	appliedTo rsp.ICCID
@@ -293,6 +300,16 @@ func (s *Switch) SIM(ctx context.Context) modem.SIM {
 	return sim
 }
 
+// register waits for a network, as long as it may.
+func (s *Switch) register(ctx context.Context) (modem.Registration, error) {
+	if s.RegisterTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.RegisterTimeout)
+		defer cancel()
+	}
+	return s.Network.Register(ctx)
+}
+
 // try proves one candidate, within its share of the time that is left.
 func (s *Switch) try(ctx context.Context, snapshot []byte, t Target, i int, applied bool, left int) (Online, Stage, error) {
 	share := verifyLimit
@@ -312,7 +329,7 @@ func (s *Switch) try(ctx context.Context, snapshot []byte, t Target, i int, appl
 			return Online{}, StageReread, err
 		}
 	}
-	registration, err := s.Network.Register(ctx)
+	registration, err := s.register(ctx)
 	if err != nil {
 		return Online{}, StageRegister, err
 	}
@@ -334,7 +351,7 @@ func (s *Switch) Probe(ctx context.Context, link modem.Link, target string) erro
 	if target == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.ProbeTimeout, probeLimit))
 	defer cancel()
 	var last error
 	for {

@@ -209,6 +209,34 @@ func TestVerifyShares(t *testing.T) {
 
 // TestVerifyAfterRestart: another process does not know which candidate was
 // applied, and begins anew.
+// What the configuration grants bounds each candidate, however much time is
+// left.
+func TestConfiguredLimits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		s    switchover.Switch
+		hang string
+		want time.Duration
+	}{
+		"register":         {switchover.Switch{RegisterTimeout: time.Minute}, "register a", time.Minute},
+		"probe":            {switchover.Switch{ProbeTimeout: 5 * time.Second}, "probe wwan0 tcp://x:1 a", 5 * time.Second},
+		"probe by default": {switchover.Switch{}, "probe wwan0 tcp://x:1 a", 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &backend{hang: set(tc.hang)}
+				s := tc.s
+				s.Settings, s.Modem, s.Network, s.Prober = b, b, b, b
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				start := time.Now()
+				if _, err := run(ctx, &s, target(t, "tcp://x:1", "a")); err == nil || time.Since(start) != tc.want {
+					t.Errorf("%v after %v, want an error after %v", err, time.Since(start), tc.want)
+				}
+			})
+		})
+	}
+}
+
 func TestVerifyAfterRestart(t *testing.T) {
 	b := &backend{}
 	online, err := newSwitch(b).Verify(t.Context(), []byte("{}"), target(t, "", "a", "b"))
