@@ -1,12 +1,12 @@
 // Package journal is what survives a power cut: the jobs with their results.
 //
-// It is one append-only file of records. A record is durable when [Journal.Append]
+// It is one append-only file of records. A record is durable when [Journal.PutJob]
 // returns; whoever acts on a decision appends it first. The file is read whole
 // at [Open] and rewritten (compacted) when it has grown past its limit, so both
 // are bounded. One process holds it at a time (flock), one goroutine appends.
 //
 //	j, err := journal.Open(filepath.Join(stateDir, "journal"), journal.Options{})
-//	if err != nil { … }          // *NewerError, *DamagedError, or of the file system
+//	if err != nil { … }          // *NewerError, ErrLocked, or of the file system
 //	defer j.Close()
 //	err = j.PutJob(next)          // append, sync; then act
 //

@@ -3,9 +3,11 @@
 //
 //	lpalab demo [--keep]       the main job, from an activation code to a connected device
 //	lpalab bench               figures with their bounds
+//	lpalab faults              faults at every place, and what must hold after each
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
-// Demo and bench need root, and lpad, lpactl and lpad-pcsc beside lpalab.
+// Demo and bench need root; all but size need lpad, lpactl and lpad-pcsc beside
+// lpalab.
 package main
 
 import (

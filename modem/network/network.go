@@ -2,10 +2,10 @@
 // on a device with certain services, the steps that agent/switchover orders.
 //
 // [ManagerStack] is for a device with ModemManager and NetworkManager, and as a
-// rule with an AT port on which lpad drives the modem itself. The interface of
-// a back-end is what agent/switchover declares, in the words of package modem
-// and plain strings only, so that others ("ModemManager alone", "AT alone")
-// can stand beside it:
+// rule with an AT port on which lpad drives the modem itself. [ATOnly] is for
+// one whose network somebody else brings up. Their interface is what
+// agent/switchover declares, in the words of package modem and plain strings
+// only, so that others can stand beside them:
 //
 //	Snapshot(ctx)                  what the settings are: bytes for the journal
 //	Gate(ctx, snapshot)            nothing comes up by itself from now on
