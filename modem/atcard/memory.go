@@ -30,7 +30,10 @@ type Memory struct {
 // "" means none.
 func NewMemory(path string) *Memory { return &Memory{path: path} }
 
-const maxMemory = 20 // channels: more than any card has
+const (
+	maxMemory = 20      // channels: more than any card has
+	lastMark  = "last=" // in the file, before the last one that was opened
+)
 
 // load reads the file. What cannot be understood is not there.
 func (m *Memory) load() {
@@ -43,6 +46,9 @@ func (m *Memory) load() {
 		return // none, or one that cannot be read: a channel too many is no reason not to work
 	}
 	for _, id := range strings.Fields(string(b)) {
+		if last, ok := strings.CutPrefix(id, lastMark); ok && validID(last) {
+			m.last = last
+		}
 		if validID(id) && len(m.open) < maxMemory && !slices.Contains(m.open, id) {
 			m.open = append(m.open, id)
 		}
@@ -110,8 +116,12 @@ func (m *Memory) save() {
 	if m.path == "" {
 		return
 	}
+	words := slices.Clone(m.open)
+	if m.last != "" {
+		words = append(words, lastMark+m.last)
+	}
 	const ownerOnly = 0o600
-	if err := os.WriteFile(m.path, []byte(strings.Join(m.open, "\n")), ownerOnly); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.WriteFile(m.path, []byte(strings.Join(words, "\n")), ownerOnly); err != nil && !errors.Is(err, os.ErrNotExist) {
 		m.path = "" // it would be wrong from now on
 	}
 }
