@@ -1,4 +1,6 @@
-// Package journal is what survives a power cut: the jobs with their results.
+// Package journal is what survives a power cut: the jobs with their results,
+// and the few things that outlive them, such as the profile that was last
+// proven.
 //
 // It is one append-only file of records. A record is durable when [Journal.PutJob]
 // returns; whoever acts on a decision appends it first. The file is read whole
@@ -30,13 +32,14 @@
 //
 //	0   4  length n of the payload, at most 1 MiB
 //	4   1  version of the record's payload: 1
-//	5   1  kind: 1 job, 2 forget job
+//	5   1  kind: 1 job, 2 forget job, 3 setting
 //	6   2  zero
 //	8   4  CRC-32C (Castagnoli) of bytes 0 to 7 and the payload
 //	12  n  payload, JSON
 //
 // A job record holds the whole job and replaces an earlier one with its id; a
-// forget record holds {"id"}.
+// forget record holds {"id"}. A setting record holds {"key","value"} and replaces
+// an earlier one with its key.
 //
 // # After a power cut
 //

@@ -37,9 +37,10 @@ type Journal struct {
 	size int // bytes in the file
 	live int // bytes at the last compaction: below twice that, compacting again is not worth the flash
 
-	jobs  map[string]job.Job
-	came  int            // how many jobs have come
-	order map[string]int // of the jobs, as they came: a clock that was set back does not change it
+	jobs     map[string]job.Job
+	came     int            // how many jobs have come
+	order    map[string]int // of the jobs, as they came: a clock that was set back does not change it
+	settings map[string]json.RawMessage
 
 	written int64 // bytes written since Open, the wear of the flash
 	torn    int
@@ -64,7 +65,7 @@ func Open(path string, opts Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, order: map[string]int{}}
+	j := &Journal{path: path, opts: opts, lock: lock, jobs: map[string]job.Job{}, order: map[string]int{}, settings: map[string]json.RawMessage{}}
 	if err := j.load(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -137,6 +138,11 @@ func setAside(path string) (string, error) {
 	}
 }
 
+type setting struct {
+	Key   string          `json:"key"`
+	Value json.RawMessage `json:"value,omitempty"`
+}
+
 type forgetJob struct {
 	ID string `json:"id"`
 }
@@ -158,6 +164,12 @@ func (j *Journal) replay(r record) error {
 			return err
 		}
 		j.drop(v.ID)
+	case kindSetting:
+		var v setting
+		if err := json.Unmarshal(r.payload, &v); err != nil {
+			return err
+		}
+		j.settings[v.Key] = v.Value
 	default:
 		return fmt.Errorf("unknown kind or version of record")
 	}
@@ -297,6 +309,38 @@ func (j *Journal) Job(id string) (job.Job, bool) {
 	return v, ok
 }
 
+// PutSetting makes a value durable under a key, such as the profile that was
+// last proven. When it returns an error the value is what it was.
+func (j *Journal) PutSetting(key string, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return &WriteError{err}
+	}
+	if old, ok := j.settings[key]; ok && string(old) == string(raw) {
+		return nil // spare the flash
+	}
+	if err := j.put(kindSetting, setting{key, raw}); err != nil {
+		return err
+	}
+	j.settings[key] = raw
+	if err := j.tidy(); err != nil {
+		j.broken = err // as in PutJob: the value stands
+	}
+	return nil
+}
+
+// Setting reads a value into v. ok is false when there is none.
+func (j *Journal) Setting(key string, v any) (ok bool, err error) {
+	raw, ok := j.settings[key]
+	if !ok {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return true, fmt.Errorf("setting %s: %w", key, err)
+	}
+	return true, nil
+}
+
 // Compact rewrites the file with the live records only.
 func (j *Journal) Compact() error {
 	b := fileHeader()
@@ -306,6 +350,13 @@ func (j *Journal) Compact() error {
 			return &WriteError{err}
 		}
 		b = appendFrame(b, record{kindJob, payload})
+	}
+	for _, k := range slices.Sorted(maps.Keys(j.settings)) {
+		payload, err := json.Marshal(setting{k, j.settings[k]})
+		if err != nil {
+			return &WriteError{err}
+		}
+		b = appendFrame(b, record{kindSetting, payload})
 	}
 	if err := replace(j.path, b); err != nil {
 		return j.fail(err)

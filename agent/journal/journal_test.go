@@ -72,6 +72,11 @@ func TestReopen(t *testing.T) {
 	j := open(t, path, journal.Options{})
 	walk(t, j, newJob(1), job.Abort)
 	walk(t, j, newJob(2), job.Start)
+	for _, apn := range []string{"old", "iot", "iot"} {
+		if err := j.PutSetting("last-good/8944", map[string]string{"apn": apn}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := journal.Open(path, journal.Options{}); !errors.Is(err, journal.ErrLocked) {
 		t.Errorf("second opening: %v, want ErrLocked", err)
 	}
@@ -82,6 +87,22 @@ func TestReopen(t *testing.T) {
 	jobs := j.Jobs()
 	if len(jobs) != 2 || jobs[0].State != job.Cancelled || jobs[1].State != job.Authenticating {
 		t.Fatalf("jobs %+v", jobs)
+	}
+	var v map[string]string
+	if ok, err := j.Setting("last-good/8944", &v); !ok || err != nil || v["apn"] != "iot" {
+		t.Errorf("setting %v %v %v", v, ok, err)
+	}
+	if ok, _ := j.Setting("nobody", new(int)); ok {
+		t.Error("a setting that nobody made")
+	}
+	if ok, err := j.Setting("last-good/8944", new(int)); !ok || err == nil {
+		t.Errorf("a setting of another kind: %v, %v", ok, err)
+	}
+	if err := j.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := j.Setting("last-good/8944", &v); !ok || err != nil || v["apn"] != "iot" {
+		t.Errorf("after compaction: %v %v %v", v, ok, err)
 	}
 	if j.Torn() != 0 || j.Damage() != "" {
 		t.Errorf("torn %d, damage %q", j.Torn(), j.Damage())
@@ -292,7 +313,7 @@ func FuzzOpen(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	if err := j.Close(); err != nil {
+	if err := errors.Join(j.PutSetting("k", "v"), j.Close()); err != nil {
 		f.Fatal(err)
 	}
 	whole, err := os.ReadFile(path)

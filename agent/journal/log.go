@@ -26,9 +26,10 @@ type kind byte
 const (
 	kindJob       kind = 1
 	kindForgetJob kind = 2
+	kindSetting   kind = 3
 )
 
-func (k kind) known() bool { return k >= kindJob && k <= kindForgetJob }
+func (k kind) known() bool { return k >= kindJob && k <= kindSetting }
 
 // record is one frame of the file.
 type record struct {
