@@ -2,41 +2,21 @@ package rsp_test
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/vectors"
 )
 
-// vector reads public test data: see shared/vectors/README.md. It skips where
-// there is none, unless LPAD_REQUIRE=all.
-func vector(t *testing.T, name string) []byte {
-	t.Helper()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "vectors")
-	}
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err == nil {
-		return b
-	}
-	if os.Getenv("LPAD_REQUIRE") == "all" {
-		t.Fatalf("test vectors are required: %v", err)
-	}
-	t.Skipf("no test vectors (set LPAD_VECTORS): %v", err)
-	return nil
-}
-
 func TestVectorValues(t *testing.T) {
-	if i, err := rsp.ParseEUICCInfo1(vector(t, "session/euicc-info1.der")); err != nil || i.SVN != (rsp.Version{2, 0, 0}) {
+	if i, err := rsp.ParseEUICCInfo1(vectors.Read(t, "session/euicc-info1.der")); err != nil || i.SVN != (rsp.Version{2, 0, 0}) {
 		t.Errorf("euiccInfo1 %+v, %v", i, err)
 	}
-	m, err := rsp.ParseMetadata(vector(t, "session/store-metadata.der"))
+	m, err := rsp.ParseMetadata(vectors.Read(t, "session/store-metadata.der"))
 	if err != nil || m.ICCID.String() != "89000123456789012341" || m.ServiceProvider != "euicc-rsp" {
 		t.Errorf("metadata %+v, %v", m, err)
 	}
-	raw := vector(t, "session/pending-notification.der")
+	raw := vectors.Read(t, "session/pending-notification.der")
 	n, err := rsp.ParsePendingNotification(raw)
 	if err != nil || n.Result == nil || n.Result.Err() != nil || !bytes.Equal(n.Raw, raw) {
 		t.Errorf("pending notification %+v, %v", n, err)
@@ -45,7 +25,7 @@ func TestVectorValues(t *testing.T) {
 
 func TestVectorCertificates(t *testing.T) {
 	for _, name := range []string{"dpauth", "dppb", "eum", "euicc", "ci", "ci-2017"} {
-		der := vector(t, "sgp26/"+name+".der")
+		der := vectors.Read(t, "sgp26/"+name+".der")
 		oid, err := rsp.CertificateOID(der)
 		want := map[string]string{"dpauth": "2.999.10", "dppb": "2.999.10", "eum": "2.999.5"}[name]
 		if want != "" && (err != nil || oid != want) {

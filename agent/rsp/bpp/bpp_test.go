@@ -5,11 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/ber"
 )
 
@@ -20,25 +19,6 @@ func unhex(t testing.TB, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// vector reads public test data: see shared/vectors/README.md. It skips where
-// there is none, unless LPAD_REQUIRE=all.
-func vector(t testing.TB, name string) []byte {
-	t.Helper()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "vectors")
-	}
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err == nil {
-		return b
-	}
-	if os.Getenv("LPAD_REQUIRE") == "all" {
-		t.Fatalf("test vectors are required: %v", err)
-	}
-	t.Skipf("no test vectors (set LPAD_VECTORS): %v", err)
-	return nil
 }
 
 func show(segments [][]byte) string {
@@ -182,7 +162,7 @@ func TestParseRefuses(t *testing.T) {
 
 // The package of the recorded session, cut as the card of that session got it.
 func TestVector(t *testing.T) {
-	b := vector(t, "session/bound-profile-package.der")
+	b := vectors.Read(t, "session/bound-profile-package.der")
 	p, err := Parse(b)
 	if err != nil {
 		t.Fatal(err)
@@ -197,10 +177,10 @@ func TestVector(t *testing.T) {
 	if !bytes.Equal(bytes.Join(p.Segments(), nil), b) {
 		t.Error("the segments are not the package")
 	}
-	if !bytes.Equal(p.Metadata(), vector(t, "session/store-metadata.der")) {
+	if !bytes.Equal(p.Metadata(), vectors.Read(t, "session/store-metadata.der")) {
 		t.Errorf("metadata %X", p.Metadata())
 	}
-	if !bytes.Equal(p.TransactionID(), vector(t, "session/transaction-id.bin")) {
+	if !bytes.Equal(p.TransactionID(), vectors.Read(t, "session/transaction-id.bin")) {
 		t.Errorf("transactionId %v", p.TransactionID())
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/damonto/euicc-go/http/rootci"
 
 	"lpad/agent/rsp/es9p"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/internal/fault"
 )
 
@@ -297,18 +298,7 @@ func TestOnlyCIs(t *testing.T) {
 // certificate with a published key is one for DPauth, so the role is what is
 // wrong with it when test CIs are allowed.
 func TestSGP26(t *testing.T) {
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "vectors")
-	}
-	der, err := os.ReadFile(filepath.Join(dir, "sgp26", "dpauth.der"))
-	if err != nil {
-		t.Skipf("no public vectors at %s: %v", dir, err)
-	}
-	key, err := os.ReadFile(filepath.Join(dir, "sgp26", "dpauth-key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	der, key := vectors.Read(t, "sgp26/dpauth.der"), vectors.Read(t, "sgp26/dpauth-key.pem")
 	// Some versions of the file begin with the parameters of the curve.
 	if i := bytes.Index(key, []byte("-----BEGIN EC PRIVATE KEY")); i > 0 {
 		key = key[i:]

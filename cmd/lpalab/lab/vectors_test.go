@@ -11,6 +11,7 @@ import (
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/rsp/rsptest/upp"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/cmd/lpalab/lab"
 	"lpad/modem/modemtest"
 )
@@ -20,19 +21,9 @@ import (
 // them. The vectors lie beside the project, or where LPAD_VECTORS says.
 func TestTS48(t *testing.T) {
 	t.Parallel()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "vectors")
-	}
 	for _, name := range []string{"TS48v1_A.der", "TS48v5_SAIP2.3_NoBERTLV.der"} {
 		t.Run(name, func(t *testing.T) {
-			profile, err := os.ReadFile(filepath.Join(dir, "upp", name))
-			if err != nil && os.Getenv("LPAD_REQUIRE") != "all" {
-				t.Skipf("no test vectors: %v", err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			profile := vectors.Read(t, "upp/"+name)
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			t.Cleanup(cancel)

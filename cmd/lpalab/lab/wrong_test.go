@@ -24,6 +24,7 @@ import (
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/pki"
 	"lpad/agent/rsp/rsptest/smdp"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/apdutest"
 	"lpad/apdu/ber"
 	"lpad/cmd/lpalab/lab"
@@ -277,7 +278,7 @@ func (b *bench) hosts() string {
 	at("plain.lpad.example", accept(b.T, listen(), "HTTP/1.1 400 Bad Request\r\n\r\n"))
 	at("hangup.lpad.example", accept(b.T, listen(), "hang up"))
 	at("smds.lpad.example", b.emptySMDS(listen()))
-	if keys, err := pki.LoadSGP26(filepath.Join(vectors(), "sgp26")); err == nil {
+	if keys, err := pki.LoadSGP26(filepath.Join(vectors.Root(b), "sgp26")); err == nil {
 		l := listen()
 		b.w.ServeAs(l, keys.DPAuth)
 		at("testci.lpad.example", l)
@@ -306,13 +307,6 @@ func (b *bench) emptySMDS(l net.Listener) net.Listener {
 		}
 	})
 	return l
-}
-
-func vectors() string {
-	if dir := os.Getenv("LPAD_VECTORS"); dir != "" {
-		return dir
-	}
-	return filepath.Join("..", "..", "..", "..", "shared", "vectors")
 }
 
 // accept takes connections and says one thing.
@@ -1058,9 +1052,9 @@ func emptyCard(t *testing.T) modemtest.Card {
 // it must trust, and says so loudly where it may.
 func TestWrongTrust(t *testing.T) {
 	t.Parallel()
-	keys, err := pki.LoadSGP26(filepath.Join(vectors(), "sgp26"))
+	keys, err := pki.LoadSGP26(vectors.Dir(t, "sgp26"))
 	if err != nil {
-		t.Skipf("no public vectors: %v", err)
+		t.Fatal(err)
 	}
 	for _, row := range []struct {
 		name, file string

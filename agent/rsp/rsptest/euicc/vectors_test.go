@@ -9,32 +9,9 @@ import (
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/pki"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/ber"
 )
-
-// vectors is the folder of the shared test vectors, or skips: LPAD_VECTORS, or
-// ../shared/vectors from the root of the project.
-func vectors(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		root := "."
-		for range 16 {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			root = filepath.Join(root, "..")
-		}
-		dir = filepath.Join(root, "..", "shared", "vectors")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("LPAD_REQUIRE") == "all" {
-			t.Fatalf("test vectors are required: %v", err)
-		}
-		t.Skipf("no test vectors: %v", err)
-	}
-	return dir
-}
 
 func readFile(t *testing.T, path ...string) []byte {
 	t.Helper()
@@ -64,7 +41,7 @@ func (k agreedKey) ECDH([]byte) ([]byte, error) { return k.z, nil }
 // The recorded session, with all its inputs fixed: the card accepts what the
 // server signed, signs the very same bytes, and installs the package.
 func TestRecordedSession(t *testing.T) {
-	dir := vectors(t)
+	dir := vectors.Dir(t, ".")
 	session := func(name string) []byte { return readFile(t, dir, "session", name) }
 	published, err := pki.LoadSGP26(filepath.Join(dir, "sgp26"))
 	if err != nil {
@@ -183,7 +160,7 @@ func verifyPIR(t *testing.T, id *pki.Identity, pir ber.TLV) {
 
 // Both generic test profiles of TS.48 install over a session of our own.
 func TestTS48(t *testing.T) {
-	dir := vectors(t)
+	dir := vectors.Dir(t, ".")
 	for _, name := range []string{"TS48v1_A.der", "TS48v5_SAIP2.3_NoBERTLV.der"} {
 		t.Run(name, func(t *testing.T) {
 			d := newDownload(t, Config{})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/ber"
 )
 
@@ -37,30 +38,6 @@ func must[T any](v T, err error) func(*testing.T) T {
 		}
 		return v
 	}
-}
-
-// vectors is the folder of the shared test vectors, or skips: LPAD_VECTORS, or
-// ../shared/vectors from the root of the project.
-func vectors(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		root := "."
-		for range 16 {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			root = filepath.Join(root, "..")
-		}
-		dir = filepath.Join(root, "..", "shared", "vectors")
-	}
-	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("LPAD_REQUIRE") == "all" {
-			t.Fatalf("test vectors are required: %v", err)
-		}
-		t.Skipf("no test vectors: %v", err)
-	}
-	return dir
 }
 
 // RFC 6979, A.2.5: P-256, SHA-256, messages "sample" and "test".
@@ -480,7 +457,7 @@ func TestVerifyEUICC(t *testing.T) {
 }
 
 func TestSGP26(t *testing.T) {
-	s := must(LoadSGP26(filepath.Join(vectors(t), "sgp26")))(t)
+	s := must(LoadSGP26(vectors.Dir(t, "sgp26")))(t)
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for role, id := range map[Role]*Identity{DPAuth: s.DPAuth, DPPb: s.DPPb} {
 		if _, err := VerifyServer(id.Certificate, []*Certificate{s.CI2017}, role, now); err != nil {
@@ -504,7 +481,7 @@ func TestSGP26(t *testing.T) {
 // What we issue has the same size and shape as the SGP.26 certificates: same
 // extensions in the same order, critical in the same places.
 func TestSameShapeAsSGP26(t *testing.T) {
-	s := must(LoadSGP26(filepath.Join(vectors(t), "sgp26")))(t)
+	s := must(LoadSGP26(vectors.Dir(t, "sgp26")))(t)
 	p := must(New(Options{}))(t)
 	for name, pair := range map[string][2]*Certificate{
 		"CI": {p.CI.Certificate, s.CI}, "EUM": {p.EUM.Certificate, s.EUM}, "eUICC": {p.EUICC.Certificate, s.EUICC.Certificate},

@@ -11,37 +11,15 @@ import (
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/pki"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/ber"
 )
-
-// vectors is the folder of the shared test vectors, or skips.
-func vectors(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		root := "."
-		for range 16 {
-			if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-				break
-			}
-			root = filepath.Join(root, "..")
-		}
-		dir = filepath.Join(root, "..", "shared", "vectors")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "session")); err != nil {
-		if os.Getenv("LPAD_REQUIRE") == "all" {
-			t.Fatalf("the recorded session is required: %v", err)
-		}
-		t.Skipf("no recorded session: %v", err)
-	}
-	return dir
-}
 
 // The recorded session, with all random inputs fixed: every answer of the
 // server must be the recorded one, byte for byte, and every signature of the
 // recorded eUICC must be accepted.
 func TestRecordedSession(t *testing.T) {
-	dir := vectors(t)
+	dir := vectors.Dir(t, ".")
 	file := func(name string) []byte {
 		b, err := os.ReadFile(filepath.Join(dir, "session", name))
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/vectors"
 	"lpad/apdu/ber"
 )
 
@@ -63,16 +64,9 @@ func TestParseSmall(t *testing.T) {
 
 // The generic test profiles of GSMA TS.48.
 func TestParseTS48(t *testing.T) {
-	dir := os.Getenv("LPAD_VECTORS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "..", "shared", "vectors")
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "upp", "*.der"))
+	files, err := filepath.Glob(filepath.Join(vectors.Dir(t, "upp"), "*.der"))
 	if err != nil || len(files) == 0 {
-		if os.Getenv("LPAD_REQUIRE") == "all" {
-			t.Fatalf("TS.48 profiles are required: none in %s", dir)
-		}
-		t.Skipf("no TS.48 profiles in %s", dir)
+		t.Fatalf("no TS.48 profiles: %v", err)
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
