@@ -18,10 +18,15 @@ import (
 
 	"lpad/agent/rsp/rsptest/pki"
 	"lpad/cmd/lpalab/lab"
+	"lpad/modem/modemtest"
 )
 
 // errLost means that injections were lost; they have been printed.
 var errLost = errors.New("a fault has left the device in a wrong state")
+
+// usualSample is what a run does that is not told otherwise: some minutes on
+// two cores. All places take twice as long.
+const usualSample = 4000
 
 // faultOptions are the flags of lpalab faults.
 type faultOptions struct {
@@ -43,7 +48,7 @@ func faultsCommand() *cobra.Command {
 	f.Uint64Var(&o.seed, "seed", 1, "of what is arbitrary, and of the sample")
 	f.StringVar(&o.only, "only", "", "one injection, CLASS/INDEX, with everything that happened")
 	f.StringVar(&o.class, "class", "", "only classes whose name has this in it")
-	f.IntVar(&o.sample, "sample", 0, "so many injections, spread over all classes, instead of all")
+	f.IntVar(&o.sample, "sample", usualSample, "so many injections, spread over all classes; 0: all that there are")
 	f.IntVar(&o.parallel, "parallel", 2*runtime.NumCPU(), "devices at once; they mostly wait")
 	f.BoolVar(&o.list, "list", false, "say what the classes are")
 	return cmd
@@ -55,7 +60,7 @@ func faults(ctx context.Context, o faultOptions) error {
 			fmt.Printf("%-20s %s\n%-20s done to: %s\n", k.name, k.what, "", strings.Join(k.scenarios, ", "))
 		}
 		fmt.Println()
-		for _, s := range scenarios {
+		for _, s := range append(slices.Clip(scenarios), managedScenario) {
 			fmt.Printf("%-20s %s\n", s.name, s.what)
 		}
 		return nil
@@ -118,12 +123,18 @@ type place struct {
 // survey runs every scenario without a fault, which must go well, and lists
 // the places that there are.
 func survey(ctx context.Context, p *pki.PKI, programs string, o faultOptions) ([]place, error) {
-	lines := make([]baseline, len(scenarios))
-	errs := make([]error, len(scenarios))
-	each(o.parallel, len(scenarios), func(i int) {
-		res := run(ctx, p, programs, scenarios[i], nil, false)
+	all := scenarios
+	if missing := modemtest.Missing(); missing == "" {
+		all = append(slices.Clip(all), managedScenario)
+	} else {
+		fmt.Printf("without the faults of a device with ModemManager and NetworkManager: %s\n", missing)
+	}
+	lines := make([]baseline, len(all))
+	errs := make([]error, len(all))
+	each(o.parallel, len(all), func(i int) {
+		res := run(ctx, p, programs, all[i], nil, false)
 		for _, v := range res.violations {
-			errs[i] = errors.Join(errs[i], fmt.Errorf("%s without a fault: %s", scenarios[i].name, v))
+			errs[i] = errors.Join(errs[i], fmt.Errorf("%s without a fault: %s", all[i].name, v))
 		}
 		if errs[i] != nil {
 			errs[i] = fmt.Errorf("%w\n%s", errs[i], strings.Join(res.history, "\n"))
@@ -133,14 +144,14 @@ func survey(ctx context.Context, p *pki.PKI, programs string, o faultOptions) ([
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	for i, s := range scenarios {
+	for i, s := range all {
 		c := lines[i].counts
 		fmt.Printf("scenario %-15s %3d APDUs, %3d AT commands, %2d requests, %2d appends, journal of %5d bytes: %s\n", s.name,
 			c[onAPDU], c[onAT], c[onRequest], c[onAppend], lines[i].journal, s.what)
 	}
 	var places []place
 	for _, k := range kinds {
-		for i, s := range scenarios {
+		for i, s := range all {
 			class := k.name + "." + s.name
 			if !slices.Contains(k.scenarios, s.name) || !strings.Contains(class, o.class) {
 				continue
@@ -189,7 +200,7 @@ func inject(ctx context.Context, p *pki.PKI, programs string, places []place, o 
 	results := make([]result, len(places))
 	var mu sync.Mutex
 	begin, done, lost := time.Now(), 0, 0
-	each(o.parallel, len(places), func(i int) {
+	do := func(i int) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -198,7 +209,11 @@ func inject(ctx context.Context, p *pki.PKI, programs string, places []place, o 
 			results[i] = result{fault: &fault{class: places[i].class}, violations: []violation{{"the lab itself", err.Error()}}}
 			return
 		}
-		results[i] = run(ctx, p, programs, sc, f, false)
+		res := run(ctx, p, programs, sc, f, false)
+		if ctx.Err() != nil {
+			return // what was interrupted says nothing
+		}
+		results[i] = res
 		mu.Lock()
 		defer mu.Unlock()
 		done++
@@ -212,7 +227,20 @@ func inject(ctx context.Context, p *pki.PKI, programs string, places []place, o 
 		if done%100 == 0 {
 			fmt.Printf("%5d of %d done, %d lost, %.0f s\n", done, len(places), lost, time.Since(begin).Seconds())
 		}
-	})
+	}
+	// Devices with managers are heavy and slow: they have workers of their own.
+	var heavy, light []int
+	for i, at := range places {
+		if strings.HasSuffix(at.class, "."+managedScenario.name) {
+			heavy = append(heavy, i)
+		} else {
+			light = append(light, i)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { each(managedDevices, len(heavy), func(i int) { do(heavy[i]) }) })
+	wg.Go(func() { each(o.parallel, len(light), func(i int) { do(light[i]) }) })
+	wg.Wait()
 	return results
 }
 

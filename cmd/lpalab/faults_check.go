@@ -21,14 +21,15 @@ type evidence struct {
 	Exits         []string      // exits of the daemon that nobody asked for
 	StopError     string        // what was wrong with the stop that was asked for
 
-	CardPower    bool
-	Channels     []int    // logical channels that are open on the card
-	Sessions     []string // of AT+CCHO that the modem holds
-	Switched     int      // AT+CFUN
-	ModemICCID   string   // that the modem shows, empty: none
-	ModemAPN     string   // of its first context
-	Registered   bool
-	LineAnswered bool // the port is there
+	CardPower   bool
+	Channels    []int    // logical channels that are open on the card
+	Sessions    []string // of AT+CCHO that the modem holds
+	Switched    int      // AT+CFUN
+	ModemICCID  string   // that the modem shows, empty: none
+	ModemAPN    string   // of its first context
+	Registered  bool
+	Managed     bool     // NetworkManager is there
+	Connections []string // that NetworkManager has activated on the modem
 
 	Made     []noteSeen // every notification that the card ever made
 	Waiting  []noteSeen // those in its list
@@ -180,6 +181,12 @@ var invariants = []invariant{
 	{"modem-registered", func(e evidence, _ expectation) error {
 		if on := enabled(e.CardProfiles); on != "" && !e.Registered {
 			return fmt.Errorf("the modem is not registered with %s", on)
+		}
+		return nil
+	}},
+	{"connection-up", func(e evidence, _ expectation) error {
+		if on := enabled(e.CardProfiles); e.Managed && on != "" && len(e.Connections) != 1 {
+			return fmt.Errorf("%s is enabled, and NetworkManager has these connections on the modem: %q", on, e.Connections)
 		}
 		return nil
 	}},

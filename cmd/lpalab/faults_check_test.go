@@ -15,7 +15,7 @@ func sound() evidence {
 	return evidence{
 		CardProfiles: profiles, AgentProfiles: []profileSeen{{"new", true}, {"old", false}}, AgentState: "ready",
 		Jobs: []jobSeen{{"1", "done", true}}, JournalJobs: []jobSeen{{"1", "done", true}},
-		CardPower: true, Switched: 1, ModemICCID: "new", ModemAPN: "Internet", Registered: true, LineAnswered: true,
+		CardPower: true, Switched: 1, ModemICCID: "new", ModemAPN: "Internet", Registered: true,
 		Made:     notes,
 		Received: []noteSeen{{2, "b", true}, {0, "a", true}, {1, "a", true}, {0, "a", true}},
 		Orders:   []orderSeen{{"new", smdp.Installed}},
@@ -34,7 +34,7 @@ func TestCheckAcceptsWhatIsSound(t *testing.T) {
 		t.Errorf("violations of a sound device: %v", v)
 	}
 	// A card that never was provisioned.
-	e := evidence{AgentState: "needs-provisioning", CardPower: true, Switched: 1, LineAnswered: true, Orders: []orderSeen{{"new", smdp.Downloaded}}}
+	e := evidence{AgentState: "needs-provisioning", CardPower: true, Switched: 1, Orders: []orderSeen{{"new", smdp.Downloaded}}}
 	if v := check(e, expectation{Endings: []ending{{"before", nil, ""}}}); len(v) > 0 {
 		t.Errorf("violations of an empty card: %v", v)
 	}
@@ -66,6 +66,8 @@ func TestCheckFindsEveryViolation(t *testing.T) {
 		{"modem-shows-profile", "none", func(e *evidence) { e.ModemICCID = "" }},
 		{"modem-has-apn", "the old one", func(e *evidence) { e.ModemAPN = "old.example" }},
 		{"modem-registered", "no", func(e *evidence) { e.Registered = false }},
+		{"connection-up", "none", func(e *evidence) { e.Managed = true }},
+		{"connection-up", "both", func(e *evidence) { e.Managed, e.Connections = true, []string{"old", "new"} }},
 		{"no-channel-open", "on the card", func(e *evidence) { e.Channels = []int{1} }},
 		{"no-channel-open", "in the modem", func(e *evidence) { e.Sessions = []string{"1"} }},
 		{"notifications-kept", "lost", func(e *evidence) { e.Received = e.Received[:1] }},

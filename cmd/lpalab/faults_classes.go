@@ -16,6 +16,7 @@ import (
 
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
+	"lpad/cmd/lpalab/lab"
 )
 
 // fault is one thing that goes wrong at one place.
@@ -35,7 +36,8 @@ type fault struct {
 	prepare    func(r *rig) error // before the order
 	afterwards func(r *rig) error // when the order has been carried out
 	resetAfter int                // bytes of the server on connection n, until it is reset
-	watchPower bool               // the card's own fault takes its power: the modem is switched off and on then
+	managed    func(ctx context.Context, d *lab.Device) error
+	watchPower bool // the card's own fault takes its power: the modem is switched off and on then
 }
 
 func (f *fault) name() string { return fmt.Sprintf("%s/%d", f.class, f.index) }
@@ -137,7 +139,7 @@ func atServer(sf smdp.Fault) func(*fault, rng) {
 }
 
 // kinds are the classes of the issue.
-var kinds = []kind{
+var kinds = append([]kind{
 	{"kill-append", "kill -9 of the daemon when the journal has grown", append([]string{"no-service"}, quick...), upTo(onAppend),
 		func(f *fault, _ rng) { f.at, f.n, f.appendDo = onAppend, f.index, (*rig).kill }},
 	{"kill-torn", "kill -9 in the middle of a write of the journal, which stays torn", []string{"install-enable", "switch", "rollback"}, journalPlaces(37),
@@ -325,7 +327,7 @@ var kinds = []kind{
 				return answer, errors.Join(err, os.Truncate(r.journalPath(), max(0, size)))
 			}
 		}},
-}
+}, managedFaults()...)
 
 // downloads are the scenarios with requests.
 var downloads = []string{"install-enable", "first", "switch", "delete"}
@@ -418,6 +420,17 @@ func cutJournal(offset int) func(*rig) error {
 		}
 		return r.start(context.Background())
 	}
+}
+
+// managedFaults are the kinds that need a device with managers.
+func managedFaults() []kind {
+	var out []kind
+	for _, m := range managedKinds {
+		out = append(out, kind{m.name, m.what, []string{managedScenario.name},
+			func(baseline) []int { return steps(1, len(managedStates), 1) },
+			func(f *fault, _ rng) { f.managed = m.do }})
+	}
+	return out
 }
 
 // newFault makes the fault of a class at an index.

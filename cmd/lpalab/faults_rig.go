@@ -491,58 +491,72 @@ func (r *rig) close() error {
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }
 
+// witnesses are who is asked.
+type witnesses struct {
+	agent *client.Client
+	world *lab.World
+	modem *modemtest.Modem
+	store *recordingStore
+}
+
 // evidence asks everybody.
-func (r *rig) evidence(ctx context.Context) (evidence, error) {
+func (w witnesses) evidence(ctx context.Context) (evidence, error) {
 	var e evidence
-	profiles, err := r.client.Profiles(ctx)
+	profiles, err := w.agent.Profiles(ctx)
 	if err != nil {
 		return e, fmt.Errorf("ask the daemon for its profiles: %w", err)
 	}
 	for _, p := range profiles.Profiles {
 		e.AgentProfiles = append(e.AgentProfiles, profileSeen{p.ICCID, p.State == "enabled"})
 	}
-	status, err := r.client.Status(ctx)
+	status, err := w.agent.Status(ctx)
 	if err != nil {
 		return e, fmt.Errorf("ask the daemon how it is: %w", err)
 	}
 	e.AgentState = status.State
-	jobs, err := r.client.Jobs(ctx)
+	jobs, err := w.agent.Jobs(ctx)
 	if err != nil {
 		return e, fmt.Errorf("ask the daemon for its jobs: %w", err)
 	}
 	for _, j := range jobs.Jobs {
 		e.Jobs = append(e.Jobs, jobSeen{j.ID, j.State, j.Ended})
 	}
-	for _, p := range r.world.Card.Profiles() {
+	for _, p := range w.world.Card.Profiles() {
 		e.CardProfiles = append(e.CardProfiles, profileSeen{p.ICCID.String(), p.Enabled})
 	}
-	e.CardPower, e.Channels, e.LineAnswered = r.world.Card.HasPower(), r.world.Card.OpenChannels(), r.line.isUp()
-	m := r.at.State()
+	e.CardPower, e.Channels = w.world.Card.HasPower(), w.world.Card.OpenChannels()
+	m := w.modem.State()
 	e.Switched, e.ModemICCID, e.Sessions, e.Registered = m.CFUN, m.SIM.ICCID, m.Sessions, m.Registration == modemtest.Registered
 	for _, c := range m.Contexts {
 		if c.CID == 1 {
 			e.ModemAPN = c.APN
 		}
 	}
-	e.Made = r.store.all()
-	for _, n := range r.world.Card.Notifications() {
+	e.Made = w.store.all()
+	for _, n := range w.world.Card.Notifications() {
 		e.Waiting = append(e.Waiting, noteSeen{Seq: n.SeqNumber, Receiver: n.Address})
 	}
-	for _, n := range r.world.SMDP.Notifications() {
+	for _, n := range w.world.SMDP.Notifications() {
 		e.Received = append(e.Received, noteSeen{n.SeqNumber, n.Address, n.Verified})
 	}
-	for _, o := range r.world.SMDP.Orders() {
+	for _, o := range w.world.SMDP.Orders() {
 		e.Orders = append(e.Orders, orderSeen{o.ICCID.String(), o.State})
 	}
-	r.mu.Lock()
-	e.Exits = slices.Clone(r.exits)
-	r.mu.Unlock()
 	return e, nil
 }
 
+// evidence asks everybody.
+func (r *rig) evidence(ctx context.Context) (evidence, error) {
+	e, err := witnesses{r.client, r.world, r.at, r.store}.evidence(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.Exits = slices.Clone(r.exits)
+	return e, err
+}
+
 // readJournal adds to the evidence what is on disk after a stop.
-func (r *rig) readJournal(e *evidence) {
-	j, err := journal.Open(r.journalPath(), journal.Options{})
+func readJournal(path string, e *evidence) {
+	j, err := journal.Open(path, journal.Options{})
 	if err != nil {
 		e.JournalError = err.Error()
 		return

@@ -26,6 +26,9 @@ type result struct {
 
 // run does one fault to one scenario on a device of its own.
 func run(ctx context.Context, p *pki.PKI, programs string, sc *scenario, f *fault, verbose bool) (res result) {
+	if sc.managed {
+		return runManaged(ctx, p, programs, f, verbose)
+	}
 	begin := time.Now()
 	res.fault = f
 	lost := func(name string, err error) { res.violations = append(res.violations, violation{name, err.Error()}) }
@@ -83,7 +86,7 @@ func run(ctx context.Context, p *pki.PKI, programs string, sc *scenario, f *faul
 		lost("responsive", err)
 	}
 	e.StopError = r.terminate()
-	r.readJournal(&e)
+	readJournal(r.journalPath(), &e)
 	if err == nil {
 		res.violations = append(res.violations, check(e, x)...)
 	}

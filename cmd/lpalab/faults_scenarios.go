@@ -26,6 +26,7 @@ type scenario struct {
 	before    ending // when the order has not been carried out
 	after     ending // when it has
 	goesBack  bool   // it is meant to fail: the user does not order again
+	managed   bool   // on a device with ModemManager and NetworkManager; see runManaged
 }
 
 var (
@@ -132,6 +133,9 @@ func (s *scenario) expects() expectation {
 func (s *scenario) downloads() bool { return !s.installed }
 
 func scenarioNamed(name string) *scenario {
+	if name == managedScenario.name {
+		return managedScenario
+	}
 	for _, s := range scenarios {
 		if s.name == name {
 			return s
