@@ -73,8 +73,8 @@ lint: ## gofmt, vet, staticcheck, go.mod in order
 	@for t in lpad lpactl; do hits=$$(CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2 -ldflags=-dumpdep -o /dev/null ./cmd/$$t 2>&1 | grep '<ReflectMethod>' || true); \
 	  [ -z "$$hits" ] || { echo "$$t: reflect.Method turns the removal of dead code off:"; echo "$$hits" | head -3; exit 1; }; done
 
-faults: ## (comes with the fault injection program)
-	@echo "make faults: the fault injection program is not built yet"; exit 1
+faults: setup build ## kills, power cuts, lost answers and broken lines at every place, and what must hold after each
+	@$(BUILD)/lpalab faults $(FAULTS)
 
 deb: ## (comes with the Debian package)
 	@echo "make deb: the Debian package is not built yet"; exit 1
