@@ -25,18 +25,7 @@ func (c *Client) ListNotification(ctx context.Context, events rsp.Event) ([]rsp.
 	if err != nil {
 		return nil, err
 	}
-	code, refused, err := errorCode(t)
-	var list []rsp.Notification
-	if err == nil && !refused {
-		list, err = parseNotifications(t)
-	}
-	switch {
-	case err != nil:
-		return nil, malformed(fn, err)
-	case refused:
-		return nil, resultError(fn, rsp.GeneralResult(code))
-	}
-	return list, nil
+	return listOf(fn, t, parseNotifications)
 }
 
 func parseNotifications(t ber.TLV) ([]rsp.Notification, error) {
@@ -47,6 +36,22 @@ func parseNotifications(t ber.TLV) ([]rsp.Notification, error) {
 		return err
 	})
 	return list, err
+}
+
+// listOf reads an answer that is a list or a refusal.
+func listOf[T any](fn string, t ber.TLV, parse func(ber.TLV) ([]T, error)) ([]T, error) {
+	code, refused, err := errorCode(t)
+	var list []T
+	if err == nil && !refused {
+		list, err = parse(t)
+	}
+	switch {
+	case err != nil:
+		return nil, malformed(fn, err)
+	case refused:
+		return nil, resultError(fn, rsp.GeneralResult(code))
+	}
+	return list, nil
 }
 
 // eachOfList goes over the elements of the list choice A0.
@@ -106,18 +111,11 @@ func (c *Client) retrieve(ctx context.Context, criteria []byte) ([]rsp.PendingNo
 	if err != nil {
 		return nil, err
 	}
-	code, refused, err := errorCode(t)
-	var list []rsp.PendingNotification
-	if err == nil && !refused {
-		list, err = parsePending(t)
+	list, err := listOf(fn, t, parsePending)
+	if errors.Is(err, rsp.GeneralResult(nothingFound)) {
+		return nil, nil
 	}
-	switch {
-	case err != nil:
-		return nil, malformed(fn, err)
-	case refused && code != nothingFound:
-		return nil, resultError(fn, rsp.GeneralResult(code))
-	}
-	return list, nil
+	return list, err
 }
 
 // parsePending leaves out what cannot be read, so that one odd notification

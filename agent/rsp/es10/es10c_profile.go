@@ -29,18 +29,7 @@ func (c *Client) GetProfilesInfo(ctx context.Context, search rsp.ProfileSearch, 
 	if err != nil {
 		return nil, err
 	}
-	code, refused, err := errorCode(t)
-	var list []rsp.Profile
-	if err == nil && !refused {
-		list, err = parseProfiles(t)
-	}
-	switch {
-	case err != nil:
-		return nil, malformed(fn, err)
-	case refused:
-		return nil, resultError(fn, rsp.GeneralResult(code))
-	}
-	return list, nil
+	return listOf(fn, t, parseProfiles)
 }
 
 func profileCriteria(s rsp.ProfileSearch) []byte {
