@@ -79,7 +79,7 @@ var (
 	// 6A80, 6A86, 6A87, 6B00).
 	ErrMalformed error = &kind{"command not understood", fault.Fault{
 		Code: "card-malformed", Text: "the card takes a command for malformed",
-		Who: fault.CardVendor, Next: "try a smaller block size; else report this with a support bundle",
+		Who: fault.CardVendor, Next: "try a smaller block size; else report this with the log of lpad",
 	}}
 	// ErrUnsupported: the card has no such function (6800, 6882, 6A81, 6D00,
 	// 6E00).
@@ -107,7 +107,7 @@ var (
 	// ErrInUse: two goroutines use one channel, a mistake in the program.
 	ErrInUse error = &kind{"channel is in use", fault.Fault{
 		Code: fault.Internal, Text: "two users of one card channel",
-		Who: fault.Device, Next: "report this with a support bundle",
+		Who: fault.Device, Next: "report this with the log of lpad",
 	}}
 	// ErrEndless: the card makes more of a response than the limits allow.
 	ErrEndless error = &kind{"response does not end", fault.Fault{

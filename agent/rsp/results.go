@@ -323,7 +323,7 @@ const (
 )
 
 var generalResults = map[GeneralResult]code{
-	GeneralIncorrectInput: {"incorrectInputValues", fault.Fault{Code: "card-refuses-input", Text: "the card does not understand the question", Who: fault.Device, Next: "report this with a support bundle"}},
+	GeneralIncorrectInput: {"incorrectInputValues", fault.Fault{Code: "card-refuses-input", Text: "the card does not understand the question", Who: fault.Device, Next: "report this with the log of lpad"}},
 	GeneralUndefined:      undefined,
 }
 

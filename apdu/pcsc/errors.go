@@ -175,5 +175,5 @@ func (e *HelperError) Fault() fault.Fault {
 			Who: fault.Configuration, Next: "install the package " + Package}
 	}
 	return fault.Fault{Code: "pcsc-helper", Text: "the program that talks to card readers failed: " + e.Reason, Retry: true,
-		Who: fault.Device, Next: "try again; if it stays, install a " + Package + " of the same version and report this with a support bundle"}
+		Who: fault.Device, Next: "try again; if it stays, install a " + Package + " of the same version and report this with the log of lpad"}
 }

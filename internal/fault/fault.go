@@ -68,7 +68,7 @@ func Of(err error) Fault {
 	case errors.Is(err, context.DeadlineExceeded):
 		return Fault{Code: "timeout", Text: "no answer came in time", Retry: true, Who: Device, Next: "try again; if it stays, look at the link to the card, the modem and the server"}
 	}
-	return Fault{Code: Internal, Text: err.Error(), Who: Device, Next: "report this with a support bundle"}
+	return Fault{Code: Internal, Text: err.Error(), Who: Device, Next: "report this with the log of lpad"}
 }
 
 // New wraps cause with an explanation. The text of the error is the text of

@@ -66,7 +66,7 @@ var (
 	ErrTooLong = sentinel("modem-answer-too-long", "the modem sent more than any answer holds", true, fault.Device,
 		"see whether the port carries something else than AT (wrong port, data mode, wrong baud rate)")
 	// ErrPrompt means that the modem asked for text ("> ") although no text belongs to the command; it was told to stop.
-	ErrPrompt = sentinel("modem-prompt", "the modem unexpectedly asked for text", false, fault.Device, "report this with a support bundle")
+	ErrPrompt = sentinel("modem-prompt", "the modem unexpectedly asked for text", false, fault.Device, "report this with the log of lpad")
 	// ErrBadCommand means that the command line itself must not be sent: empty, too long, or with control characters.
 	ErrBadCommand = sentinel("modem-bad-command", "the command line has characters that must not be sent to a modem", false, fault.Configuration,
 		"check the value that was to be set for control characters")

@@ -112,7 +112,7 @@ var (
 	// ErrMalformed means that the modem's answer cannot be read.
 	ErrMalformed = fault.New(fault.Fault{
 		Code: "modem-malformed", Text: "the modem's answer cannot be understood", Retry: true, Who: fault.Device,
-		Next: "report this with a support bundle; try the other AT path for this modem",
+		Next: "report this with the log of lpad; try the other AT path for this modem",
 	}, nil)
 )
 

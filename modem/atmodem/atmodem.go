@@ -48,7 +48,7 @@ var (
 	}, nil)
 	ErrUnreadable = fault.New(fault.Fault{
 		Code: "modem-malformed", Text: "the modem's answer cannot be understood", Retry: true, Who: fault.Device,
-		Next: "report this with a support bundle",
+		Next: "report this with the log of lpad",
 	}, nil)
 	ErrUnsafe = fault.New(fault.Fault{
 		Code: "apn-invalid", Text: "an access point has a value that cannot be given to a modem", Who: fault.Operator,

@@ -81,7 +81,7 @@ func New(ch Channel, blockSize int) *Client {
 // ErrAnswer is in the errors that say that the card's answer is not one of
 // the function called.
 var ErrAnswer error = fault.New(fault.Fault{Code: "card-answer", Text: "the card's answer makes no sense", Retry: true, Who: fault.CardVendor,
-	Next: "try again; if it stays, report this with a support bundle"}, nil)
+	Next: "try again; if it stays, report this with the log of lpad"}, nil)
 
 // ResultError is a function of the eUICC that was refused with a result code.
 type ResultError struct {

@@ -94,7 +94,7 @@ func (e *HTTPError) Fault() fault.Fault {
 			Next: "ask the operator whether the server accepts requests from this network"}
 	case e.Status >= 400:
 		return fault.Fault{Code: "request-refused", Text: "the server does not accept the request", Who: fault.Device,
-			Next: "report this with a support bundle"}
+			Next: "report this with the log of lpad"}
 	}
 	return fault.Fault{Code: "server-status-odd", Text: "the server answers with a status that has no meaning here", Who: fault.Operator,
 		Next: "report this to the operator"}

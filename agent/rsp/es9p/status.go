@@ -25,7 +25,7 @@ const (
 	askOperator    = "contact the operator who issued the activation code"
 	newOrder       = "ask the operator for a new activation code"
 	cardUnaccepted = "ask the operator whether eUICCs of this maker are accepted"
-	ownDefect      = "report this with a support bundle"
+	ownDefect      = "report this with the log of lpad"
 	tryLater       = "try again later"
 )
 
