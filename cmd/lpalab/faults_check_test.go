@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -145,6 +146,30 @@ func TestClasses(t *testing.T) {
 		if _, _, err := newFault(bad, 1, 1); err == nil {
 			t.Errorf("%q is a class", bad)
 		}
+	}
+}
+
+// The README's table has every class, and no other.
+func TestReadmeTable(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| what goes wrong | classes |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var said, are []string
+	for i, part := range strings.Split(table, "`") {
+		if i%2 == 1 {
+			said = append(said, part)
+		}
+	}
+	for _, k := range kinds {
+		are = append(are, k.name)
+	}
+	slices.Sort(said)
+	slices.Sort(are)
+	if !slices.Equal(said, are) {
+		t.Errorf("the README has\n%q\nthe classes are\n%q", said, are)
 	}
 }
 
