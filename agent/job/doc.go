@@ -28,7 +28,7 @@
 //	 6 EnableProfile, the eUICC's answer     snapshotting, gating, enabling
 //	 7 terminal parameters applied           applying
 //	 8 SIM read again                        rereading
-//	 9 registered, bearer, probe             verifying
+//	 9 registered, bearer, probe             verifying, retrying
 //	10 enable notification over new network  committing, confirming
 //
 // # The chart
@@ -66,15 +66,23 @@
 //	enabling        enabled        applying
 //	enabling        failed         rolling-back
 //	applying        applied        rereading
-//	applying        failed         rolling-back
+//	applying        failed         rolling-back     [there is a previous profile]
+//	applying        failed         retrying
 //	rereading       reread         verifying
-//	rereading       failed         rolling-back
+//	rereading       failed         rolling-back     [there is a previous profile]
+//	rereading       failed         retrying
 //	verifying       online         committing
-//	verifying       failed         rolling-back
+//	verifying       failed         rolling-back     [there is a previous profile]
+//	verifying       failed         retrying
+//	retrying        online         committing
+//	retrying        failed         retrying         [tries left]
+//	retrying        failed         committing
+//	retrying        abort          committing
 //	committing      committed      confirming
 //	committing      failed         confirming
 //	confirming      delivered      deleting         [old profile to be deleted]
 //	confirming      delivered      done
+//	confirming      delivered      failed           [never came online]
 //	rolling-back    rolled-back    notifying
 //	rolling-back    failed         rolling-back     [tries left]
 //	rolling-back    failed         notifying
@@ -91,6 +99,11 @@
 //	cancelling      failed         failed           [refused or expired]
 //	notifying       delivered      done             [nothing went wrong]
 //	notifying       delivered      failed
+//
+// A profile that is enabled where none was has nothing to go back to: it stays
+// enabled, and retrying tries its access points again, for a day or so. Then,
+// or when somebody aborts it or orders something else, the job commits what was
+// tried last and fails with "first-profile-offline".
 //
 // Any state that is not an end also knows "resumed": the daemon was
 // restarted, and [Resume] says what is done then.

@@ -56,6 +56,10 @@ type Order struct {
 	Parameters json.RawMessage `json:"parameters,omitempty"` // the order's terminal parameters document
 	DeleteOld  bool            `json:"delete_old,omitempty"` // delete the previous profile after a proven switch
 
+	// Automatic means that no person stands behind the order, but a rule or a
+	// schedule: it must not switch to a profile that is quarantined.
+	Automatic bool `json:"automatic,omitempty"`
+
 	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)"
 }
 
@@ -120,8 +124,8 @@ type Mark struct {
 	Note  string    `json:"note,omitempty"`
 }
 
-// maxMarks bounds the timeline: a job has some twenty states, and rollback may
-// repeat a few times.
+// maxMarks bounds the timeline: a job has some twenty states, and two of
+// them may repeat many times.
 const maxMarks = 64
 
 // Job is one order on its way. It is a value: Step never changes its argument.
@@ -136,6 +140,7 @@ type Job struct {
 	Profile       *ProfileFacts `json:"profile,omitempty"`
 	Switch        Switch        `json:"switch,omitzero"`
 	RollbackTries int           `json:"rollback_tries,omitempty"`
+	Retries       int           `json:"retries,omitempty"`     // of the first profile, see Retrying
 	Undelivered   int           `json:"undelivered,omitempty"` // notifications still waiting for their server
 	Problem       *Problem      `json:"problem,omitempty"`
 	Aborted       bool          `json:"aborted,omitempty"` // somebody asked to stop it
@@ -150,6 +155,10 @@ func New(id string, o Order, now time.Time) Job {
 
 // Ended reports whether nothing more will happen to the job.
 func (j Job) Ended() bool { return j.State.Ended() }
+
+// First reports whether the job has enabled a profile where none was enabled:
+// there is nothing to go back to.
+func (j Job) First() bool { return j.Switch.Enabled && j.Switch.Previous.IsZero() }
 
 // ICCID is the profile that the job is about; zero while it is not known.
 func (j Job) ICCID() rsp.ICCID {

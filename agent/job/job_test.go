@@ -64,6 +64,9 @@ func event(word string) job.Event {
 		e.Accept = arg == "yes"
 	case job.Snapshotted:
 		e.Previous, e.Snapshot = oldP, json.RawMessage(`{"a":1}`)
+		if arg == "empty" {
+			e.Previous = rsp.ICCID{}
+		}
 	case job.Applied:
 		e.APN, e.Source = "iot.example", "order"
 	case job.Reread:
@@ -125,6 +128,14 @@ func TestStories(t *testing.T) {
 			"queued snapshotting gating enabling applying rolling-back rolling-back rolling-back rolling-back rolling-back notifying failed", swtch, "rollback-failed"},
 		{"rollback aborted", "start snapshotted gated enabled failed:apn failed:a abort delivered",
 			"queued snapshotting gating enabling applying rolling-back rolling-back notifying failed", swtch, "rollback-failed"},
+		{"first profile that comes online later", "start snapshotted:empty gated enabled applied reread failed:apn failed:apn online committed delivered",
+			"queued snapshotting gating enabling applying rereading verifying retrying retrying committing confirming done", swtch, ""},
+		{"first profile, settings refused", "start snapshotted:empty gated enabled failed:at online committed delivered",
+			"queued snapshotting gating enabling applying retrying committing confirming done", swtch, ""},
+		{"first profile, given up", "start snapshotted:empty gated enabled applied failed:sim abort failed:nm delivered",
+			"queued snapshotting gating enabling applying rereading retrying committing confirming failed", swtch, "first-profile-offline"},
+		{"first profile that the card refuses", "start snapshotted:empty gated failed:cat-busy rolled-back delivered",
+			"queued snapshotting gating enabling rolling-back notifying failed", swtch, "cat-busy"},
 		{"disable", "start disabled delivered", "queued disabling notifying done", job.Order{Kind: job.Disable, ICCID: newP}, ""},
 		{"disable refused", "start failed:ppr", "queued disabling failed", job.Order{Kind: job.Disable, ICCID: newP}, "ppr"},
 		{"delete", "start deleted delivered", "queued deleting notifying done", job.Order{Kind: job.Delete, ICCID: newP}, ""},
@@ -199,6 +210,7 @@ func TestResume(t *testing.T) {
 		{"start snapshotted gated", job.Order{Kind: job.Enable, ICCID: newP}, job.Enabling, job.ActEnable, true},
 		{"start snapshotted gated enabled applied reread", job.Order{Kind: job.Enable, ICCID: newP}, job.Verifying, job.ActVerify, false},
 		{"start snapshotted gated failed:x", job.Order{Kind: job.Enable, ICCID: newP}, job.RollingBack, job.ActRollback, false},
+		{"start snapshotted:empty gated enabled failed:x", job.Order{Kind: job.Enable, ICCID: newP}, job.Retrying, job.ActRetry, false},
 		{"start", job.Order{Kind: job.Delete, ICCID: newP}, job.Deleting, job.ActDelete, true},
 	} {
 		j, _ := drive(t, tc.order, tc.script)
@@ -328,6 +340,28 @@ func TestRollbackIsPatient(t *testing.T) {
 	}
 	if j.Problem.Code != "rollback-failed" || j.Problem.State != job.RollingBack || !strings.Contains(j.Problem.Detail, "no modem") {
 		t.Errorf("problem %+v", j.Problem)
+	}
+}
+
+// The only profile of a device stays enabled and is tried for long, but not for
+// ever and not without pauses.
+func TestFirstProfileIsTriedAgain(t *testing.T) {
+	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP}, "start snapshotted:empty gated enabled applied reread failed:no-bearer")
+	var waited time.Duration
+	tries := 0
+	for ; j.State == job.Retrying; tries++ {
+		next, actions, err := job.Step(j, job.Event{Kind: job.Fail, At: t0, Problem: &job.Problem{Code: "no-bearer", Detail: "refused", Who: "operator"}})
+		if err != nil || tries > 1000 {
+			t.Fatalf("try %d: %v", tries, err)
+		}
+		waited += actions[0].Delay
+		j = next
+	}
+	if waited < 8*time.Hour || waited > 24*time.Hour || tries != 100 || j.State != job.Committing {
+		t.Errorf("given up after %d tries in %s, then %s", tries, waited, j.State)
+	}
+	if p := j.Problem; p.Code != "first-profile-offline" || p.State != job.Retrying || p.Detail != "refused" || p.Who != "technician" {
+		t.Errorf("problem %+v", p)
 	}
 }
 

@@ -18,7 +18,8 @@ const (
 	Applying       State = "applying"       // the new profile's APNs go to the modem and its managers
 	Rereading      State = "rereading"      // the modem reads the card again
 	Verifying      State = "verifying"      // registration, bearer and reachability
-	Committing     State = "committing"     // the switch is proven; the old settings are let go
+	Retrying       State = "retrying"       // the device's only profile is enabled and does not come online; its access points are tried again
+	Committing     State = "committing"     // the switch is proven, or there is nothing to go back to; the old settings are let go
 	Confirming     State = "confirming"     // the enable notification goes out over the new network
 	RollingBack    State = "rolling-back"   // the previous profile and its settings come back
 	Disabling      State = "disabling"      // DisableProfile
@@ -27,7 +28,7 @@ const (
 	Cancelling     State = "cancelling"     // the RSP session is being cancelled on both sides
 	Notifying      State = "notifying"      // what the card has to say goes out before the job ends
 	Done           State = "done"           // all of it was done
-	Failed         State = "failed"         // it was not; Problem says why. The device is as before, unless the code is rollback-failed
+	Failed         State = "failed"         // it was not; Problem says why. The device is as before, unless the code is rollback-failed or first-profile-offline
 	Cancelled      State = "cancelled"      // somebody asked to stop it, in time
 )
 
@@ -78,6 +79,7 @@ var facts = map[State]stateFacts{
 	Applying:       {7, ActApply, Repeatable},
 	Rereading:      {8, ActReread, Repeatable},
 	Verifying:      {9, ActVerify, Repeatable},
+	Retrying:       {9, ActRetry, Repeatable},
 	Committing:     {10, ActCommit, Repeatable},
 	Confirming:     {10, ActDeliver, Repeatable},
 	RollingBack:    {0, ActRollback, Repeatable},

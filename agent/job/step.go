@@ -81,6 +81,7 @@ const (
 	ActApply        ActionKind = "apply"
 	ActReread       ActionKind = "reread"
 	ActVerify       ActionKind = "verify"
+	ActRetry        ActionKind = "retry"
 	ActCommit       ActionKind = "commit"
 	ActRollback     ActionKind = "rollback"
 	ActDisable      ActionKind = "disable"
@@ -108,6 +109,16 @@ const (
 	maxRefusedTries  = 5
 	rollbackPause    = 5 * time.Second
 	maxRollbackPause = 5 * time.Minute
+)
+
+// A profile that was enabled where none was has nothing behind it to go back
+// to, and disabling it would only take away the chance that it comes online
+// later. It stays enabled, and its access points are tried again for a day or
+// so, with a pause that grows by retryPause each time up to maxRetryPause.
+const (
+	maxRetries    = 100
+	retryPause    = 10 * time.Second
+	maxRetryPause = 10 * time.Minute
 )
 
 // ErrUnexpected means that a state does not know an event. The job is unchanged.
@@ -150,11 +161,14 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Enabling, Enabled}:         enabled,
 	{Enabling, Fail}:            broken(RollingBack),
 	{Applying, Applied}:         applied,
-	{Applying, Fail}:            broken(RollingBack),
+	{Applying, Fail}:            offline,
 	{Rereading, Reread}:         reread,
-	{Rereading, Fail}:           broken(RollingBack),
+	{Rereading, Fail}:           offline,
 	{Verifying, Online}:         online,
-	{Verifying, Fail}:           broken(RollingBack),
+	{Verifying, Fail}:           offline,
+	{Retrying, Online}:          online,
+	{Retrying, Fail}:            offline,
+	{Retrying, Abort}:           retryAborted,
 	{Committing, Committed}:     to(Confirming),
 	{Committing, Fail}:          noted(Confirming), // the network is up: what could not be tidied is no reason to go back
 	{Confirming, Delivered}:     confirmed,
@@ -204,6 +218,8 @@ func (j Job) actions() []Action {
 		a.Why = j.cancelReason()
 	case ActRollback:
 		a.Delay = min(time.Duration(j.RollbackTries)*rollbackPause, maxRollbackPause)
+	case ActRetry:
+		a.Delay = min(time.Duration(j.Retries)*retryPause, maxRetryPause)
 	}
 	return []Action{a}
 }
@@ -338,7 +354,39 @@ func applied(j *Job, e Event) State {
 
 func reread(j *Job, e Event) State { j.Switch.Rung = e.Rung; return Verifying }
 
+// offline goes back to the previous profile; where there was none, the profile
+// stays enabled and is tried again.
+func offline(j *Job, e Event) State {
+	j.blame(e)
+	if !j.First() {
+		return RollingBack
+	}
+	if j.Retries++; j.Retries <= maxRetries {
+		return Retrying
+	}
+	j.leaveOffline(e.Problem)
+	return Committing
+}
+
+func retryAborted(j *Job, _ Event) State {
+	j.Aborted = true
+	j.leaveOffline(nil)
+	return Committing
+}
+
+// leaveOffline says that the device was left with a profile that does not work.
+func (j *Job) leaveOffline(last *Problem) {
+	p := Problem{Code: "first-profile-offline", Text: "the profile is enabled and stays so, but the device has not come online with it", Retry: true,
+		Who: fault.Technician, Next: "look at the reception and the access point; to try another one, disable the profile and enable it with its parameters, or install another profile",
+		Detail: causes(j.Problem, last), State: Retrying}
+	if j.Problem != nil && j.Problem.Who != "" {
+		p.Who = j.Problem.Who
+	}
+	j.Problem = &p
+}
+
 func online(j *Job, e Event) State {
+	j.Problem = nil // of a first profile that did not come online at once
 	j.Switch.Link = e.Link
 	if e.Source != "" { // another candidate than the first may have done
 		j.Switch.APN, j.Switch.Source = e.APN, e.Source
@@ -357,6 +405,9 @@ func deleteFailed(j *Job, e Event) State {
 
 func confirmed(j *Job, e Event) State {
 	j.Undelivered = e.Undelivered
+	if j.Problem != nil {
+		return Failed
+	}
 	if j.Order.DeleteOld && j.Switch.Previous != (rsp.ICCID{}) {
 		return Deleting
 	}
@@ -385,14 +436,19 @@ func rollbackAborted(j *Job, _ Event) State {
 // strand says that the device was left between two profiles, which is worse
 // than what had led to it and is therefore what is told first.
 func (j *Job) strand(last *Problem) {
-	var causes []string
-	for _, p := range []*Problem{j.Problem, last} {
-		if p != nil && !slices.Contains(causes, p.Detail) {
-			causes = append(causes, p.Detail)
+	j.Problem = &Problem{Code: "rollback-failed", Text: "the switch failed, and the previous profile and its settings could not be put back", Retry: true, Who: fault.Technician,
+		Next: "look at the modem and the card, then enable the profile that the device shall use", Detail: causes(j.Problem, last), State: RollingBack}
+}
+
+// causes tells what went wrong first and what went wrong at last.
+func causes(first, last *Problem) string {
+	var list []string
+	for _, p := range []*Problem{first, last} {
+		if p != nil && p.Detail != "" && !slices.Contains(list, p.Detail) {
+			list = append(list, p.Detail)
 		}
 	}
-	j.Problem = &Problem{Code: "rollback-failed", Text: "the switch failed, and the previous profile and its settings could not be put back", Retry: true, Who: fault.Technician,
-		Next: "look at the modem and the card, then enable the profile that the device shall use", Detail: strings.Join(causes, "; going back: "), State: RollingBack}
+	return strings.Join(list, "; at last: ")
 }
 
 func notified(j *Job, e Event) State {

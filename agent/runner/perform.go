@@ -51,6 +51,8 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 		return r.reread(ctx, j)
 	case job.ActVerify:
 		return r.verify(ctx, j)
+	case job.ActRetry:
+		return r.again(ctx, j)
 	case job.ActCommit:
 		return r.commit(ctx, j)
 	case job.ActRollback:
@@ -311,10 +313,17 @@ func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
 	if err := switchable(profiles, j.ICCID()); err != nil {
 		return job.Event{}, err
 	}
+	m := r.View().Memory
+	if err := m.trusted(j.Order, j.ICCID()); err != nil {
+		return job.Event{}, err
+	}
 	if _, err := r.target(ctx, j); err != nil { // a document that makes no sense is better known now
 		return job.Event{}, err
 	}
 	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles)}
+	if q, found := m.quarantined(j.ICCID()); found {
+		e.Note = fmt.Sprintf("the profile is quarantined (%s); attempt %d", q.Code, q.Attempts+1)
+	}
 	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
 		e.Snapshot, err = r.cfg.Switch.Snapshot(ctx)
 		return err
@@ -356,7 +365,7 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 		}
 	}
 	var sim modem.SIM
-	if j.State == job.Verifying { // the modem has read it: IMSI and names of the new profile
+	if j.State == job.Verifying || j.State == job.Retrying { // the modem has read it: IMSI and names of the new profile
 		if shown := r.cfg.Switch.SIM(ctx); shown.ICCID == profile.ICCID.String() {
 			sim = shown
 		}
@@ -475,19 +484,39 @@ func (r *Runner) verify(ctx context.Context, j job.Job) (job.Event, error) {
 	if err != nil {
 		return job.Event{}, err
 	}
-	e := job.Event{Kind: job.Online}
-	err = r.switching(ctx, j, func(ctx context.Context) error {
-		online, err := r.cfg.Switch.Verify(ctx, j.Switch.Snapshot, t)
-		if err != nil {
-			return err
-		}
-		if len(online.Where) > 0 {
-			e.APN, e.Source = online.APN.Name, online.Source
-		}
-		e.Link, err = json.Marshal(online.Link)
-		r.change(func(v *View) { v.Link, v.APN = online.Link, e.APN })
+	var e job.Event
+	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
+		e, err = r.prove(ctx, j, t)
 		return err
 	})
+	return e, err
+}
+
+// again tries the access points of a first profile once more, from the gate on.
+func (r *Runner) again(ctx context.Context, j job.Job) (job.Event, error) {
+	r.card.close(ctx, r.log)
+	t, err := r.target(ctx, j)
+	r.card.close(ctx, r.log)
+	if err != nil {
+		return job.Event{}, err
+	}
+	r.cfg.Switch.Afresh()
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.DeadMan)
+	defer cancel()
+	return r.prove(ctx, j, t)
+}
+
+func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job.Event, error) {
+	online, err := r.cfg.Switch.Verify(ctx, j.Switch.Snapshot, t)
+	if err != nil {
+		return job.Event{}, err
+	}
+	e := job.Event{Kind: job.Online}
+	if len(online.Where) > 0 {
+		e.APN, e.Source = online.APN.Name, online.Source
+	}
+	e.Link, err = json.Marshal(online.Link)
+	r.change(func(v *View) { v.Link, v.APN = online.Link, e.APN })
 	return e, err
 }
 
@@ -535,8 +564,16 @@ func (r *Runner) enablePrevious(ctx context.Context, previous rsp.ICCID) error {
 	return nil
 }
 
+func (r *Runner) dispensable(iccid rsp.ICCID) error {
+	v := r.View()
+	return v.Memory.dispensable(v.eid(), iccid)
+}
+
 // disable takes a profile out of use.
 func (r *Runner) disable(ctx context.Context, j job.Job) (job.Event, error) {
+	if err := r.dispensable(j.Order.ICCID); err != nil { // a switch before it in the queue may have proven it
+		return job.Event{}, err
+	}
 	defer r.card.close(ctx, r.log)
 	// With the flag: nothing is to be put in place first, and a modem that
 	// follows the card by itself spares us a reset.
@@ -557,6 +594,9 @@ func (r *Runner) remove(ctx context.Context, j job.Job, query bool) (job.Event, 
 	iccid := j.Order.ICCID
 	if j.Order.Kind != job.Delete {
 		iccid = j.Switch.Previous
+	}
+	if err := r.dispensable(iccid); err != nil {
+		return job.Event{}, err
 	}
 	gone := func(card Card) error {
 		_, found, err := procedure.FindProfile(ctx, card, iccid)

@@ -54,6 +54,7 @@ const (
 	resumeRetry  = 2 * time.Second  // pause before looking again for the card of a job that is to be resumed
 	refreshLimit = 60 * time.Second // reading the facts of a card, all in all
 	cardRetry    = 10 * time.Second // pause before looking again for a card that was not there
+	maxDelay     = time.Hour        // an action that is tried again never waits for longer
 )
 
 // NoProbe is the probe of a device whose network is not ours to judge.
@@ -132,13 +133,14 @@ func New(cfg Config) *Runner {
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(),
 	}
-	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry}
+	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay}
+	r.recall()
 	r.publishJobs()
 	return r
 }
 
 // retries are pauses that tests shorten.
-type retries struct{ journal, card, resume time.Duration }
+type retries struct{ journal, card, resume, action time.Duration }
 
 func stoppedTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)
@@ -263,7 +265,7 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 	case taskAction:
 		r.acting = false
 		if r.instead != nil {
-			if o.event.Kind != job.RolledBack { // that was in time
+			if !inTime(o.event) {
 				o.event = *r.instead
 			}
 			r.instead = nil
@@ -272,6 +274,8 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 	case taskRefresh:
 		if o.err != nil {
 			r.retry.Reset(r.retries.card) // a card that is put in later, a modem that is plugged in later
+		} else {
+			r.compare(r.View().Facts)
 		}
 		if len(r.View().Notifications) > 0 && r.View().NextTry.IsZero() {
 			r.scheduleDelivery(true) // something waits from before the start, or from somebody else
@@ -301,7 +305,7 @@ func (r *Runner) stop(limit context.Context) error {
 		switch {
 		case o.kind != taskAction:
 			return nil
-		case r.instead != nil && o.event.Kind != job.RolledBack:
+		case r.instead != nil && !inTime(o.event):
 			return r.record(*r.instead)
 		case o.event.Kind == job.Fail, o.event.Kind == job.Resumed:
 			return nil
@@ -315,17 +319,22 @@ func (r *Runner) stop(limit context.Context) error {
 	}
 }
 
+// inTime reports whether an action came to its good end before it could be
+// aborted.
+func inTime(e job.Event) bool { return e.Kind == job.RolledBack || e.Kind == job.Online }
+
 // record journals an event without acting on it: the daemon is stopping.
 func (r *Runner) record(e job.Event) error {
 	j, ok := r.cfg.Journal.Job(r.active)
 	if !ok {
 		return nil
 	}
-	next, _, err := job.Step(j, r.stamp(e))
+	e = r.stamp(e)
+	next, _, err := job.Step(j, e)
 	if err != nil {
 		return err
 	}
-	return r.cfg.Journal.PutJob(next)
+	return r.keep(j, next, e)
 }
 
 func (r *Runner) stamp(e job.Event) job.Event {
@@ -359,7 +368,7 @@ func (r *Runner) advance(ctx context.Context, e job.Event) error {
 		r.log.Warn("event dropped", "job", j.ID, "state", j.State, "event", e.Kind, "err", err)
 		return err
 	}
-	if err := r.cfg.Journal.PutJob(next); err != nil {
+	if err := r.keep(j, next, e); err != nil {
 		if r.warn("journal", fault.Of(err).Text) {
 			r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
 		}
@@ -400,7 +409,7 @@ func (r *Runner) act(ctx context.Context, j job.Job, a job.Action) {
 		r.begin(ctx, taskAction, func(ctx context.Context) outcome { return outcome{event: r.perform(ctx, j, a, code)} })
 	}
 	if a.Delay > 0 {
-		r.after(a.Delay, run)
+		r.after(min(a.Delay, r.retries.action), run)
 		return
 	}
 	run(ctx)
@@ -525,7 +534,11 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 	var j job.Job
 	var err error
 	o.HasCode = !code.IsZero()
-	if derr := r.do(ctx, func(context.Context) { j, err = r.submit(o, code) }); derr != nil {
+	if derr := r.do(ctx, func(work context.Context) {
+		if j, err = r.submit(o, code); err == nil {
+			r.makeWay(work)
+		}
+	}); derr != nil {
 		return job.Job{}, derr
 	}
 	return j, err
@@ -533,6 +546,10 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 
 func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
 	if err := r.cfg.Settings.CheckDocument(o.Parameters); err != nil {
+		return job.Job{}, err
+	}
+	v := r.View()
+	if err := v.Memory.allowed(o, v.eid()); err != nil {
 		return job.Job{}, err
 	}
 	waiting := 0
@@ -596,11 +613,12 @@ func (r *Runner) Answer(ctx context.Context, id string, accept bool, code redact
 
 // Abort stops a job if it can still be stopped: from the first byte of the
 // profile package on, it goes to its end. A rollback that does not succeed can
-// be given up; the device then stays between two profiles.
+// be given up; the device then stays between two profiles. A first profile that
+// does not come online can be given up too; it stays enabled.
 func (r *Runner) Abort(ctx context.Context, id string) (job.Job, error) {
 	return r.tell(ctx, id, func(j job.Job) error {
 		switch j.State {
-		case job.Queued, job.Authenticating, job.Consent, job.Preparing, job.RollingBack:
+		case job.Queued, job.Authenticating, job.Consent, job.Preparing, job.RollingBack, job.Retrying:
 			return nil
 		}
 		return conflict(fmt.Sprintf("job %s is in state %q and can no longer be aborted", id, j.State))
@@ -628,20 +646,38 @@ func (r *Runner) tell(ctx context.Context, id string, check func(job.Job) error,
 		if err = check(j); err != nil {
 			return
 		}
-		switch {
-		case id != r.active:
+		if id != r.active {
 			err = r.drop(j, e)
-		case r.acting: // the action ends first, at its next boundary; then the event takes the place of its outcome
-			r.instead = &e
-			r.cancel()
-		default: // refused when the disk does not take it, rather than promised
-			err = r.advance(work, r.stamp(e))
+		} else {
+			err = r.interrupt(work, e)
 		}
 		if now, ok := r.cfg.Journal.Job(id); ok {
 			j = now
 		}
 	})
 	return j, errors.Join(derr, err)
+}
+
+// interrupt gives the active job an event from outside.
+func (r *Runner) interrupt(work context.Context, e job.Event) error {
+	if r.acting { // the action ends first, at its next boundary; then the event takes the place of its outcome
+		r.instead = &e
+		r.cancel()
+		return nil
+	}
+	return r.advance(work, r.stamp(e)) // refused when the disk does not take it, rather than promised
+}
+
+// makeWay ends the trying of a first profile that does not come online, which
+// may take a day, when something else was ordered.
+func (r *Runner) makeWay(work context.Context) {
+	j, ok := r.cfg.Journal.Job(r.active)
+	if !ok || j.State != job.Retrying || r.instead != nil {
+		return
+	}
+	if err := r.interrupt(work, job.Event{Kind: job.Abort, Note: "something else was ordered"}); err != nil {
+		r.log.Warn("the order waits for the job before it", "job", j.ID, "err", err)
+	}
 }
 
 // drop ends a job that waits: nothing of it is under way.

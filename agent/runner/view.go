@@ -29,6 +29,7 @@ type View struct {
 	DeliverErr error     // of the last delivery
 	NextTry    time.Time // of the next delivery; zero if nothing waits
 	Warnings   []string
+	Memory     Memory
 	LastEvent  uint64
 }
 

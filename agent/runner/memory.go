@@ -1,0 +1,238 @@
+package runner
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"lpad/agent/job"
+	"lpad/agent/procedure"
+	"lpad/agent/rsp"
+	"lpad/internal/fault"
+	"lpad/internal/redact"
+)
+
+// Memory is what outlives the jobs: which profile the device can rely on, which
+// ones it cannot, and what the last job left on the card. It is a value: what
+// it holds is never changed, only replaced.
+type Memory struct {
+	Proven     Proven       `json:"proven,omitzero"`
+	Quarantine []Quarantine `json:"quarantine,omitempty"` // the oldest first
+	Left       Left         `json:"left,omitzero"`
+}
+
+// Proven is the last known-good profile: the device has been online with it.
+type Proven struct {
+	EID    rsp.EID   `json:"eid,omitzero"` // of the card; zero: not known
+	ICCID  rsp.ICCID `json:"iccid"`
+	At     time.Time `json:"at"`
+	APN    string    `json:"apn,omitempty"`
+	Source string    `json:"source,omitempty"` // of the settings
+}
+
+// Quarantine is a profile whose switch was taken back. No automatic order may
+// switch to it until a switch that a person ordered has proven it.
+type Quarantine struct {
+	ICCID    rsp.ICCID `json:"iccid"`
+	Code     string    `json:"code"` // of the problem
+	Text     string    `json:"text"`
+	At       time.Time `json:"at"`       // of the last attempt
+	Attempts int       `json:"attempts"` // switches that were taken back
+	Job      string    `json:"job"`      // the last of them
+}
+
+// Left is how the last job left the card. When another profile is found there,
+// it was none of our doing.
+type Left struct {
+	Known bool      `json:"known,omitempty"`
+	EID   rsp.EID   `json:"eid,omitzero"`
+	ICCID rsp.ICCID `json:"iccid,omitzero"` // the enabled profile; zero: none
+	Told  rsp.ICCID `json:"told,omitzero"`  // the other profile that was found and reported
+}
+
+// memoryKey is the setting of the journal that holds the memory.
+const memoryKey = "profiles"
+
+// maxQuarantine bounds the list: the oldest entry goes.
+const maxQuarantine = 32
+
+// quarantined finds a profile in the list.
+func (m Memory) quarantined(iccid rsp.ICCID) (Quarantine, bool) {
+	at := slices.IndexFunc(m.Quarantine, func(q Quarantine) bool { return q.ICCID == iccid })
+	if at < 0 {
+		return Quarantine{}, false
+	}
+	return m.Quarantine[at], true
+}
+
+// isProven reports whether a profile is the last known-good one of a card. A
+// card that is not known yet is taken to be the same one.
+func (m Memory) isProven(eid rsp.EID, iccid rsp.ICCID) bool {
+	return !iccid.IsZero() && m.Proven.ICCID == iccid && sameCard(m.Proven.EID, eid)
+}
+
+func sameCard(a, b rsp.EID) bool { return a.IsZero() || b.IsZero() || a == b }
+
+// after is what is remembered when an event has moved a job. It is made durable
+// before the job's new value: after a crash in between, the event comes again
+// and changes nothing more.
+func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
+	switch {
+	case before.State == job.Committing && next.State == job.Confirming && next.Problem == nil:
+		s := next.Switch
+		m.Proven = Proven{EID: eid, ICCID: next.ICCID(), At: e.At, APN: s.APN, Source: s.Source}
+		m = m.release(next.ICCID()).left(eid, next.ICCID())
+	case before.State == job.Committing && next.State == job.Confirming: // a first profile that was given up stays enabled
+		m = m.left(eid, next.ICCID())
+	case before.State == job.RollingBack && next.State == job.Notifying:
+		if next.Switch.Enabled {
+			m = m.blame(before, e.At)
+		}
+		// Where no profile was enabled before, one may be enabled now.
+		if m.Left = (Left{}); e.Kind == job.RolledBack && !next.Switch.Previous.IsZero() {
+			m = m.left(eid, next.Switch.Previous)
+		}
+	case e.Kind == job.Disabled:
+		m = m.left(eid, rsp.ICCID{})
+	case e.Kind == job.Deleted && next.Order.Kind == job.Delete:
+		m = m.release(next.Order.ICCID)
+	case e.Kind == job.Deleted:
+		m = m.release(next.Switch.Previous)
+	}
+	return m
+}
+
+func (m Memory) left(eid rsp.EID, iccid rsp.ICCID) Memory {
+	m.Left = Left{Known: true, EID: eid, ICCID: iccid}
+	return m
+}
+
+// release takes a profile out of the quarantine.
+func (m Memory) release(iccid rsp.ICCID) Memory {
+	m.Quarantine = slices.DeleteFunc(slices.Clone(m.Quarantine), func(q Quarantine) bool { return q.ICCID == iccid })
+	return m
+}
+
+// blame puts a profile into the quarantine, or counts one more attempt. j is
+// the job as it was while it rolled back: its problem is what had led to that.
+func (m Memory) blame(j job.Job, at time.Time) Memory {
+	q, _ := m.quarantined(j.ICCID())
+	if q.Job == j.ID {
+		return m
+	}
+	q.ICCID, q.At, q.Job, q.Attempts = j.ICCID(), at, j.ID, q.Attempts+1
+	if p := j.Problem; p != nil {
+		q.Code, q.Text = p.Code, p.Text
+	}
+	m = m.release(q.ICCID)
+	m.Quarantine = append(m.Quarantine, q)
+	if over := len(m.Quarantine) - maxQuarantine; over > 0 {
+		m.Quarantine = m.Quarantine[over:]
+	}
+	return m
+}
+
+// allowed refuses what would leave the device without the one profile that is
+// known to work, and what nobody but a person may order.
+func (m Memory) allowed(o job.Order, eid rsp.EID) error {
+	switch o.Kind {
+	case job.Disable, job.Delete:
+		return m.dispensable(eid, o.ICCID)
+	case job.Enable:
+		return m.trusted(o, o.ICCID)
+	}
+	return nil
+}
+
+// dispensable refuses to give up the last known-good profile.
+func (m Memory) dispensable(eid rsp.EID, iccid rsp.ICCID) error {
+	if !m.isProven(eid, iccid) {
+		return nil
+	}
+	return fault.New(fault.Fault{Code: "last-known-good", Text: "this is the last profile that the device was online with", Who: fault.Technician,
+		Next: "switch to another profile; when the device is online with that one, this one can go"}, nil)
+}
+
+// trusted refuses an automatic switch to a profile that is quarantined.
+func (m Memory) trusted(o job.Order, iccid rsp.ICCID) error {
+	q, found := m.quarantined(iccid)
+	if !found || !o.Automatic {
+		return nil
+	}
+	return fault.New(fault.Fault{Code: "profile-quarantined", Text: "the last switch to this profile was taken back: " + q.Text, Who: fault.Technician,
+		Next: "mend the cause and enable the profile by hand, or delete it"}, nil)
+}
+
+// recall reads the memory from the journal. One that cannot be read is begun
+// anew: it protects the device, which must work without it too.
+func (r *Runner) recall() {
+	var m Memory
+	if _, err := r.cfg.Journal.Setting(memoryKey, &m); err != nil {
+		r.log.Warn("what was known of the profiles is lost", "err", err)
+		m = Memory{}
+	}
+	r.change(func(v *View) { v.Memory = m })
+}
+
+// keep makes a job's new value durable, and what is remembered because of it.
+func (r *Runner) keep(before, next job.Job, e job.Event) error {
+	v := r.View()
+	m := v.Memory.after(before, next, e, v.eid())
+	if err := r.remember(m); err != nil {
+		return err
+	}
+	if m.Left.Told.IsZero() {
+		r.warn("fallback", "")
+	}
+	return r.cfg.Journal.PutJob(next)
+}
+
+func (r *Runner) remember(m Memory) error {
+	if err := r.cfg.Journal.PutSetting(memoryKey, m); err != nil {
+		return err
+	}
+	r.change(func(v *View) { v.Memory = m })
+	return nil
+}
+
+// eid is the card's, zero while it was not read.
+func (v View) eid() rsp.EID {
+	if v.FactsAt.IsZero() {
+		return rsp.EID{}
+	}
+	return v.Facts.EID
+}
+
+// compare looks whether the card is as the last job left it. Cards are known
+// that go back to a profile of their own at a reset; that is told once, shown
+// for as long as it is so, and never undone: the card would do it again.
+func (r *Runner) compare(f procedure.Facts) {
+	m := r.View().Memory
+	if !m.Left.Known || m.Left.EID != f.EID {
+		r.warn("fallback", "")
+		return
+	}
+	now := enabledProfile(f.Profiles)
+	if now.IsZero() || now == m.Left.ICCID {
+		r.warn("fallback", "")
+		return
+	}
+	text := fmt.Sprintf("the card went back to the profile %s by itself; lpad had left it with %s", redact.Digits(now.String()), leftName(m.Left.ICCID))
+	r.warn("fallback", text+": look at the card's own fallback rules, or for another program that switches profiles")
+	if m.Left.Told == now {
+		return
+	}
+	r.log.Warn("the card is on another profile than it was left on", "iccid", now, "left", m.Left.ICCID)
+	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "card", Text: text})
+	m.Left.Told = now
+	if err := r.remember(m); err != nil { // it will be told again
+		r.log.Warn("not remembered that the card's change was told", "err", err)
+	}
+}
+
+func leftName(iccid rsp.ICCID) string {
+	if iccid.IsZero() {
+		return "none enabled"
+	}
+	return redact.Digits(iccid.String())
+}
