@@ -80,6 +80,13 @@ type Network interface {
 	Link(ctx context.Context, iccid string) (modem.Link, error)
 }
 
+// Rememberer is a Settings that can tell from a snapshot what was in use.
+type Rememberer interface {
+	// Working is the access point that was in use when the snapshot was taken,
+	// and the ICCID of the profile that the modem showed.
+	Working(snapshot []byte) (iccid string, apn modem.APN, ok bool)
+}
+
 // SIMReader is a Network that also knows the subscription the modem shows.
 type SIMReader interface {
 	SIM(ctx context.Context) (modem.SIM, error)
@@ -156,6 +163,15 @@ func (s *Switch) log() *slog.Logger {
 // Snapshot reads the present settings: JSON for the journal, with passwords in
 // it. Nothing is changed.
 func (s *Switch) Snapshot(ctx context.Context) ([]byte, error) { return s.Settings.Snapshot(ctx) }
+
+// Working is what did for the profile of before, if the back-end can tell.
+func (s *Switch) Working(snapshot []byte) (iccid string, apn modem.APN, ok bool) {
+	r, can := s.Settings.(Rememberer)
+	if !can {
+		return "", modem.APN{}, false
+	}
+	return r.Working(snapshot)
+}
 
 // Gate keeps everything from coming up by itself. The present link goes down.
 func (s *Switch) Gate(ctx context.Context, snapshot []byte) error {

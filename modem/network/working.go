@@ -1,0 +1,45 @@
+package network
+
+import (
+	"encoding/json"
+
+	"lpad/modem"
+)
+
+// Working is the access point that carried data when a snapshot was taken, and
+// the ICCID of the profile that the modem showed then: what will do again for
+// that profile. ok is false if nothing was up, or nobody knows for whom.
+//
+// The access point is the active connection's own: one that NetworkManager
+// looked up by itself (gsm.auto-config) is found among the modem's contexts
+// only, and not told from others there.
+func (s *ManagerStack) Working(snapshot []byte) (iccid string, apn modem.APN, ok bool) {
+	v, err := parseSnapshot(snapshot)
+	if err != nil || v.Active == "" || v.ICCID == "" {
+		return "", modem.APN{}, false
+	}
+	for _, con := range v.Connections {
+		name := con.Settings.Text("gsm", "apn")
+		if con.Settings.Text("connection", "uuid") != v.Active || name == "" {
+			continue
+		}
+		c := withCredentials(savedContext{Name: name}, []savedConnection{con})
+		for _, saved := range v.Contexts { // the type is told by the modem
+			if saved.Name == name {
+				c.Type = saved.Type
+			}
+		}
+		return v.ICCID, c.apn(), true
+	}
+	return "", modem.APN{}, false
+}
+
+// Working is the access point of the context when the snapshot was taken.
+// Whether it carried data is not known here: it was what the modem used.
+func (s *ATOnly) Working(snapshot []byte) (iccid string, apn modem.APN, ok bool) {
+	var snap atSnapshot
+	if json.Unmarshal(snapshot, &snap) != nil || snap.ICCID == "" || snap.Name == "" {
+		return "", modem.APN{}, false
+	}
+	return snap.ICCID, modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type)}, true
+}
