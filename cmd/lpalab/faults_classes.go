@@ -107,10 +107,10 @@ func steps(from, to, step int) []int {
 }
 
 // quick are the scenarios that do not wait for anything.
-var quick = []string{"install", "install-enable", "first", "switch", "replace", "rollback", "disable", "delete"}
+var quick = []string{"install", "install-enable", "first", "switch", "switch-csim", "replace", "rollback", "disable", "delete"}
 
 // withoutDownload are those that are about the switch.
-var withoutDownload = []string{"switch", "replace", "rollback", "disable", "delete"}
+var withoutDownload = []string{"switch", "switch-csim", "replace", "rollback", "disable", "delete"}
 
 func atAPDU(do func(r *rig, transmit func() ([]byte, error)) ([]byte, error)) func(*fault, rng) {
 	return func(f *fault, _ rng) { f.at, f.n, f.apduDo = onAPDU, f.index, do }
@@ -251,7 +251,7 @@ var kinds = append([]kind{
 		func(f *fault, g rng) {
 			f.patience = 40 * time.Second
 			f.at, f.n, f.commandDo = onAT, f.index, func(_ *rig, text string) *spoil {
-				if !strings.HasPrefix(text, "AT+CGLA") { // names of access points and the like have no length to hold them against
+				if !strings.HasPrefix(text, "AT+CGLA") && !strings.HasPrefix(text, "AT+CSIM") { // names of access points and the like have no length to hold them against
 					return nil
 				}
 				return &spoil{answer: func(b []byte) []byte {
@@ -276,7 +276,7 @@ var kinds = append([]kind{
 		}},
 	{"at-error", "the modem answers ERROR to an AT command, which it has not carried out", withoutDownload, upTo(onAT),
 		atCommand(func(r *rig, text string) *spoil {
-			if strings.HasPrefix(text, "AT+CCHC") { // a modem that does not close a session keeps it, whatever anybody does
+			if strings.HasPrefix(text, "AT+CCHC") || strings.HasPrefix(text, `AT+CSIM=10,"007080`) { // a modem that does not close a channel keeps it
 				return nil
 			}
 			return &spoil{before: func() bool { r.line.say([]byte("\r\nERROR\r\n")); return false }}

@@ -239,13 +239,6 @@ func (l *line) tear() {
 	})
 }
 
-// isUp reports whether the port is there.
-func (l *line) isUp() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up != nil
-}
-
 func (l *line) close() error {
 	l.mu.Lock()
 	s := l.up

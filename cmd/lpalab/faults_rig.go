@@ -63,7 +63,6 @@ type rig struct {
 	dir     string
 	program string
 	verbose bool
-	config  string // further YAML for the daemon
 	store   *recordingStore
 	stop    context.CancelFunc
 	served  sync.WaitGroup
@@ -179,17 +178,20 @@ func (r *rig) configure(sc *scenario, f *fault, address string) error {
 	if sc.deadMan != "" {
 		deadMan = sc.deadMan
 	}
-	level := "debug"
+	way := "ccho"
+	if sc.csim {
+		way = "csim"
+	}
 	yaml := fmt.Sprintf(`version: 1
 state_dir: %[1]s/state
 socket: %[1]s/lpad.sock
-card: {backend: at, at_port: %[1]s/ttyAT0, block_size: %[2]d}
+card: {backend: at, at_port: %[1]s/ttyAT0, apdu_path: %[6]s, block_size: %[2]d}
 modem: {manage: none}
 params: {provider_db: %[1]s/none.xml, oem_dir: %[1]s/none.d}
 rsp: {trust_dir: %[1]s/trust.d, timeout: 1s, notification_retry: 1s, notification_retry_max: 1s, addresses: {%[3]s: "%[4]s"}}
 network: {backend: none, dead_man: %[5]s}
-log: {level: %[6]s}
-`, r.dir, block, lab.Host, address, deadMan, level)
+log: {level: debug}
+`, r.dir, block, lab.Host, address, deadMan, way)
 	return errors.Join(os.MkdirAll(r.stateDir(), 0o700), os.WriteFile(filepath.Join(r.dir, "lpad.yaml"), []byte(yaml), 0o600))
 }
 

@@ -20,6 +20,7 @@ type scenario struct {
 	installed bool                // the new profile is on the card, disabled
 	noService bool                // the new profile's operator does not know it
 	deadMan   string              // of the switch; empty: 15 s
+	csim      bool                // the APDUs travel in AT+CSIM
 	refuses   string              // a command that begins like this is refused by the modem
 	card      func(*euicc.Config) // further changes
 	order     func(ctx context.Context, r *rig) (api.Job, error)
@@ -98,6 +99,8 @@ var scenarios = []*scenario{
 	{name: "first", what: "install the first profile of an empty card and enable it", empty: true, before: empty, after: onlyNew,
 		order: func(ctx context.Context, r *rig) (api.Job, error) { return install(ctx, r, true, false) }},
 	{name: "switch", what: "switch to an installed profile", installed: true, before: bothOld, after: bothNew, order: enableNew},
+	{name: "switch-csim", what: "the same over AT+CSIM, where the daemon opens its logical channels itself", csim: true, installed: true,
+		before: bothOld, after: bothNew, order: enableNew},
 	{name: "replace", what: "switch to an installed profile and delete the old one", installed: true, before: bothOld, after: onlyNew,
 		order: func(ctx context.Context, r *rig) (api.Job, error) {
 			if enabledOf(r) == newICCID { // the old one is left over
