@@ -43,7 +43,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	}
 	for _, p := range v.Facts.Profiles {
 		if p.State == rsp.Enabled {
-			s.Profile = profileOf(p)
+			s.Profile = profileIn(v, p)
 		}
 	}
 	for _, j := range v.Jobs {
@@ -126,7 +126,7 @@ func (b *backend) Profiles(ctx context.Context) (api.Profiles, error) {
 	}
 	out := api.Profiles{AsOf: v.FactsAt, Profiles: []api.Profile{}}
 	for _, p := range v.Facts.Profiles {
-		out.Profiles = append(out.Profiles, *profileOf(p))
+		out.Profiles = append(out.Profiles, *profileIn(v, p))
 	}
 	return out, nil
 }
@@ -134,6 +134,17 @@ func (b *backend) Profiles(ctx context.Context) (api.Profiles, error) {
 func profileOf(p rsp.Profile) *api.Profile {
 	return &api.Profile{ICCID: p.ICCID.String(), AID: p.AID.String(), State: p.State.String(), Nickname: p.Nickname,
 		ServiceProvider: p.ServiceProvider, Name: p.Name, Class: p.Class.String(), Rules: runner.Rules(p.PPR)}
+}
+
+// profileIn is a profile with what is remembered of it.
+func profileIn(v runner.View, p rsp.Profile) *api.Profile {
+	out := profileOf(p)
+	m := v.Memory
+	out.LastKnownGood = m.IsProven(v.Facts.EID, p.ICCID)
+	if q, found := m.Quarantined(p.ICCID); found {
+		out.Quarantine = &api.Quarantine{Code: q.Code, Title: q.Text, Since: q.At, Attempts: q.Attempts}
+	}
+	return out
 }
 
 // Notifications lists what waits on the card.
@@ -176,7 +187,7 @@ func badRequest(text string, cause error) error {
 // Install orders a download.
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	o := job.Order{Kind: job.Install, Source: job.Source(r.Source), Enable: r.Enable, Consent: r.Consent || b.cfg.RSP.Consent == "auto",
-		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, By: by}
+		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, By: by}
 	switch {
 	case r.ActivationCode != "" && r.Source != "":
 		return api.Job{}, badRequest("an activation code and a source exclude each other", nil)
@@ -199,7 +210,7 @@ func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) 
 
 // Enable orders a switch.
 func (b *backend) Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error) {
-	return b.orderFor(ctx, iccid, job.Order{Kind: job.Enable, DeleteOld: r.DeleteOld, Parameters: r.Parameters, By: by})
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Enable, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, By: by})
 }
 
 // Disable orders the enabled profile to be disabled.

@@ -159,6 +159,18 @@ type Profile struct {
 	Name            string   `json:"name,omitempty"`
 	Class           string   `json:"class"`           // test, provisioning, operational
 	Rules           []string `json:"rules,omitempty"` // profile policy rules in plain words
+
+	LastKnownGood bool        `json:"last_known_good,omitempty"` // the device was online with it the last time that a switch was proven
+	Quarantine    *Quarantine `json:"quarantine,omitempty"`
+}
+
+// Quarantine says why no automatic order may switch to a profile: the last
+// switch to it was taken back. A proven switch ends it.
+type Quarantine struct {
+	Code     string    `json:"code"`  // of the problem
+	Title    string    `json:"title"` // plain words
+	Since    time.Time `json:"since"` // the last attempt
+	Attempts int       `json:"attempts"`
 }
 
 // Profiles is a list with its age: while a job has the card, the last list
@@ -191,6 +203,7 @@ type InstallRequest struct {
 	Consent          bool            `json:"consent"`     // consented beforehand
 	PPRConsent       bool            `json:"ppr_consent"` // also to profile policy rules
 	DeleteOld        bool            `json:"delete_old,omitempty"`
+	Automatic        bool            `json:"automatic,omitempty"`  // no person stands behind it: no switch to a profile in quarantine
 	Parameters       json.RawMessage `json:"parameters,omitempty"` // terminal parameters document
 }
 
@@ -198,6 +211,7 @@ type InstallRequest struct {
 type EnableRequest struct {
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	DeleteOld  bool            `json:"delete_old,omitempty"`
+	Automatic  bool            `json:"automatic,omitempty"` // no person stands behind it: refused for a profile in quarantine
 }
 
 // NicknameRequest names a profile; empty removes the name.
@@ -258,7 +272,7 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"` // job, progress, notification
+	Type string    `json:"type"` // job, progress, notification, card
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
 }
@@ -268,4 +282,5 @@ const (
 	EventJob          = "job"
 	EventProgress     = "progress"
 	EventNotification = "notification"
+	EventCard         = "card" // the card is on another profile than it was left on; Text says which
 )

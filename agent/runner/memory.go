@@ -56,8 +56,8 @@ const memoryKey = "profiles"
 // maxQuarantine bounds the list: the oldest entry goes.
 const maxQuarantine = 32
 
-// quarantined finds a profile in the list.
-func (m Memory) quarantined(iccid rsp.ICCID) (Quarantine, bool) {
+// Quarantined finds a profile in the list.
+func (m Memory) Quarantined(iccid rsp.ICCID) (Quarantine, bool) {
 	at := slices.IndexFunc(m.Quarantine, func(q Quarantine) bool { return q.ICCID == iccid })
 	if at < 0 {
 		return Quarantine{}, false
@@ -65,9 +65,9 @@ func (m Memory) quarantined(iccid rsp.ICCID) (Quarantine, bool) {
 	return m.Quarantine[at], true
 }
 
-// isProven reports whether a profile is the last known-good one of a card. A
+// IsProven reports whether a profile is the last known-good one of a card. A
 // card that is not known yet is taken to be the same one.
-func (m Memory) isProven(eid rsp.EID, iccid rsp.ICCID) bool {
+func (m Memory) IsProven(eid rsp.EID, iccid rsp.ICCID) bool {
 	return !iccid.IsZero() && m.Proven.ICCID == iccid && sameCard(m.Proven.EID, eid)
 }
 
@@ -116,7 +116,7 @@ func (m Memory) release(iccid rsp.ICCID) Memory {
 // blame puts a profile into the quarantine, or counts one more attempt. j is
 // the job as it was while it rolled back: its problem is what had led to that.
 func (m Memory) blame(j job.Job, at time.Time) Memory {
-	q, _ := m.quarantined(j.ICCID())
+	q, _ := m.Quarantined(j.ICCID())
 	if q.Job == j.ID {
 		return m
 	}
@@ -146,7 +146,7 @@ func (m Memory) allowed(o job.Order, eid rsp.EID) error {
 
 // dispensable refuses to give up the last known-good profile.
 func (m Memory) dispensable(eid rsp.EID, iccid rsp.ICCID) error {
-	if !m.isProven(eid, iccid) {
+	if !m.IsProven(eid, iccid) {
 		return nil
 	}
 	return fault.New(fault.Fault{Code: "last-known-good", Text: "this is the last profile that the device was online with", Who: fault.Technician,
@@ -155,7 +155,7 @@ func (m Memory) dispensable(eid rsp.EID, iccid rsp.ICCID) error {
 
 // trusted refuses an automatic switch to a profile that is quarantined.
 func (m Memory) trusted(o job.Order, iccid rsp.ICCID) error {
-	q, found := m.quarantined(iccid)
+	q, found := m.Quarantined(iccid)
 	if !found || !o.Automatic {
 		return nil
 	}

@@ -321,7 +321,7 @@ func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
 		return job.Event{}, err
 	}
 	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles)}
-	if q, found := m.quarantined(j.ICCID()); found {
+	if q, found := m.Quarantined(j.ICCID()); found {
 		e.Note = fmt.Sprintf("the profile is quarantined (%s); attempt %d", q.Code, q.Attempts+1)
 	}
 	err = r.switching(ctx, j, func(ctx context.Context) (err error) {

@@ -47,7 +47,11 @@ func (u *ui) status(s api.Status) {
 	if s.Profile != nil {
 		profile = profileName(s.Profile) + " (" + s.Profile.ICCID + ")"
 	}
-	rows = append(rows, [2]string{"profile", profile}, [2]string{"network", networkLine(s.Network)})
+	rows = append(rows, [2]string{"profile", profile})
+	if s.Profile != nil && s.Profile.Quarantine != nil {
+		rows = append(rows, [2]string{"", profileNotes(*s.Profile)})
+	}
+	rows = append(rows, [2]string{"network", networkLine(s.Network)})
 	if s.Job != nil {
 		rows = append(rows, [2]string{"job", fmt.Sprintf("%s %s: %s", s.Job.Kind, s.Job.ID, s.Job.State)})
 	}
@@ -71,6 +75,18 @@ func (u *ui) status(s api.Status) {
 	}
 	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
 	u.facts(rows)
+}
+
+// profileNotes says what lpad remembers of a profile.
+func profileNotes(p api.Profile) string {
+	var notes []string
+	if p.LastKnownGood {
+		notes = append(notes, "last known-good")
+	}
+	if q := p.Quarantine; q != nil {
+		notes = append(notes, fmt.Sprintf("quarantined since %s, %d switches taken back: %s", q.Since.UTC().Format("2006-01-02 15:04 UTC"), q.Attempts, q.Title))
+	}
+	return strings.Join(notes, "; ")
 }
 
 func networkLine(n api.Network) string {
@@ -141,9 +157,9 @@ func (a *app) profilesCommand() *cobra.Command {
 				}
 				var rows [][]string
 				for _, v := range p.Profiles {
-					rows = append(rows, []string{v.ICCID, v.State, v.Class, first(v.Nickname, v.Name), v.ServiceProvider, strings.Join(v.Rules, ", ")})
+					rows = append(rows, []string{v.ICCID, v.State, v.Class, first(v.Nickname, v.Name), v.ServiceProvider, strings.Join(v.Rules, ", "), profileNotes(v)})
 				}
-				a.ui.table([]string{"ICCID", "STATE", "CLASS", "NAME", "OPERATOR", "RULES"}, rows)
+				a.ui.table([]string{"ICCID", "STATE", "CLASS", "NAME", "OPERATOR", "RULES", "NOTES"}, rows)
 				return nil
 			})
 		},

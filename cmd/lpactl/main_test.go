@@ -165,7 +165,8 @@ func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 }
 func (d *daemon) Profiles(context.Context) (api.Profiles, error) {
 	return api.Profiles{Profiles: []api.Profile{{ICCID: "8901", State: "enabled", Class: "operational", Nickname: "Meter", Name: "Plan", ServiceProvider: "Operator",
-		Rules: []string{"cannot be deleted"}}, {ICCID: "8902", State: "disabled", Class: "test", Name: "Test"}}}, nil
+		Rules: []string{"cannot be deleted"}, LastKnownGood: true}, {ICCID: "8902", State: "disabled", Class: "test", Name: "Test",
+		Quarantine: &api.Quarantine{Code: "no-bearer", Title: "no bearer", Since: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC), Attempts: 2}}}}, nil
 }
 func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{{SeqNumber: 3, Event: "enable", Address: "smdp.example.com", ICCID: "8901"}}}, nil
@@ -289,9 +290,9 @@ default SM-DP+        none
 root SM-DS            none
 CIs for verification  AB CD
 `, &api.EUICC{}},
-		{"profiles", `ICCID  STATE     CLASS        NAME   OPERATOR  RULES
-8901   enabled   operational  Meter  Operator  cannot be deleted
-8902   disabled  test         Test             
+		{"profiles", `ICCID  STATE     CLASS        NAME   OPERATOR  RULES              NOTES
+8901   enabled   operational  Meter  Operator  cannot be deleted  last known-good
+8902   disabled  test         Test                                quarantined since 2026-02-03 04:05 UTC, 2 switches taken back: no bearer
 `, &api.Profiles{}},
 		{"notifications", `SEQ  EVENT   SERVER            ICCID
 3    enable  smdp.example.com  8901
