@@ -21,6 +21,10 @@ import (
 	"lpad/modem/carrierdb"
 )
 
+// SourceLastGood is the source of an access point that has carried data with
+// the profile before: it stands below an order and above the provider list.
+const SourceLastGood = "last-good"
+
 // settingsSource knows which access points may be right for a profile: those
 // of the order's document, else those of the provider list for the profile's
 // home network; see runner.SettingsSource.
@@ -46,7 +50,7 @@ func (s *settingsSource) parse(document json.RawMessage) (*params.Document, erro
 }
 
 // Candidates lists access points in the order of trust.
-func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM) ([]switchover.Candidate, error) {
+func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM, good *modem.APN) ([]switchover.Candidate, error) {
 	doc, err := s.parse(document)
 	if err != nil {
 		return nil, err
@@ -66,7 +70,13 @@ func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim
 		s.log.Info("terminal parameters", "iccid", p.ICCID, "source", n.Source, "note", n.Text)
 	}
 	var list []switchover.Candidate
+	if good != nil && (doc == nil || doc.APNs.State == params.Absent) { // an order knows better
+		list = append(list, switchover.Candidate{APN: *good, Source: SourceLastGood})
+	}
 	for _, a := range effective.Attempts() {
+		if good != nil && a.Value.Name == good.Name && a.Value.User == good.User {
+			continue
+		}
 		list = append(list, switchover.Candidate{APN: a.Value, Source: a.Source})
 	}
 	return list, nil

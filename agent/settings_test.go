@@ -43,20 +43,24 @@ func TestCandidates(t *testing.T) {
 		document json.RawMessage
 		profile  rsp.Profile
 		sim      modem.SIM
+		good     *modem.APN
 		want     string // APN names in order, "-" is the empty one
 		code     string
 	}{
-		{"owner in the metadata", nil, owned, modem.SIM{}, "eins.example -", ""},
-		{"nothing known", nil, bare, modem.SIM{}, "-", ""},
-		{"no owner, but the modem shows the network", nil, bare, modem.SIM{PLMN: "99902"}, "zwei.example -", ""},
-		{"no owner, but the modem shows the IMSI", nil, bare, modem.SIM{IMSI: "999020000000001"}, "zwei.example -", ""},
-		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, "order.example", ""},
-		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, "order.example", ""},
-		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, "", "secret-missing"},
-		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, "", "parameters-invalid"},
+		{"owner in the metadata", nil, owned, modem.SIM{}, nil, "eins.example -", ""},
+		{"nothing known", nil, bare, modem.SIM{}, nil, "-", ""},
+		{"no owner, but the modem shows the network", nil, bare, modem.SIM{PLMN: "99902"}, nil, "zwei.example -", ""},
+		{"no owner, but the modem shows the IMSI", nil, bare, modem.SIM{IMSI: "999020000000001"}, nil, "zwei.example -", ""},
+		{"what carried data before goes first", nil, owned, modem.SIM{}, &modem.APN{Name: "good.example"}, "good.example eins.example -", ""},
+		{"and is not tried twice", nil, owned, modem.SIM{}, &modem.APN{Name: "eins.example"}, "eins.example -", ""},
+		{"but an order knows better", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, &modem.APN{Name: "good.example"}, "order.example", ""},
+		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, nil, "order.example", ""},
+		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, nil, "order.example", ""},
+		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
+		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, nil, "", "parameters-invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			list, err := s.Candidates(tc.document, tc.profile, tc.sim)
+			list, err := s.Candidates(tc.document, tc.profile, tc.sim, tc.good)
 			if code := fault.Of(err).Code; code != tc.code {
 				t.Fatalf("code %q (%v), want %q", code, err, tc.code)
 			}
@@ -73,11 +77,11 @@ func TestCandidates(t *testing.T) {
 			}
 		})
 	}
-	if list, err := s.Candidates(document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:`+dir+`/secret"}`), owned, modem.SIM{}); err != nil || list[0].APN.Password.Reveal() != "s3cret" {
+	if list, err := s.Candidates(document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:`+dir+`/secret"}`), owned, modem.SIM{}, nil); err != nil || list[0].APN.Password.Reveal() != "s3cret" {
 		t.Errorf("the password did not arrive: %v", err)
 	}
 	s.cfg.ProviderDB = filepath.Join(dir, "missing.xml")
-	if list, err := s.Candidates(nil, owned, modem.SIM{}); err != nil || len(list) != 1 {
+	if list, err := s.Candidates(nil, owned, modem.SIM{}, nil); err != nil || len(list) != 1 {
 		t.Errorf("without a provider list: %v %v", list, err)
 	}
 	if err := s.CheckDocument(json.RawMessage(`{"version":1,"apns":7}`)); err == nil {

@@ -61,6 +61,7 @@ type Event struct {
 	APN, Source   string
 	Rung          string
 	Link          json.RawMessage
+	Good          json.RawMessage // Snapshotted, Online: settings that carried data, opaque to us
 	Problem       *Problem
 }
 

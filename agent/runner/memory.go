@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"lpad/agent/rsp"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
+	"lpad/modem"
 )
 
 // Memory is what outlives the jobs: which profile the device can rely on, which
@@ -19,6 +21,59 @@ type Memory struct {
 	Proven     Proven       `json:"proven,omitzero"`
 	Quarantine []Quarantine `json:"quarantine,omitempty"` // the oldest first
 	Left       Left         `json:"left,omitzero"`
+	Good       []GoodAPN    `json:"good,omitempty"` // the oldest first
+}
+
+// GoodAPN is an access point that carried data with a profile: the first to be
+// tried when the device comes back to it. It holds a password, as the journal
+// may and a log may not.
+type GoodAPN struct {
+	ICCID       rsp.ICCID    `json:"iccid"`
+	Name        string       `json:"name"`
+	Type        modem.IPType `json:"type,omitempty"`
+	RoamingType modem.IPType `json:"roaming_type,omitempty"`
+	Auth        modem.Auth   `json:"auth,omitempty"`
+	User        string       `json:"user,omitempty"`
+	Password    string       `json:"password,omitempty"`
+	MTU         int          `json:"mtu,omitempty"`
+}
+
+// maxGood bounds the list: the one that was used the longest ago goes.
+const maxGood = 32
+
+func goodAPN(iccid rsp.ICCID, a modem.APN) (json.RawMessage, error) {
+	return json.Marshal(GoodAPN{ICCID: iccid, Name: a.Name, Type: a.Type, RoamingType: a.RoamingType, Auth: a.Auth, User: a.User,
+		Password: a.Password.Reveal(), MTU: a.MTU})
+}
+
+// good is what carried data with a profile, nil if nothing is known to have.
+func (m Memory) good(iccid rsp.ICCID) *modem.APN {
+	for _, g := range m.Good {
+		if g.ICCID == iccid {
+			return &modem.APN{Name: g.Name, Type: g.Type, RoamingType: g.RoamingType, Auth: g.Auth, User: g.User,
+				Password: redact.NewSecret(g.Password), MTU: g.MTU}
+		}
+	}
+	return nil
+}
+
+// learn remembers what carried data.
+func (m Memory) learn(raw json.RawMessage) Memory {
+	var g GoodAPN
+	if json.Unmarshal(raw, &g) != nil || g.ICCID.IsZero() || g.Name == "" {
+		return m
+	}
+	m = m.unlearn(g.ICCID)
+	m.Good = append(m.Good, g)
+	if over := len(m.Good) - maxGood; over > 0 {
+		m.Good = m.Good[over:]
+	}
+	return m
+}
+
+func (m Memory) unlearn(iccid rsp.ICCID) Memory {
+	m.Good = slices.DeleteFunc(slices.Clone(m.Good), func(g GoodAPN) bool { return g.ICCID == iccid })
+	return m
 }
 
 // Proven is the last known-good profile: the device has been online with it.
@@ -77,6 +132,9 @@ func sameCard(a, b rsp.EID) bool { return a.IsZero() || b.IsZero() || a == b }
 // before the job's new value: after a crash in between, the event comes again
 // and changes nothing more.
 func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
+	if len(e.Good) > 0 {
+		m = m.learn(e.Good)
+	}
 	switch {
 	case before.State == job.Committing && next.State == job.Confirming && next.Problem == nil:
 		s := next.Switch
@@ -95,9 +153,9 @@ func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
 	case e.Kind == job.Disabled:
 		m = m.left(eid, rsp.ICCID{})
 	case e.Kind == job.Deleted && next.Order.Kind == job.Delete:
-		m = m.release(next.Order.ICCID)
+		m = m.release(next.Order.ICCID).unlearn(next.Order.ICCID)
 	case e.Kind == job.Deleted:
-		m = m.release(next.Switch.Previous)
+		m = m.release(next.Switch.Previous).unlearn(next.Switch.Previous)
 	}
 	return m
 }

@@ -328,6 +328,13 @@ func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
 		e.Snapshot, err = r.cfg.Switch.Snapshot(ctx)
 		return err
 	})
+	if err != nil {
+		return job.Event{}, err
+	}
+	// What the old profile was on line with will do for it again.
+	if iccid, apn, ok := r.cfg.Switch.Working(e.Snapshot); ok && iccid == e.Previous.String() {
+		e.Good, err = goodAPN(e.Previous, apn)
+	}
 	return e, err
 }
 
@@ -370,7 +377,7 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 			sim = shown
 		}
 	}
-	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile, sim)
+	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile, sim, v.Memory.good(profile.ICCID))
 	if err != nil {
 		return switchover.Target{}, err
 	}
@@ -514,6 +521,9 @@ func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job
 	e := job.Event{Kind: job.Online}
 	if len(online.Where) > 0 {
 		e.APN, e.Source = online.APN.Name, online.Source
+		if e.Good, err = goodAPN(j.ICCID(), online.APN); err != nil {
+			return job.Event{}, err
+		}
 	}
 	e.Link, err = json.Marshal(online.Link)
 	r.change(func(v *View) { v.Link, v.APN = online.Link, e.APN })

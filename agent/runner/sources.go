@@ -34,8 +34,9 @@ type ServerSource interface {
 type SettingsSource interface {
 	// Candidates lists them in the order of trust. document is the order's
 	// terminal parameters, nil if there are none; sim is what the modem shows
-	// of the profile once it is enabled, zero before.
-	Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM) ([]switchover.Candidate, error)
+	// of the profile once it is enabled, zero before; good is what carried data
+	// with the profile the last time, nil if it never did.
+	Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM, good *modem.APN) ([]switchover.Candidate, error)
 	// CheckDocument refuses terminal parameters that make no sense.
 	CheckDocument(document json.RawMessage) error
 }

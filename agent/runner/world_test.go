@@ -384,7 +384,7 @@ func (s servers) OpenServer(address string, _ modem.Link) (procedure.Server, err
 // settings knows no access points.
 type settings struct{}
 
-func (settings) Candidates(json.RawMessage, rsp.Profile, modem.SIM) ([]switchover.Candidate, error) {
+func (settings) Candidates(json.RawMessage, rsp.Profile, modem.SIM, *modem.APN) ([]switchover.Candidate, error) {
 	return nil, nil
 }
 

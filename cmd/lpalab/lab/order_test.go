@@ -326,3 +326,19 @@ func settings(ctx context.Context, t *testing.T, d *lab.Device) string {
 	fmt.Fprintf(&out, "%+v\n", d.Stack.Modem.State().Contexts)
 	return out.String()
 }
+
+// TestThereAndBack switches to the new profile, back to the old one, and to
+// the new one again. Nobody names an access point for the old one: what it was
+// on line with before is remembered.
+func TestThereAndBack(t *testing.T) {
+	w := newWorld(t, lab.Options{})
+	ctx, d := startDevice(t, w, lab.DeviceOptions{})
+	lpactl(ctx, t, d.Daemon, 0, "install", w.ActivationCode(), "--enable", "--yes")
+	for _, s := range []lab.Subscriber{lab.OldOperator, lab.NewOperator} {
+		lpactl(ctx, t, d.Daemon, 0, "enable", s.ICCID)
+		n := w.SMDP.Notifications()
+		if last := n[len(n)-1]; last.Event != rsp.EventEnable || last.Peer != s.Address.Addr() {
+			t.Errorf("after enabling %s the server hears %s from %v, want enable from %v", s.ICCID, last.EventName, last.Peer, s.Address.Addr())
+		}
+	}
+}
