@@ -55,7 +55,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 			s.Queued++
 		}
 	}
-	s.Notifications = api.NoteStatus{Pending: len(v.Notifications), LastError: problemOf(v.DeliverErr), NextTry: v.NextTry}
+	s.Notifications = noteStatus(v)
 	for _, r := range b.trust.Describe() {
 		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
 	}
@@ -159,16 +159,74 @@ func (b *backend) DeliverNotifications(ctx context.Context) (api.Notifications, 
 	return notifications(v, err)
 }
 
+// ReplayNotification sends one notification now.
+func (b *backend) ReplayNotification(ctx context.Context, _ string, seq int64) (api.Notifications, error) {
+	if err := b.lookAtQueue(ctx); err != nil {
+		return api.Notifications{}, err
+	}
+	v, err := b.runner.Replay(ctx, seq)
+	return notifications(v, err)
+}
+
+// DropNotification gives one notification up.
+func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (api.Notifications, error) {
+	if err := b.lookAtQueue(ctx); err != nil {
+		return api.Notifications{}, err
+	}
+	v, err := b.runner.Drop(ctx, seq, by)
+	return notifications(v, err)
+}
+
+// lookAtQueue has the card's list read before somebody chooses from it.
+func (b *backend) lookAtQueue(ctx context.Context) error {
+	v, err := b.runner.Refresh(ctx, freshEnough)
+	return firstError(err, v.CardErr)
+}
+
 func notifications(v runner.View, err error) (api.Notifications, error) {
 	out := api.Notifications{AsOf: v.FactsAt, Notifications: []api.Notification{}}
-	for _, n := range v.Notifications {
-		a := api.Notification{SeqNumber: n.SeqNumber, Event: n.Event.String(), Address: n.Address}
+	for _, n := range v.Queue {
+		a := api.Notification{SeqNumber: n.SeqNumber, Event: n.Event.String(), Address: n.Address, Since: n.Since, Failures: n.Failures,
+			LastError: jobProblem(n.Problem), NextTry: n.NextTry}
 		if n.HasICCID {
 			a.ICCID = n.ICCID.String()
 		}
 		out.Notifications = append(out.Notifications, a)
 	}
+	for _, d := range v.Dropped {
+		a := api.DroppedNotification{Notification: api.Notification{SeqNumber: d.SeqNumber, Event: d.Event, Address: d.Address}, By: d.By, At: d.At, Outcome: d.Outcome}
+		if !d.ICCID.IsZero() {
+			a.ICCID = d.ICCID.String()
+		}
+		out.Dropped = append(out.Dropped, a)
+	}
 	return out, err
+}
+
+// noteStatus sums the queue up.
+func noteStatus(v runner.View) api.NoteStatus {
+	s := api.NoteStatus{Pending: len(v.Queue), NextTry: v.NextTry}
+	for _, n := range v.Queue {
+		if !n.Since.IsZero() && (s.Oldest.IsZero() || n.Since.Before(s.Oldest)) {
+			s.Oldest = n.Since
+		}
+		if s.LastError == nil {
+			s.LastError = jobProblem(n.Problem)
+		}
+	}
+	if s.LastError == nil {
+		s.LastError = problemOf(v.DeliverErr)
+	}
+	return s
+}
+
+// jobProblem translates an explained problem of the journal.
+func jobProblem(p *job.Problem) *api.Problem {
+	if p == nil {
+		return nil
+	}
+	return &api.Problem{Type: "urn:lpad:problem:" + p.Code, Code: p.Code, Title: p.Text, Detail: p.Detail, Retry: p.Retry, Who: string(p.Who),
+		Next: p.Next, State: string(p.State)}
 }
 
 func firstError(errs ...error) error {
@@ -328,10 +386,7 @@ func jobOf(j job.Job) api.Job {
 		out.Profile = &api.Profile{ICCID: p.ICCID.String(), ServiceProvider: p.ServiceProvider, Name: p.Name, Class: p.Class, Rules: p.Rules}
 	}
 	out.Network = linkOf(j.Switch.Link)
-	if p := j.Problem; p != nil {
-		out.Problem = &api.Problem{Type: "urn:lpad:problem:" + p.Code, Code: p.Code, Title: p.Text, Detail: p.Detail, Retry: p.Retry, Who: string(p.Who),
-			Next: p.Next, State: string(p.State)}
-	}
+	out.Problem = jobProblem(j.Problem)
 	for _, m := range j.Timeline {
 		out.Timeline = append(out.Timeline, api.Mark{State: string(m.State), Step: m.State.Number(), At: m.At, Note: m.Note})
 	}

@@ -14,6 +14,8 @@
 //	PUT    /v1/profiles/{iccid}/nickname     NicknameRequest -> 202 Job
 //	GET    /v1/notifications                 Notifications
 //	POST   /v1/notifications/deliver                         -> 200 Notifications
+//	POST   /v1/notifications/{seq}/replay                    -> 200 Notifications
+//	DELETE /v1/notifications/{seq}                           -> 200 Notifications
 //	GET    /v1/jobs                          Jobs
 //	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
 //	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
@@ -115,6 +117,7 @@ type Network struct {
 // NoteStatus counts notifications that wait on the card.
 type NoteStatus struct {
 	Pending   int       `json:"pending"`
+	Oldest    time.Time `json:"oldest,omitzero"` // since when the oldest waits; zero when that is not known
 	LastError *Problem  `json:"last_error,omitempty"`
 	NextTry   time.Time `json:"next_try,omitzero"`
 }
@@ -186,12 +189,27 @@ type Notification struct {
 	Event     string `json:"event"` // install, enable, disable, delete
 	Address   string `json:"address"`
 	ICCID     string `json:"iccid,omitempty"`
+
+	Since     time.Time `json:"since,omitzero"`       // when it was first seen; zero when the clock was not set
+	Failures  int       `json:"failures,omitempty"`   // of its server, in a row
+	LastError *Problem  `json:"last_error,omitempty"` // of the last try with its server
+	NextTry   time.Time `json:"next_try,omitzero"`    // not before
+}
+
+// DroppedNotification is one that somebody has taken off the card without its
+// being delivered.
+type DroppedNotification struct {
+	Notification
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Outcome string    `json:"outcome,omitempty"` // "dropped", or why it was not; empty when the daemon was killed in between
 }
 
 // Notifications lists what waits.
 type Notifications struct {
-	Notifications []Notification `json:"notifications"`
-	AsOf          time.Time      `json:"as_of"`
+	Notifications []Notification        `json:"notifications"`
+	Dropped       []DroppedNotification `json:"dropped,omitempty"` // the latest of them, the oldest first
+	AsOf          time.Time             `json:"as_of"`
 }
 
 // InstallRequest orders a download.

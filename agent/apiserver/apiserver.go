@@ -38,6 +38,8 @@ type Backend interface {
 	Profiles(ctx context.Context) (api.Profiles, error)
 	Notifications(ctx context.Context) (api.Notifications, error)
 	DeliverNotifications(ctx context.Context) (api.Notifications, error)
+	ReplayNotification(ctx context.Context, by string, seq int64) (api.Notifications, error)
+	DropNotification(ctx context.Context, by string, seq int64) (api.Notifications, error)
 
 	Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error)
 	Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error)

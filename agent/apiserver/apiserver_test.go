@@ -87,6 +87,12 @@ func (b *backend) Notifications(ctx context.Context) (api.Notifications, error) 
 func (b *backend) DeliverNotifications(ctx context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "deliver")
 }
+func (b *backend) ReplayNotification(ctx context.Context, by string, seq int64) (api.Notifications, error) {
+	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "replay %d by %s", seq, by)
+}
+func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (api.Notifications, error) {
+	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "drop %d by %s", seq, by)
+}
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "install %s by %s", r.ActivationCode, by)
 }
@@ -255,6 +261,8 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/profiles/8901/nickname", `{"nickname":"x y"}`, 202, `nickname 8901 "x y" by ` + me(), ""},
 		{"GET", "/v1/notifications", "", 200, "notifications", `"notifications":[]`},
 		{"POST", "/v1/notifications/deliver", "", 200, "deliver", `"notifications":[]`},
+		{"POST", "/v1/notifications/7/replay", "", 200, "replay 7 by " + me(), `"notifications":[]`},
+		{"DELETE", "/v1/notifications/0", "", 200, "drop 0 by " + me(), `"notifications":[]`},
 		{"GET", "/v1/jobs", "", 200, "jobs", `{"jobs":[{`},
 		{"GET", "/v1/jobs/J1", "", 200, "job J1", `"state":"queued"`},
 		{"GET", "/v1/jobs/J1?wait=2s", "", 200, "wait J1 2", `"state":"queued"`},

@@ -31,6 +31,8 @@ var routes = []route{
 	{"PUT", "/profiles/{iccid}/nickname", Operate, nickname},
 	{"GET", "/notifications", Read, get(Backend.Notifications)},
 	{"POST", "/notifications/deliver", Operate, get(Backend.DeliverNotifications)},
+	{"POST", "/notifications/{seq}/replay", Operate, oneNotification(Backend.ReplayNotification)},
+	{"DELETE", "/notifications/{seq}", Admin, oneNotification(Backend.DropNotification)},
 	{"GET", "/jobs", Read, get(Backend.Jobs)},
 	{"GET", "/jobs/{id}", Read, oneJob},
 	{"POST", "/jobs/{id}/answer", Operate, answerJob},
@@ -45,6 +47,23 @@ func get[T any](ask func(Backend, context.Context) (T, error)) func(*Server, htt
 			return
 		}
 		v, err := ask(s.backend, r.Context())
+		s.answer(w, r, http.StatusOK, v, err)
+	}
+}
+
+// oneNotification serves what is done to the notification of the path.
+func oneNotification(do func(Backend, context.Context, string, int64) (api.Notifications, error)) func(*Server, http.ResponseWriter, *http.Request) {
+	return func(s *Server, w http.ResponseWriter, r *http.Request) {
+		seq, err := strconv.ParseInt(r.PathValue("seq"), 10, 64)
+		if err != nil || seq < 0 {
+			s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "this is no sequence number of a notification", Who: fault.Technician,
+				Next: "correct the request"}, err))
+			return
+		}
+		if err := unhurried(w); err != nil {
+			return
+		}
+		v, err := do(s.backend, r.Context(), by(r), seq)
 		s.answer(w, r, http.StatusOK, v, err)
 	}
 }

@@ -82,6 +82,18 @@ func (c *Client) DeliverNotifications(ctx context.Context) (v api.Notifications,
 	return v, c.call(ctx, "POST", "/notifications/deliver", nil, &v)
 }
 
+// ReplayNotification sends one notification now, and fails if it still waits
+// afterwards.
+func (c *Client) ReplayNotification(ctx context.Context, seq int64) (v api.Notifications, err error) {
+	return v, c.call(ctx, "POST", fmt.Sprintf("/notifications/%d/replay", seq), nil, &v)
+}
+
+// DropNotification takes one notification off the card without its being
+// delivered.
+func (c *Client) DropNotification(ctx context.Context, seq int64) (v api.Notifications, err error) {
+	return v, c.call(ctx, "DELETE", fmt.Sprintf("/notifications/%d", seq), nil, &v)
+}
+
 // Install orders a download.
 func (c *Client) Install(ctx context.Context, r api.InstallRequest) (v api.Job, err error) {
 	return v, c.call(ctx, "POST", "/install", r, &v)

@@ -91,6 +91,12 @@ func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
 func (d *daemon) DeliverNotifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{}, d.note("deliver")
 }
+func (d *daemon) ReplayNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
+	return api.Notifications{}, d.note("replay %d", seq)
+}
+func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
+	return api.Notifications{}, d.note("drop %d", seq)
+}
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
 	return d.job, d.note("install %s %s %v", r.ActivationCode, r.ConfirmationCode, r.Enable)
 }
@@ -217,6 +223,8 @@ func TestMethods(t *testing.T) {
 			return v.Notifications[0].SeqNumber, int64(3), err
 		}},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
+		{"replay 3", func() (any, any, error) { v, err := c.ReplayNotification(ctx, 3); return len(v.Notifications), 0, err }},
+		{"drop 3", func() (any, any, error) { v, err := c.DropNotification(ctx, 3); return len(v.Notifications), 0, err }},
 		{"install LPA:1$a.b$c 47 true", func() (any, any, error) {
 			v, err := c.Install(ctx, api.InstallRequest{ActivationCode: "LPA:1$a.b$c", ConfirmationCode: "47", Enable: true})
 			return v.ID, "J1", err

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"lpad/agent/rsp"
+	"lpad/agent/rsp/es9p"
 )
 
 // Delivery is what became of one notification.
@@ -15,6 +17,9 @@ type Delivery struct {
 	rsp.Notification
 	Acknowledged bool  // the receiver has it
 	Err          error // why it was not delivered, or not removed from the card
+
+	// RetryAfter is how long the receiver asks to be left alone; 0 if it does not.
+	RetryAfter time.Duration
 }
 
 // ErrHeldBack is the error of a notification that was not sent because an
@@ -111,6 +116,10 @@ func deliverGroup(ctx context.Context, card NotificationCard, open Opener, recei
 		}
 		if err := server.HandleNotification(ctx, p.Raw); err != nil {
 			list[i].Err = fmt.Errorf("notification %d to %s: %w", p.SeqNumber, receiver, err)
+			var busy *es9p.HTTPError
+			if errors.As(err, &busy) {
+				list[i].RetryAfter = busy.RetryAfter
+			}
 			break
 		}
 		list[i].Acknowledged = true

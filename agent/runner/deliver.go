@@ -13,9 +13,13 @@ import (
 	"lpad/modem"
 )
 
-// deliverLimit bounds one round of deliveries: servers that do not answer must
-// not hold a job up. What is not delivered then goes out in the background.
-const deliverLimit = 45 * time.Second
+// Limits of one round of deliveries: servers that do not answer must not hold
+// a job up, least of all the switch that comes after the report of step 4.
+// What is not delivered then goes out in the background.
+const (
+	deliverLimit = 45 * time.Second
+	reportLimit  = 20 * time.Second // when a switch is to follow
+)
 
 // deliverForJob sends what the card has to say, for steps 4 and 10 and at the
 // end of a job. It never fails the job: what cannot be delivered waits. Only
@@ -31,7 +35,11 @@ func (r *Runner) deliverForJob(whole context.Context, j job.Job) (job.Event, err
 
 func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error) {
 	e := job.Event{Kind: job.Delivered}
-	ctx, cancel := context.WithTimeout(ctx, deliverLimit)
+	limit := deliverLimit
+	if j.State == job.Reporting && j.Order.Enable {
+		limit = reportLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 {
 		// The result is in hand, and so is the server that must get it. When
@@ -45,12 +53,42 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 			r.log.Warn("link of the switch not read", "job", j.ID, "err", err)
 		}
 	}
-	left, err := r.deliverAll(ctx, link)
+	left, err := r.deliverAll(ctx, link, r.forJob(j))
 	e.Undelivered = left
-	if err != nil {
+	if err != nil || left > 0 {
 		e.Note = "not everything was delivered; the rest goes out by itself"
 	}
 	return e, nil
+}
+
+// choice says which receivers a round of deliveries tries.
+type choice func(q *queue, receiver string, now time.Time) bool
+
+// due chooses those whose pause is over.
+func due(q *queue, receiver string, now time.Time) bool { return !q.due(receiver).After(now) }
+
+// everyone chooses all: a person wants to see it tried.
+func everyone(*queue, string, time.Time) bool { return true }
+
+// only chooses one.
+func only(address string) choice {
+	return func(_ *queue, receiver string, _ time.Time) bool { return receiver == address }
+}
+
+// forJob chooses those that are due, and those of whom something new is known:
+// after a switch the way to all of them is another one, and the server of a
+// download has just been talked to. What a server asked for itself is
+// honoured all the same.
+func (r *Runner) forJob(j job.Job) choice {
+	afresh := !j.Switch.Started.IsZero() && j.State != job.Reporting
+	var here string
+	if r.card.session != nil {
+		here = rsp.Notification{Address: r.card.session.Request.Address}.Receiver()
+	}
+	return func(q *queue, receiver string, now time.Time) bool {
+		s := q.Receivers[receiver]
+		return s == nil || !s.Hold.After(now) && (afresh || receiver == here || !s.Next.After(now))
+	}
 }
 
 // deliverResult delivers an installation result over the session that is open
@@ -67,8 +105,10 @@ func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification) i
 	}
 	waiting := []rsp.Notification{p.Notification}
 	err := r.onCard(ctx, func(card Card) error {
+		deliveries := procedure.Deliver(ctx, card, open, []rsp.PendingNotification{p})
+		r.account(ctx, deliveries)
 		var err error
-		waiting, err = remaining(waiting, procedure.Deliver(ctx, card, open, []rsp.PendingNotification{p}))
+		waiting, err = remaining(waiting, deliveries)
 		return err
 	})
 	r.change(func(v *View) { // the others stay as they are
@@ -77,6 +117,23 @@ func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification) i
 	})
 	r.noteDelivery(len(waiting), err)
 	return len(waiting)
+}
+
+// account notes how it stands with the receivers after deliveries. One that
+// was cut short by something more urgent has not failed.
+func (r *Runner) account(ctx context.Context, deliveries []procedure.Delivery) {
+	now := r.cfg.Now()
+	r.withQueue(func(q *queue) {
+		for _, d := range deliveries {
+			switch {
+			case d.Acknowledged:
+				q.served(d.Receiver())
+			case errors.Is(ctx.Err(), context.Canceled), errors.Is(d.Err, procedure.ErrHeldBack):
+			default:
+				q.failed(d.Receiver(), d.Err, d.RetryAfter, now, r.cfg.DeliverRetry)
+			}
+		}
+	})
 }
 
 // remaining takes what was delivered off a list.
@@ -90,28 +147,68 @@ func remaining(list []rsp.Notification, deliveries []procedure.Delivery) ([]rsp.
 	return slices.DeleteFunc(slices.Clone(list), func(n rsp.Notification) bool { return done[n.SeqNumber] }), errors.Join(errs...)
 }
 
-// deliverAll delivers everything that waits on the card, and returns how many
-// still wait: at least one when the card could not be read.
-func (r *Runner) deliverAll(ctx context.Context, link modem.Link) (left int, err error) {
+// deliverAll delivers what waits on the card for the receivers of a choice,
+// and returns how many still wait for anybody: at least one when the card
+// could not be read. The receivers share the time that is left, so that none
+// can use up the others'.
+func (r *Runner) deliverAll(ctx context.Context, link modem.Link, chosen choice) (left int, err error) {
 	left = max(1, len(r.View().Notifications))
 	err = r.onCard(ctx, func(card Card) error {
 		list, err := procedure.ListNotifications(ctx, card)
 		if err != nil {
 			return err
 		}
-		pending, unread := procedure.RetrieveNotifications(ctx, card, list)
-		if unread == nil { // what is listed and not there is gone
-			list = slices.DeleteFunc(list, func(n rsp.Notification) bool {
-				return !slices.ContainsFunc(pending, func(p rsp.PendingNotification) bool { return p.SeqNumber == n.SeqNumber })
-			})
-		}
-		list, err = remaining(list, procedure.Deliver(ctx, card, r.open(link), pending))
 		r.change(func(v *View) { v.Notifications = list })
 		left = len(list)
-		return errors.Join(unread, err)
+		var groups []group
+		now := r.cfg.Now()
+		r.withQueue(func(q *queue) {
+			for _, g := range q.groups(list) {
+				if chosen(q, g.receiver, now) {
+					groups = append(groups, g)
+				}
+			}
+		})
+		var errs []error
+		for i, g := range groups {
+			if ctx.Err() != nil {
+				errs = append(errs, ctx.Err())
+				break
+			}
+			waiting, err := r.deliverGroup(ctx, card, link, g, len(groups)-i)
+			errs = append(errs, err)
+			list = slices.DeleteFunc(slices.Clone(list), func(n rsp.Notification) bool {
+				return n.Receiver() == g.receiver && !slices.ContainsFunc(waiting, func(w rsp.Notification) bool { return w.SeqNumber == n.SeqNumber })
+			})
+			r.change(func(v *View) { v.Notifications = list })
+			left = len(list)
+		}
+		return errors.Join(errs...)
 	})
 	r.noteDelivery(left, err)
 	return left, err
+}
+
+// deliverGroup delivers what waits for one receiver, in its share of the time,
+// and returns what still waits.
+func (r *Runner) deliverGroup(whole context.Context, card Card, link modem.Link, g group, sharers int) ([]rsp.Notification, error) {
+	ctx := whole
+	if end, ok := whole.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(whole, time.Until(end)/time.Duration(sharers))
+		defer cancel()
+	}
+	pending, unread := procedure.RetrieveNotifications(ctx, card, g.list)
+	list := g.list
+	if unread == nil { // what is listed and not there is gone
+		list = slices.DeleteFunc(slices.Clone(list), func(n rsp.Notification) bool {
+			return !slices.ContainsFunc(pending, func(p rsp.PendingNotification) bool { return p.SeqNumber == n.SeqNumber })
+		})
+	}
+	deliveries := procedure.Deliver(ctx, card, r.open(link), pending)
+	r.account(whole, deliveries)
+	list, err := remaining(list, deliveries)
+	return list, errors.Join(unread, err)
 }
 
 func (r *Runner) noteDelivery(left int, err error) {
@@ -131,13 +228,18 @@ func (r *Runner) deliverInBackground(ctx context.Context) {
 		r.scheduleDelivery(true)
 		return
 	}
-	r.begin(ctx, taskDeliver, func(ctx context.Context) outcome {
+	r.begin(ctx, taskDeliver, r.round(due))
+}
+
+// round is a task that delivers in the background.
+func (r *Runner) round(chosen choice) func(context.Context) outcome {
+	return func(ctx context.Context) outcome {
 		ctx, cancel := context.WithTimeout(ctx, deliverLimit)
 		defer cancel()
-		left, err := r.deliverAll(ctx, modem.Link{})
+		left, err := r.deliverAll(ctx, modem.Link{}, chosen)
 		r.card.close(ctx, r.log)
 		return outcome{left: left, err: err}
-	})
+	}
 }
 
 // delivered plans the next delivery after one in the background.
@@ -158,8 +260,27 @@ func (r *Runner) scheduleDelivery(waiting bool) {
 		r.change(func(v *View) { v.NextTry = time.Time{} })
 		return
 	}
-	pause := r.cfg.DeliverRetry.after(max(r.failures, 1))
+	pause := r.untilDelivery()
 	r.deliver.Reset(pause)
 	next := r.cfg.Now().Add(pause).UTC()
 	r.change(func(v *View) { v.NextTry = next })
+}
+
+// untilDelivery is the time until a receiver is due. One that is due already
+// was not reached in the last round, and the card may be the reason: then the
+// backoff is that of the rounds.
+func (r *Runner) untilDelivery() time.Duration {
+	var pause time.Duration
+	v := r.View()
+	now := r.cfg.Now()
+	r.withQueue(func(q *queue) {
+		if at := q.next(v.Notifications); at.After(now) {
+			pause = at.Sub(now)
+		}
+	})
+	if pause > 0 {
+		r.failures = 0
+		return pause
+	}
+	return r.cfg.DeliverRetry.after(max(r.failures, 1))
 }

@@ -100,8 +100,8 @@ type Runner struct {
 	unsaved  *job.Event               // of the active job: the disk has not taken it yet
 	deliver  *time.Timer              // the next delivery in the background
 	retry    *time.Timer              // the next look for a card that was not there
-	failures int                      // deliveries in the background that failed in a row
-	waiting  []waiter                 // callers of Refresh and DeliverNow
+	failures int                      // rounds of deliveries in a row that did not get as far as the servers
+	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries
 
 	// only touched by the card's goroutine
@@ -109,6 +109,7 @@ type Runner struct {
 
 	mu       sync.Mutex
 	view     View              // what other goroutines may see
+	queue    queue             // what is remembered of the notifications
 	warnings map[string]string // what the status warns of, by subject
 }
 
@@ -135,6 +136,7 @@ func New(cfg Config) *Runner {
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay}
 	r.recall()
+	r.loadQueue()
 	r.publishJobs()
 	return r
 }
@@ -277,11 +279,14 @@ func (r *Runner) finish(ctx context.Context, o outcome) {
 		} else {
 			r.compare(r.View().Facts)
 		}
-		if len(r.View().Notifications) > 0 && r.View().NextTry.IsZero() {
+		if v := r.View(); len(v.Notifications) > 0 && (v.NextTry.IsZero() || r.cfg.Now().Add(r.untilDelivery()).Before(v.NextTry)) {
 			r.scheduleDelivery(true) // something waits from before the start, or from somebody else
 		}
 	case taskDeliver:
 		r.delivered(o)
+	}
+	if err := r.saveQueue(); err != nil {
+		r.log.Warn("the journal does not take what is known of the notifications", "err", err)
 	}
 	if o.kind != taskAction {
 		r.answerWaiting(ctx, o.kind)

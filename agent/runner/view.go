@@ -2,6 +2,8 @@ package runner
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"lpad/agent/job"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
+	"lpad/internal/fault"
 	"lpad/modem"
 )
 
@@ -22,7 +25,9 @@ type View struct {
 	FactsAt       time.Time // zero: the card was never read
 	readAt        time.Time // the same, for measuring how long ago: it keeps its monotonic part
 	Notifications []rsp.Notification
-	CardErr       error // why the card could not be read the last time
+	Queue         []Waiting // the same, with how it stands with their receivers
+	Dropped       []Dropped // notifications that somebody has given up, the oldest first
+	CardErr       error     // why the card could not be read the last time
 
 	Link       modem.Link // of the last proven switch; zero if there was none since the start
 	APN        string
@@ -39,15 +44,20 @@ func (r *Runner) View() View {
 	v := r.view
 	v.Jobs = slices.Clone(v.Jobs)
 	v.Warnings = slices.Sorted(maps.Values(r.warnings))
+	v.Queue, v.Dropped = r.queue.lines(v.Notifications), slices.Clone(r.queue.Dropped)
 	r.mu.Unlock()
 	v.LastEvent = r.hub.latest()
 	return v
 }
 
 func (r *Runner) change(f func(*View)) {
+	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(&r.view)
+	if v := &r.view; !v.FactsAt.IsZero() {
+		r.queue.see(v.Facts.EID.String(), v.Notifications, now)
+	}
 }
 
 // publishJobs makes the journal's jobs visible.
@@ -93,41 +103,165 @@ func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error
 	return r.waitFor(ctx, taskRefresh)
 }
 
-// DeliverNow tries to deliver what waits, unless a job needs the card.
+// DeliverNow tries to deliver what waits to everybody, unless a job needs the
+// card.
 func (r *Runner) DeliverNow(ctx context.Context) (View, error) {
-	return r.waitFor(ctx, taskDeliver)
+	_, err := r.ask(ctx, &waiter{kind: taskDeliver, run: r.round(everyone)})
+	return r.View(), err
+}
+
+// Replay sends one notification now, after those to the same receiver that
+// come before it, whatever pause the receiver is in. It fails when the
+// notification is still there afterwards.
+func (r *Runner) Replay(ctx context.Context, seq int64) (View, error) {
+	n, err := r.notification(seq)
+	if err != nil {
+		return r.View(), err
+	}
+	var tried error
+	ran, err := r.ask(ctx, &waiter{kind: taskDeliver, run: func(ctx context.Context) outcome {
+		o := r.round(only(n.Receiver()))(ctx)
+		tried = o.err
+		return o
+	}})
+	v := r.View()
+	switch _, gone := r.notification(seq); {
+	case err != nil:
+		return v, err
+	case !ran:
+		return v, errCardNeeded
+	case gone != nil:
+		return v, nil
+	case tried == nil || errors.Is(tried, context.Canceled):
+		return v, errCardNeeded
+	}
+	return v, tried
+}
+
+// Drop takes one notification off the card without its being delivered: its
+// receiver will never learn of it. The journal knows of it before the card
+// does, and who has wanted it.
+func (r *Runner) Drop(ctx context.Context, seq int64, by string) (View, error) {
+	n, err := r.notification(seq)
+	if err != nil {
+		return r.View(), err
+	}
+	d := Dropped{SeqNumber: seq, Event: n.Event.String(), Address: n.Address, ICCID: n.ICCID, By: by, At: r.cfg.Now().UTC()}
+	var dropped error
+	w := &waiter{kind: taskDeliver, run: func(ctx context.Context) outcome {
+		left := 1
+		dropped = r.onCard(ctx, func(card Card) error { return card.RemoveNotificationFromList(ctx, seq) })
+		r.card.close(ctx, r.log)
+		d.Outcome = "dropped"
+		if dropped != nil {
+			d.Outcome = "not dropped: " + fault.Of(dropped).Text
+		}
+		r.withQueue(func(q *queue) {
+			q.conclude(d)
+			q.served(n.Receiver()) // what waited behind it may go
+		})
+		if dropped == nil {
+			r.log.Warn("a notification was dropped without delivery", "seq", seq, "receiver", n.Receiver(), "event", d.Event, "by", by)
+			r.change(func(v *View) {
+				v.Notifications = slices.DeleteFunc(slices.Clone(v.Notifications), func(n rsp.Notification) bool { return n.SeqNumber == seq })
+				left = len(v.Notifications)
+			})
+			r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "notification", Text: fmt.Sprintf("notification %d to %s dropped by %s", seq, n.Address, by)})
+		}
+		return outcome{left: left}
+	}}
+	w.before = func() error {
+		r.withQueue(func(q *queue) { q.drop(d) })
+		return r.saveQueue()
+	}
+	ran, err := r.ask(ctx, w)
+	if err == nil && !ran {
+		err = errCardNeeded
+	}
+	if err == nil {
+		err = dropped
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		err = errCardNeeded
+	}
+	return r.View(), err
+}
+
+var errCardNeeded = fault.New(fault.Fault{Code: "conflict", Text: "a job needs the card just now", Retry: true, Who: fault.Nobody,
+	Next: "try again when the job has ended"}, nil)
+
+// notification finds one by its number.
+func (r *Runner) notification(seq int64) (rsp.Notification, error) {
+	for _, n := range r.View().Notifications {
+		if n.SeqNumber == seq {
+			return n, nil
+		}
+	}
+	return rsp.Notification{}, notFound(fmt.Sprintf("notification %d on the card", seq))
 }
 
 // waiter is a caller that waits for the end of a task in the background.
 type waiter struct {
-	kind taskKind
-	done chan struct{}
+	kind   taskKind
+	before func() error                  // in the loop, before run is begun; an error ends it
+	run    func(context.Context) outcome // nil: any task of the kind will do
+	ran    bool                          // run was begun
+	err    error                         // of before
+	done   chan struct{}
 }
 
 // waitFor has a task done in the background and waits for its end, or until a
 // job takes the card.
 func (r *Runner) waitFor(ctx context.Context, kind taskKind) (View, error) {
-	done := make(chan struct{})
+	_, err := r.ask(ctx, &waiter{kind: kind})
+	return r.View(), err
+}
+
+// ask has a task done in the background and waits for its end, or until a job
+// takes the card. It reports whether the task was begun.
+func (r *Runner) ask(ctx context.Context, w *waiter) (bool, error) {
+	w.done = make(chan struct{})
 	err := r.do(ctx, func(work context.Context) {
 		if r.active != "" {
-			close(done)
+			close(w.done)
 			return
 		}
-		r.waiting = append(r.waiting, waiter{kind, done})
+		r.waiting = append(r.waiting, w)
 		if r.running == taskNone {
-			r.inBackground(work, kind)
+			r.serve(work)
 		}
 	})
 	if err != nil {
-		return r.View(), err
+		return false, err
 	}
 	select {
-	case <-done:
-		return r.View(), nil
+	case <-w.done:
+		return w.ran, w.err
 	case <-ctx.Done():
-		return r.View(), ctx.Err()
+		return false, ctx.Err()
 	case <-r.stopped:
-		return r.View(), errStopping
+		return false, errStopping
+	}
+}
+
+// serve begins what the first of those who wait has asked for.
+func (r *Runner) serve(ctx context.Context) {
+	for len(r.waiting) > 0 && r.running == taskNone {
+		w := r.waiting[0]
+		if w.run == nil {
+			r.inBackground(ctx, w.kind)
+			return
+		}
+		if w.before != nil {
+			w.err = w.before()
+		}
+		if w.err == nil {
+			w.ran = true
+			r.begin(ctx, w.kind, w.run)
+			return
+		}
+		r.waiting = r.waiting[1:]
+		close(w.done)
 	}
 }
 
@@ -143,14 +277,12 @@ func (r *Runner) inBackground(ctx context.Context, kind taskKind) {
 // a job is about to take the card, and begins what the others wait for.
 func (r *Runner) answerWaiting(ctx context.Context, ended taskKind) {
 	_, busy := r.turn()
-	r.waiting = slices.DeleteFunc(r.waiting, func(w waiter) bool {
-		answer := busy || w.kind == ended
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *waiter) bool {
+		answer := busy || w.kind == ended && (w.run == nil || w.ran)
 		if answer {
 			close(w.done)
 		}
 		return answer
 	})
-	if len(r.waiting) > 0 {
-		r.inBackground(ctx, r.waiting[0].kind)
-	}
+	r.serve(ctx)
 }

@@ -118,38 +118,6 @@ func (u *ui) job(j api.Job) {
 	}
 }
 
-func (a *app) notificationsCommand() *cobra.Command {
-	var deliver bool
-	cmd := &cobra.Command{
-		Use:   "notifications",
-		Short: "receipts that wait on the card for their server",
-		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				ask := c.Notifications
-				if deliver {
-					ask = c.DeliverNotifications
-				}
-				v, err := ask(ctx)
-				if err != nil {
-					return err
-				}
-				if a.json {
-					return a.ui.document(v)
-				}
-				var rows [][]string
-				for _, n := range v.Notifications {
-					rows = append(rows, []string{strconv.FormatInt(n.SeqNumber, 10), n.Event, n.Address, n.ICCID})
-				}
-				a.ui.table([]string{"SEQ", "EVENT", "SERVER", "ICCID"}, rows)
-				return nil
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&deliver, "deliver", false, "try to deliver now")
-	return cmd
-}
-
 func (a *app) eventsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{

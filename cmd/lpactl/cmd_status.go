@@ -61,6 +61,9 @@ func (u *ui) status(s api.Status) {
 	queue := "nothing waits"
 	if n := s.Notifications; n.Pending > 0 {
 		queue = fmt.Sprintf("%d notifications wait for their server", n.Pending)
+		if !n.Oldest.IsZero() {
+			queue += ", the oldest for " + age(n.Oldest, s.Clock.Now)
+		}
 		if !n.NextTry.IsZero() {
 			queue += ", next try " + n.NextTry.Local().Format("15:04:05")
 		}

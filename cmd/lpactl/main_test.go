@@ -158,7 +158,7 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Profile: &api.Profile{ICCID: "8901", Name: "Plan", Nickname: "Meter", ServiceProvider: "Operator"},
 		Network: api.Network{Backend: "networkmanager", Interface: "wwan0", Addresses: []string{"10.0.0.2"}, APN: "iot.example"},
 		Job:     &api.Job{ID: "J0", Kind: "install", State: "loading"}, Trust: []api.TrustRoot{{}, {Test: true}},
-		Notifications: api.NoteStatus{Pending: 1, NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}}, Clock: api.Clock{Now: epoch}}, nil
+		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}}, Clock: api.Clock{Now: epoch}}, nil
 }
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "8904", SVN: "2.5.0", FreeMemory: 1000, CIVerification: []string{"AB", "CD"}, DefaultSMDP: ""}, nil
@@ -169,9 +169,22 @@ func (d *daemon) Profiles(context.Context) (api.Profiles, error) {
 		Quarantine: &api.Quarantine{Code: "no-bearer", Title: "no bearer", Since: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC), Attempts: 2}}}}, nil
 }
 func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
-	return api.Notifications{Notifications: []api.Notification{{SeqNumber: 3, Event: "enable", Address: "smdp.example.com", ICCID: "8901"}}}, nil
+	return api.Notifications{Notifications: []api.Notification{{SeqNumber: 3, Event: "enable", Address: "smdp.example.com", ICCID: "8901",
+		Since: time.Now().Add(-3*time.Hour - time.Minute), Failures: 2, LastError: &api.Problem{Title: "the server is away"}}}}, nil
 }
 func (d *daemon) DeliverNotifications(context.Context) (api.Notifications, error) {
+	return api.Notifications{}, nil
+}
+func (d *daemon) ReplayNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, fmt.Sprintf("replay %d", seq))
+	return api.Notifications{}, fault.New(fault.Fault{Code: "server-silent", Text: "the server does not answer in time", Retry: true, Who: fault.Device, Next: "try again"}, nil)
+}
+func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, fmt.Sprintf("drop %d", seq))
 	return api.Notifications{}, nil
 }
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
@@ -277,7 +290,7 @@ profile  Meter of Operator (8901)
 network  networkmanager wwan0 10.0.0.2 APN iot.example
 job      install J0: loading
 waiting  2 jobs
-queue    1 notifications wait for their server, next try HH:MM:SS (the server is away)
+queue    1 notifications wait for their server, the oldest for 90 min, next try HH:MM:SS (the server is away)
 trust    2 root certificates, of them 1 TEST authorities
 clock    2026-02-03 04:05:06 UTC: the clock is not set
 version  1.0
@@ -294,10 +307,10 @@ CIs for verification  AB CD
 8901   enabled   operational  Meter  Operator  cannot be deleted  last known-good
 8902   disabled  test         Test                                quarantined since 2026-02-03 04:05 UTC, 2 switches taken back: no bearer
 `, &api.Profiles{}},
-		{"notifications", `SEQ  EVENT   SERVER            ICCID
-3    enable  smdp.example.com  8901
+		{"notifications", `SEQ  EVENT   SERVER            ICCID  AGE  NEXT TRY  LAST ERROR
+3    enable  smdp.example.com  8901   3 h            the server is away
 `, &api.Notifications{}},
-		{"notifications --deliver", "SEQ  EVENT  SERVER  ICCID\n", &api.Notifications{}},
+		{"notifications --deliver", "SEQ  EVENT  SERVER  ICCID  AGE  NEXT TRY  LAST ERROR\n", &api.Notifications{}},
 		{"jobs", `JOB  KIND     STATE   ICCID  PROBLEM
 J2   enable   failed  8901   no network
 J1   install  done           
@@ -707,7 +720,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has a number that is not used: %d", n)
 	}
 	var help bytes.Buffer
-	for _, name := range []string{"", "jobs"} {
+	for _, name := range []string{"", "jobs", "notifications"} {
 		help.Reset()
 		if exit := run(t.Context(), append(strings.Fields(name), "--help"), strings.NewReader(""), &help, io.Discard); exit != 0 {
 			t.Errorf("help: exit %d", exit)

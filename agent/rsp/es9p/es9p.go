@@ -3,6 +3,7 @@ package es9p
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"lpad/agent/rsp"
@@ -169,7 +170,9 @@ func decodeBoundProfilePackage(name string, body []byte, id rsp.TransactionID) (
 // HandleNotification delivers a pending notification, the whole TLV (BF37 or
 // 30) as the card gave it (SGP.22 v2.5, section 5.6.4). A nil error is the
 // server's acknowledgement, and only then may the notification be removed
-// from the card. It may be repeated with the same bytes.
+// from the card. It may be repeated with the same bytes; a server that
+// refuses the repetition because it has the notification ("already known", see
+// known) has acknowledged it.
 func (s *Session) HandleNotification(ctx context.Context, pending []byte) error {
 	f := s.function("handleNotification")
 	if !bytes.HasPrefix(pending, []byte{0xBF, 0x37}) && !bytes.HasPrefix(pending, []byte{0x30}) {
@@ -178,10 +181,15 @@ func (s *Session) HandleNotification(ctx context.Context, pending []byte) error 
 	a, err := s.post(ctx, f, struct {
 		PendingNotification []byte `json:"pendingNotification"`
 	}{pending})
-	if err != nil {
-		return err
+	if err == nil {
+		err = decodeAck(f.name, a.body)
 	}
-	return decodeAck(f.name, a.body)
+	var refused *Error
+	if errors.As(err, &refused) && known[status{refused.SubjectCode, refused.ReasonCode}] {
+		s.client.Log.Info("the server has this notification already", "host", s.host, "refusal", refused)
+		return nil
+	}
+	return err
 }
 
 // CancelSession gives the server the eUICC's CancelSessionResponse (BF41)

@@ -294,6 +294,30 @@ func TestHTTPStatus(t *testing.T) {
 	}
 }
 
+// Only a server that says that it has the notification already counts as one
+// that has acknowledged it.
+func TestKnownNotification(t *testing.T) {
+	for codes, acknowledged := range map[string]bool{
+		"8.10/3.3": true, "8.10.1/3.3": true,
+		"8.10.1/3.9": false, "8.2.1/3.3": false, "8.9.5/3.3": false, "8.10/3.30": false, "8.1/6.1": false, "/": false, "8.10.1/": false,
+	} {
+		for _, status := range []int{200, 400} {
+			subject, reason, _ := strings.Cut(codes, "/")
+			srv := startServer(t, nil)
+			srv.answers["handleNotification"] = reply(status, fmt.Sprintf(
+				`{"header":{"functionExecutionStatus":{"status":"Failed","statusCodeData":{"subjectCode":%q,"reasonCode":%q}}}}`, subject, reason))
+			if err := open(t, srv.client(t)).HandleNotification(t.Context(), otherSigned); (err == nil) != acknowledged {
+				t.Errorf("%s in HTTP %d: %v", codes, status, err)
+			}
+		}
+	}
+	srv := startServer(t, nil)
+	srv.answers["cancelSession"] = reply(200, `{"header":{"functionExecutionStatus":{"status":"Failed","statusCodeData":{"subjectCode":"8.10.1","reasonCode":"3.3"}}}}`)
+	if err := open(t, srv.client(t)).CancelSession(t.Context(), transactionID, cancelResponse); err == nil {
+		t.Error("another function counts as done")
+	}
+}
+
 // A server that hides its refusal behind an HTTP error is still understood.
 func TestRefusalInHTTPError(t *testing.T) {
 	srv := startServer(t, nil)

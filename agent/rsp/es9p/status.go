@@ -90,6 +90,19 @@ var meanings = map[status]meaning{
 	{"1.6", "2.2"}:   {"function-refused", "the server misses the name of the function", false, fault.Device, ownDefect},
 }
 
+// known are the refusals of handleNotification that mean that the server has
+// the notification. The specification gives that function no refusals, so this
+// is what the words of the tables leave no doubt about: reason 3.3 is "already
+// in use (uniqueness)", and of the subjects only the operation itself (8.10)
+// and its transaction (8.10.1) can stand for the notification. The same reason
+// for a profile (8.2.1) or an event (8.9.5) may be about something else, and a
+// transaction that is unknown (8.10.1 with 3.9) was perhaps forgotten without
+// the result: such a notification stays on the card.
+var known = map[status]bool{
+	{"8.10", "3.3"}:   true,
+	{"8.10.1", "3.3"}: true,
+}
+
 // classes explains a reason by its class, for pairs that are in no table.
 var classes = map[string]meaning{
 	"1": {"server-refuses-access", "the server does not allow the request", false, fault.Operator, askOperator},

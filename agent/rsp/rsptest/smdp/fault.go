@@ -65,6 +65,7 @@ type Fault struct {
 	Subject  string        // Refuse
 	Reason   string        // Refuse
 	HTTP     int           // HTTPError; 500 when zero
+	After    string        // HTTPError: its Retry-After
 	Delay    time.Duration // Slow
 	Identity *pki.Identity // OtherIdentity
 

@@ -135,6 +135,9 @@ func outcome(status *Status, f Fault) string {
 func (s *Server) spoiled(w http.ResponseWriter, r *http.Request, f Fault) bool {
 	switch f.Kind {
 	case HTTPError:
+		if f.After != "" {
+			w.Header().Set("Retry-After", f.After)
+		}
 		code := f.HTTP
 		if code == 0 {
 			code = http.StatusInternalServerError
