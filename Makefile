@@ -8,11 +8,13 @@ MAKEFLAGS   += --no-print-directory
 T       ?= 30s
 BUILD   := build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
+# Functions on 16 bytes instead of 32 save a tenth of a megabyte, with a linker that knows how (Go 1.26).
+ALIGN   := $(if $(findstring -funcalign,$(shell go tool link -h 2>&1 || true)),-funcalign=16)
+LDFLAGS := -s -w -buildid= $(ALIGN) -X main.version=$(VERSION)
 GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 # ES9+ speaks HTTP/1.1: leaving HTTP/2 out of net/http saves half a megabyte of flash. lpad waits for cards and
-# networks: inlining where no time is spent (everywhere but in crypto, arithmetic and the runtime) is another half.
-LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l -gcflags=crypto/...= -gcflags=runtime/...= -gcflags=internal/...= -gcflags=math/...=
+# networks, not for itself: without inlining it is another half megabyte smaller, and no slower that anybody could see.
+LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l
 
 # What the tests and the lab run for real, beside Go itself.
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
