@@ -49,7 +49,7 @@ func faultsCommand() *cobra.Command {
 	f.StringVar(&o.only, "only", "", "one injection, CLASS/INDEX, with everything that happened")
 	f.StringVar(&o.class, "class", "", "only classes whose name has this in it")
 	f.IntVar(&o.sample, "sample", usualSample, "so many injections, spread over all classes; 0: all that there are")
-	f.IntVar(&o.parallel, "parallel", 2*runtime.NumCPU(), "devices at once; they mostly wait")
+	f.IntVar(&o.parallel, "parallel", 4*runtime.NumCPU(), "devices at once; they mostly wait")
 	f.BoolVar(&o.list, "list", false, "say what the classes are")
 	return cmd
 }

@@ -169,6 +169,14 @@ var kinds = append([]kind{
 				return answer, err
 			}
 		}},
+	{"kill-in-vain", "kill -9 at an APDU of a switch that no network serves", []string{"no-service"}, every(onAPDU, 3),
+		atAPDU(func(r *rig, transmit func() ([]byte, error)) ([]byte, error) {
+			answer, err := transmit()
+			r.kill()
+			return answer, err
+		})},
+	{"blackout-in-vain", "power cut of daemon, modem and card at an AT command of a switch that no network serves", []string{"no-service"}, every(onAT, 5),
+		atCommand(func(r *rig, _ string) *spoil { return &spoil{before: func() bool { r.blackout(); return false }} })},
 	{"blackout-before-apdu", "power cut of daemon, modem and card when an APDU has reached the card", quick, upTo(onAPDU),
 		atAPDU(func(r *rig, _ func() ([]byte, error)) ([]byte, error) { r.blackout(); return nil, euicc.ErrNoPower })},
 	{"blackout-after-apdu", "power cut of daemon, modem and card when the card has executed an APDU", quick, upTo(onAPDU),
