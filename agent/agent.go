@@ -51,8 +51,10 @@ type Parts struct {
 	Prober         switchover.Prober
 	NetworkBackend string
 
-	// Identity asks the modem who it is; nil when there is no modem.
+	// Identity asks the modem who it is, Clock what time it is; nil when there
+	// is no modem.
 	Identity func(context.Context) (modem.Identity, error)
+	Clock    func(context.Context) (time.Time, error)
 
 	Listener net.Listener // of the local socket, from systemd; nil: New makes it
 	Notify   func(state string)
@@ -72,6 +74,7 @@ type Agent struct {
 	parts    Parts
 	log      *slog.Logger
 	trust    *es9p.Trust
+	clock    *clock
 	journal  *journal.Journal
 	runner   *runner.Runner
 	server   *apiserver.Server
@@ -110,11 +113,21 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		if p.Identity != nil {
 			p.Identity = card.turns.identity(p.Identity)
 		}
+		if ask := p.Clock; ask != nil {
+			p.Clock = func(ctx context.Context) (time.Time, error) {
+				if _, err := card.turns.card(ctx); err != nil {
+					return time.Time{}, err
+				}
+				return ask(ctx)
+			}
+		}
 	}
+	a.clock = newClock(cfg.Clock, p)
 	a.runner = runner.New(runner.Config{
-		Journal: a.journal,
-		Card:    card,
-		Servers: &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, log: p.Log},
+		Journal:    a.journal,
+		Card:       card,
+		Servers:    &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
+		ClockReady: a.clock.Ready,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
@@ -253,12 +266,13 @@ type serverSource struct {
 	cfg   config.RSP
 	trust *es9p.Trust
 	turns *turns // nil: servers can be reached while the card is used
+	now   func() time.Time
 	log   *slog.Logger
 }
 
 func (s *serverSource) OpenServer(address string, link modem.Link) (procedure.Server, error) {
 	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: link.Interface,
-		Timeouts: es9p.TimeoutsFor(s.cfg.Timeout), Log: s.log}
+		Timeouts: es9p.TimeoutsFor(s.cfg.Timeout), Now: s.now, Log: s.log}
 	session, err := c.Open(address)
 	if err != nil {
 		return nil, err

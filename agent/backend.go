@@ -10,7 +10,6 @@ import (
 	"lpad/agent/api"
 	"lpad/agent/job"
 	"lpad/agent/rsp"
-	"lpad/agent/rsp/es9p"
 	"lpad/agent/runner"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
@@ -32,7 +31,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 		Version: b.parts.Version, Since: b.since, LastEvent: v.LastEvent,
 		Card:     api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
 		Network:  api.Network{Backend: b.parts.NetworkBackend, Interface: v.Link.Interface, APN: v.APN},
-		Clock:    api.Clock{Now: time.Now().UTC(), Set: time.Now().After(es9p.ClockFloor)},
+		Clock:    b.clock.status(),
 		Warnings: append(b.warnings(), v.Warnings...),
 	}
 	for _, a := range v.Link.Addresses {

@@ -40,6 +40,7 @@ type Config struct {
 	Card    Card    `mapstructure:"card"`
 	Modem   Modem   `mapstructure:"modem"`
 	Network Network `mapstructure:"network"`
+	Clock   Clock   `mapstructure:"clock"`
 	Params  Params  `mapstructure:"params"`
 	RSP     RSP     `mapstructure:"rsp"`
 	API     API     `mapstructure:"api"`
@@ -77,6 +78,11 @@ type Network struct {
 	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network, with one access point
 	Probe           string        `mapstructure:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
 	ProbeTimeout    time.Duration `mapstructure:"probe_timeout"`    // until the probe must have succeeded
+}
+
+// Clock says whose time certificates are judged by.
+type Clock struct {
+	FromModem string `mapstructure:"from_modem"` // auto, never: ask the modem while the system's clock was never set
 }
 
 // Params says where terminal parameters come from.
@@ -123,6 +129,7 @@ func Default() Config {
 		Card:     Card{Backend: "auto", PCSCHelper: "lpad-pcsc", Baud: 115200, APDUPath: "auto"},
 		Modem:    Modem{Manage: "auto", Inhibit: "auto"},
 		Network:  Network{Backend: "auto", DeadMan: 10 * time.Minute, RegisterTimeout: 3 * time.Minute, ProbeTimeout: 30 * time.Second},
+		Clock:    Clock{FromModem: "auto"},
 		Params: Params{
 			ProviderDB: "/usr/share/mobile-broadband-provider-info/serviceproviders.xml",
 			OEMDir:     "/etc/lpad/params.d",

@@ -143,6 +143,7 @@ func TestRefused(t *testing.T) {
 		{"probe port", "version: 1\nnetwork: {probe: \"tcp://x.example\"}\n", "network.probe", "none of"},
 		{"probe path", "version: 1\nnetwork: {probe: \"tcp://x.example:1/a\"}\n", "network.probe", "none of"},
 		{"probe name", "version: 1\nnetwork: {probe: \"dns:-\"}\n", "network.probe", "none of"},
+		{"clock", "version: 1\nclock: {from_modem: always}\n", "clock.from_modem", "not one of"},
 		{"protocol", "version: 1\nrsp: {protocol: v2}\n", "rsp.protocol", "form"},
 		{"imei", "version: 1\nrsp: {send_imei: \"123\"}\n", "rsp.send_imei", "15 digits"},
 		{"consent", "version: 1\nrsp: {consent: never}\n", "rsp.consent", "not one of"},

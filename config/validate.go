@@ -59,6 +59,7 @@ func (c Config) validate(origins Origins) error {
 	v.oneOf("modem.manage", c.Modem.Manage, "auto", "modemmanager", "none")
 	v.oneOf("modem.inhibit", c.Modem.Inhibit, "auto", "never", "always")
 	c.Network.validate(&v)
+	v.oneOf("clock.from_modem", c.Clock.FromModem, "auto", "never")
 	v.path("params.provider_db", c.Params.ProviderDB)
 	v.path("params.oem_dir", c.Params.OEMDir)
 	c.RSP.validate(&v)

@@ -134,6 +134,9 @@ type TrustRoot struct {
 type Clock struct {
 	Now time.Time `json:"now"`
 	Set bool      `json:"set"`
+	// Source is whose time it is: the system's, or, when that is not set, the
+	// modem's, by which certificates are judged then. Empty when nobody knows.
+	Source string `json:"source,omitempty"` // system, modem
 }
 
 // EUICC is what the card says of itself.

@@ -35,6 +35,11 @@ func (r *Runner) deliverForJob(whole context.Context, j job.Job) (job.Event, err
 
 func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error) {
 	e := job.Event{Kind: job.Delivered}
+	if !r.clockReady(ctx) {
+		e.Undelivered, e.Note = max(1, len(r.View().Notifications)), "the clock is not set: notifications wait"
+		r.noteDelivery(e.Undelivered, errClockNotSet)
+		return e, nil
+	}
 	limit := deliverLimit
 	if j.State == job.Reporting && j.Order.Enable {
 		limit = reportLimit
@@ -236,6 +241,12 @@ func (r *Runner) round(chosen choice) func(context.Context) outcome {
 	return func(ctx context.Context) outcome {
 		ctx, cancel := context.WithTimeout(ctx, deliverLimit)
 		defer cancel()
+		if !r.clockReady(ctx) {
+			r.card.close(ctx, r.log)
+			left := max(1, len(r.View().Notifications))
+			r.noteDelivery(left, errClockNotSet)
+			return outcome{left: left, err: errClockNotSet}
+		}
 		left, err := r.deliverAll(ctx, modem.Link{}, chosen)
 		r.card.close(ctx, r.log)
 		return outcome{left: left, err: err}
@@ -244,8 +255,9 @@ func (r *Runner) round(chosen choice) func(context.Context) outcome {
 
 // delivered plans the next delivery after one in the background.
 func (r *Runner) delivered(o outcome) {
+	r.clock = errors.Is(o.err, errClockNotSet)
 	switch {
-	case o.left == 0:
+	case o.left == 0, r.clock:
 		r.failures = 0
 	case !errors.Is(o.err, context.Canceled):
 		r.failures++
@@ -270,6 +282,9 @@ func (r *Runner) scheduleDelivery(waiting bool) {
 // was not reached in the last round, and the card may be the reason: then the
 // backoff is that of the rounds.
 func (r *Runner) untilDelivery() time.Duration {
+	if r.clock { // nobody has refused anything: it is the clock that is looked at
+		return r.retries.card
+	}
 	var pause time.Duration
 	v := r.View()
 	now := r.cfg.Now()

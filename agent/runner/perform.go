@@ -88,6 +88,9 @@ var errNothingPending = fault.New(fault.Fault{Code: "nothing-pending", Text: "no
 // restart, and is asked for again then.
 func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
 	r.card.closeSession(r.log)
+	if err := r.awaitClock(ctx, j); err != nil {
+		return job.Event{}, err
+	}
 	facts, err := r.facts(ctx)
 	if err != nil {
 		return job.Event{}, err

@@ -74,6 +74,11 @@ type Config struct {
 	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff
 	Log            *slog.Logger     // nil: discards
 	Now            func() time.Time // nil: time.Now
+
+	// ClockReady reports whether the time is good enough to judge servers by.
+	// It may ask the modem, and is called by the card's goroutine. While it is
+	// not, no server is asked: downloads and deliveries wait. nil: it always is.
+	ClockReady func(context.Context) bool
 }
 
 // Runner owns one card and its jobs. Make it with [New].
@@ -100,6 +105,7 @@ type Runner struct {
 	unsaved  *job.Event               // of the active job: the disk has not taken it yet
 	deliver  *time.Timer              // the next delivery in the background
 	retry    *time.Timer              // the next look for a card that was not there
+	clock    bool                     // deliveries wait for the clock
 	failures int                      // rounds of deliveries in a row that did not get as far as the servers
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries

@@ -75,6 +75,8 @@ func (u *ui) status(s api.Status) {
 	clock := s.Clock.Now.UTC().Format("2006-01-02 15:04:05 UTC")
 	if !s.Clock.Set {
 		clock += ": the clock is not set"
+	} else if s.Clock.Source == "modem" {
+		clock += " by the modem: the system's clock is not set"
 	}
 	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
 	u.facts(rows)

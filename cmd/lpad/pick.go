@@ -56,7 +56,7 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 	})
 	parts := agent.Parts{
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort},
-		Identity: port.Identity, Prober: &network.Probe{},
+		Identity: port.Identity, Clock: port.Clock, Prober: &network.Probe{},
 	}
 	if alone {
 		bare := network.NewATOnly(port)
