@@ -39,20 +39,31 @@ func FindProfile(ctx context.Context, card FactsCard, iccid rsp.ICCID) (p rsp.Pr
 // The channel may not survive the switch; the error is then an
 // [*UnknownOutcomeError] if the answer was lost with it.
 func Enable(ctx context.Context, card ProfileManager, iccid rsp.ICCID, refresh es10.RefreshFlag) error {
-	return manage(ctx, card, iccid, operation{
+	op := enabling(ctx, card, refresh)
+	op.notFound = rsp.EnableNotFound
+	return manage(ctx, card, iccid, iccid, op)
+}
+
+// EnableByAID is [Enable] for cards that want to hear the profile's AID, and say
+// about the ICCID what they please.
+func EnableByAID(ctx context.Context, card ProfileManager, p rsp.Profile, refresh es10.RefreshFlag) error {
+	return manage(ctx, card, p.ICCID, p.AID, enabling(ctx, card, refresh))
+}
+
+func enabling(ctx context.Context, card ProfileManager, refresh es10.RefreshFlag) operation {
+	return operation{
 		function: "ES10c.EnableProfile",
 		call:     func(id rsp.ProfileID) error { return card.EnableProfile(ctx, id, refresh) },
-		notFound: rsp.EnableNotFound,
 		already:  rsp.EnableNotDisabled,
 		busy:     rsp.EnableCATBusy,
 		done:     func(p rsp.Profile, found bool) bool { return found && p.State == rsp.Enabled },
-	})
+	}
 }
 
 // Disable takes a profile out of use. Nil means that the profile is disabled,
 // whether by this call or before it. As with [Enable], the channel may be gone.
 func Disable(ctx context.Context, card ProfileManager, iccid rsp.ICCID, refresh es10.RefreshFlag) error {
-	return manage(ctx, card, iccid, operation{
+	return manage(ctx, card, iccid, iccid, operation{
 		function: "ES10c.DisableProfile",
 		call:     func(id rsp.ProfileID) error { return card.DisableProfile(ctx, id, refresh) },
 		notFound: rsp.DisableNotFound,
@@ -64,7 +75,7 @@ func Disable(ctx context.Context, card ProfileManager, iccid rsp.ICCID, refresh 
 
 // Delete deletes a disabled profile for good. There is no way back.
 func Delete(ctx context.Context, card ProfileManager, iccid rsp.ICCID) error {
-	return manage(ctx, card, iccid, operation{
+	return manage(ctx, card, iccid, iccid, operation{
 		function: "ES10c.DeleteProfile",
 		call:     func(id rsp.ProfileID) error { return card.DeleteProfile(ctx, id) },
 		notFound: rsp.DeleteNotFound,
@@ -74,7 +85,7 @@ func Delete(ctx context.Context, card ProfileManager, iccid rsp.ICCID) error {
 
 // SetNickname names a profile; the empty name removes the nickname.
 func SetNickname(ctx context.Context, card ProfileManager, iccid rsp.ICCID, nickname string) error {
-	return manage(ctx, card, iccid, operation{
+	return manage(ctx, card, iccid, iccid, operation{
 		function: "ES10c.SetNickname",
 		call:     func(rsp.ProfileID) error { return card.SetNickname(ctx, iccid, nickname) },
 		done:     func(p rsp.Profile, found bool) bool { return found && p.Nickname == rsp.DisplayText(nickname) },
@@ -114,10 +125,10 @@ func (op operation) patiently(ctx context.Context, id rsp.ProfileID) error {
 	}
 }
 
-// manage carries out op. After a lost answer, and after the word that it was
+// manage carries out op on a profile that the card is told of as id. After a lost answer, and after the word that it was
 // so before, the card's own list decides.
-func manage(ctx context.Context, card FactsCard, iccid rsp.ICCID, op operation) error {
-	err := op.patiently(ctx, iccid)
+func manage(ctx context.Context, card FactsCard, iccid rsp.ICCID, id rsp.ProfileID, op operation) error {
+	err := op.patiently(ctx, id)
 	if op.notFound != nil && errors.Is(err, op.notFound) {
 		// Cards are known that answer to the AID only.
 		p, found, ferr := FindProfile(ctx, card, iccid)

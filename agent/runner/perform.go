@@ -417,20 +417,6 @@ func (r *Runner) enable(ctx context.Context, j job.Job) (job.Event, error) {
 	return job.Event{Kind: job.Enabled}, err
 }
 
-// enableProfile enables a profile with the refresh flag off, so that the modem
-// reads the card again when the settings are in place and not before; a card
-// that wants the flag gets it then, behind the gate.
-func (r *Runner) enableProfile(ctx context.Context, iccid rsp.ICCID) error {
-	var err error
-	for _, refresh := range []es10.RefreshFlag{false, true} {
-		err = r.settle(ctx, iccid, rsp.Enabled, r.onCard(ctx, func(card Card) error { return procedure.Enable(ctx, card, iccid, refresh) }))
-		if err == nil || !errors.Is(err, rsp.EnableUndefined) {
-			return err
-		}
-	}
-	return err
-}
-
 // settle decides the outcome of a change whose answer was lost with the
 // channel: a fresh channel is opened and the card asked for its state.
 func (r *Runner) settle(ctx context.Context, iccid rsp.ICCID, want rsp.ProfileState, err error) error {

@@ -40,6 +40,12 @@ func (d Direct) Reread(ctx context.Context, _ string) (string, error) {
 	return RungCardReset, nil
 }
 
+// ResetSIM resets the card.
+func (d Direct) ResetSIM(ctx context.Context) error {
+	_, err := d.Reread(ctx, "")
+	return err
+}
+
 // Register knows of no network.
 func (Direct) Register(context.Context) (modem.Registration, error) {
 	return modem.Registration{State: modem.RegistrationUnknown}, nil

@@ -87,6 +87,12 @@ type Rememberer interface {
 	Working(snapshot []byte) (iccid string, apn modem.APN, ok bool)
 }
 
+// SIMResetter is a Modem that can take the power from the SIM and give it back,
+// behind the gate.
+type SIMResetter interface {
+	ResetSIM(ctx context.Context) error
+}
+
 // SIMReader is a Network that also knows the subscription the modem shows.
 type SIMReader interface {
 	SIM(ctx context.Context) (modem.SIM, error)
@@ -297,6 +303,18 @@ func (s *Switch) Verify(ctx context.Context, snapshot []byte, t Target) (Online,
 	}
 	return Online{}, &VerifyError{attempts}
 }
+
+// ResetSIM resets the card, if the modem knows how, and leaves the gate closed.
+// It is the last means against a card that stays busy.
+func (s *Switch) ResetSIM(ctx context.Context) error {
+	m, ok := s.Modem.(SIMResetter)
+	if !ok {
+		return errNoReset
+	}
+	return m.ResetSIM(ctx)
+}
+
+var errNoReset = errors.New("this back-end cannot reset the card")
 
 // Afresh has the next Verify begin with the gate, whatever was applied before.
 func (s *Switch) Afresh() { s.appliedTo = rsp.ICCID{} }

@@ -441,6 +441,11 @@ func (m *switching) answer(cmd string) string {
 			return "\r\n+CME ERROR: 14\r\n"
 		}
 		return info("+QCCID: " + m.shown)
+	case "AT+CPIN?":
+		if m.fun == 0 || time.Now().Before(m.ready) {
+			return "\r\n+CME ERROR: 14\r\n"
+		}
+		return info("+CPIN: READY")
 	case "AT+CFUN=0":
 		switch m.off {
 		case "\r\nERROR\r\n":
@@ -534,6 +539,18 @@ func TestRereadCancelledLeavesTheModemOn(t *testing.T) {
 		}
 		if m.fun != 1 {
 			t.Errorf("functionality %d", m.fun)
+		}
+	})
+}
+
+// A card that is stuck loses its power, whichever profile the modem shows.
+func TestPowerCycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := switching{shown: oldICCID, card: newICCID, fun: 1, boot: 2 * time.Second}
+		conn, s := attest.Dial(t, m.answer)
+		m.script = s
+		if err := atmodem.New(conn).PowerCycle(t.Context()); err != nil || m.fun != 1 || m.shown != newICCID {
+			t.Errorf("functionality %d, shows %s, %v", m.fun, m.shown, err)
 		}
 	})
 }

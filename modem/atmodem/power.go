@@ -187,6 +187,22 @@ func (m *Modem) Reread(ctx context.Context, iccid string) (rung string, err erro
 	return rung, fmt.Errorf("re-read SIM: %w: %w", ErrOldSIM, err)
 }
 
+// PowerCycle takes the power from the SIM and gives it back, whatever profile it
+// shows, and waits until it is ready, until the end of ctx (60 s if it has
+// none). A card that is stuck in a toolkit session begins anew. The modem looks
+// for a network again afterwards.
+func (m *Modem) PowerCycle(ctx context.Context) error {
+	ctx, cancel := deadline(ctx, waitTime)
+	defer cancel()
+	if _, err := m.switchOff(ctx); err != nil {
+		return fmt.Errorf("power-cycle SIM: %w", err)
+	}
+	if err := m.switchOn(ctx); err != nil {
+		return fmt.Errorf("power-cycle SIM: %w", err)
+	}
+	return m.WaitSIM(ctx)
+}
+
 // shows is nil if the modem shows the profile.
 func (m *Modem) shows(ctx context.Context, want string) error {
 	got, err := m.ICCID(ctx)

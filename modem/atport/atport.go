@@ -207,6 +207,15 @@ func (p *Port) Reread(ctx context.Context, iccid string) (rung string, err error
 	return m.Reread(ctx, iccid)
 }
 
+// PowerCycle takes the power from the card and gives it back.
+func (p *Port) PowerCycle(ctx context.Context) error {
+	_, m, err := p.parts(ctx)
+	if err != nil {
+		return err
+	}
+	return m.PowerCycle(ctx)
+}
+
 // Identity says which modem this is.
 func (p *Port) Identity(ctx context.Context) (modem.Identity, error) {
 	_, m, err := p.parts(ctx)

@@ -93,6 +93,19 @@ func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
 	return rung, s.attach(ctx)
 }
 
+// ResetSIM takes the power from the SIM and gives it back, and closes the gate
+// again.
+func (s *ATOnly) ResetSIM(ctx context.Context) error {
+	c, ok := s.at.(PowerCycler)
+	if !ok {
+		return ErrNoPowerCycle
+	}
+	if err := errors.Join(c.PowerCycle(ctx), s.Gate(ctx, nil)); err != nil {
+		return fmt.Errorf("reset sim: %w", err)
+	}
+	return nil
+}
+
 // attachTries is how often a modem is told to look for a network that does not.
 const attachTries = 3
 
@@ -127,10 +140,14 @@ func (s *ATOnly) SIM(ctx context.Context) (modem.SIM, error) { return s.at.SIM(c
 
 // Register waits for a network.
 func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {
+	var refused refusal
 	for {
 		r, err := s.at.Registration(ctx)
-		if err == nil && r.State.Registered() {
+		switch {
+		case err == nil && r.State.Registered():
 			return r, nil
+		case refused.stays(err == nil && r.State == modem.Denied):
+			return r, &notRegisteredError{r, fmt.Errorf("refused for %v", refusalLimit)}
 		}
 		select {
 		case <-ctx.Done():
@@ -154,6 +171,10 @@ func (e *notRegisteredError) Unwrap() error { return e.err }
 
 // Fault explains it to who can look at the antenna.
 func (e *notRegisteredError) Fault() fault.Fault {
+	if e.registration.State == modem.Denied {
+		return fault.Fault{Code: "registration-denied", Text: "the network refuses the modem with this profile", Retry: true, Who: fault.Operator,
+			Next: "ask the operator whether the subscription is active here, and which access point it wants"}
+	}
 	return fault.Fault{Code: "not-registered", Text: "no network serves the modem with this profile", Retry: true, Who: fault.Technician,
 		Next: "look at the antenna and the reception, and ask the operator whether the profile is active"}
 }

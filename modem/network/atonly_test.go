@@ -55,8 +55,9 @@ func (m *scripted) Registration(context.Context) (modem.Registration, error) {
 	}
 	return r, nil
 }
-func (m *scripted) Detach(context.Context) error { return m.do("detach") }
-func (m *scripted) Attach(context.Context) error { return m.do("attach") }
+func (m *scripted) PowerCycle(context.Context) error { return m.do("power-cycle") }
+func (m *scripted) Detach(context.Context) error     { return m.do("detach") }
+func (m *scripted) Attach(context.Context) error     { return m.do("attach") }
 
 func TestATOnly(t *testing.T) {
 	for _, tc := range []struct {
@@ -130,6 +131,18 @@ func TestATOnlyAttachesAgain(t *testing.T) {
 	}
 }
 
+// A card that stays busy is reset behind the gate.
+func TestATOnlyResetSIM(t *testing.T) {
+	m := &scripted{}
+	if err := network.NewATOnly(m).ResetSIM(t.Context()); err != nil || strings.Join(m.calls, ", ") != "power-cycle, detach" {
+		t.Errorf("calls %q, %v", m.calls, err)
+	}
+	m.fail = "power-cycle"
+	if err := network.NewATOnly(m).ResetSIM(t.Context()); fault.Of(err).Code != "refused-by-test" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestATOnlyRegister(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -139,8 +152,18 @@ func TestATOnlyRegister(t *testing.T) {
 			t.Errorf("got %+v, %v", r, err)
 		}
 		m.states = []modem.RegistrationState{modem.Denied}
-		if _, err := network.NewATOnly(m).Register(ctx); fault.Of(err).Code != "not-registered" || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := network.NewATOnly(m).Register(ctx); fault.Of(err).Code != "registration-denied" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
+		}
+		m.states = []modem.RegistrationState{modem.Searching}
+		if _, err := network.NewATOnly(m).Register(ctx); fault.Of(err).Code != "not-registered" {
+			t.Errorf("got %v", err)
+		}
+		// A no that stays is an answer; one in between is none.
+		begin := time.Now()
+		m.states = []modem.RegistrationState{modem.Denied, modem.Denied, modem.Searching, modem.Denied}
+		if _, err := network.NewATOnly(m).Register(t.Context()); fault.Of(err).Code != "registration-denied" || time.Since(begin) < 30*time.Second || time.Since(begin) > 40*time.Second {
+			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 	})
 	if _, err := network.NewATOnly(&scripted{}).Restore(t.Context(), []byte("nonsense")); err == nil {

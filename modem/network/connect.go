@@ -15,11 +15,44 @@ import (
 
 // Register waits until a network serves the modem.
 func (s *ManagerStack) Register(ctx context.Context) (modem.Registration, error) {
-	m, err := s.mm.WaitRegistered(ctx, s.known())
-	if err != nil {
-		return modem.Registration{}, fmt.Errorf("register: %w", err)
+	var refused refusal
+	for {
+		bounded, cancel := context.WithTimeout(ctx, registerPoll)
+		m, err := s.mm.WaitRegistered(bounded, s.known())
+		cancel()
+		var waiting *mm.WaitingError
+		switch {
+		case err == nil:
+			return m.Registration, nil
+		case ctx.Err() != nil:
+			return modem.Registration{}, fmt.Errorf("register: %w: %w", ctx.Err(), err)
+		case refused.stays(errors.As(err, &waiting) && waiting.Modem.Registration.State == modem.Denied):
+			return modem.Registration{}, fmt.Errorf("register: refused for %v: %w", refusalLimit, waiting)
+		}
 	}
-	return m.Registration, nil
+}
+
+// A refusal by one network is often followed by another network's acceptance,
+// and a modem that is still looking says so in between. One that says nothing
+// but that it is refused for refusalLimit is not waited for any longer: the
+// time belongs to the other access points, or to the way back.
+const (
+	refusalLimit = 30 * time.Second
+	registerPoll = 5 * time.Second
+)
+
+// refusal measures how long the network's no has lasted.
+type refusal struct{ since time.Time }
+
+// stays takes what the modem says now, and reports whether that is final.
+func (r *refusal) stays(denied bool) bool {
+	switch {
+	case !denied:
+		r.since = time.Time{}
+	case r.since.IsZero():
+		r.since = time.Now()
+	}
+	return denied && time.Since(r.since) >= refusalLimit
 }
 
 // SIM is the subscription that ModemManager shows.

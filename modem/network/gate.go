@@ -102,6 +102,26 @@ func (s *ManagerStack) attach(ctx context.Context) {
 	s.off = false
 }
 
+// ResetSIM takes the power from the SIM and gives it back, and closes the gate
+// again: the modem came back on the air with it.
+func (s *ManagerStack) ResetSIM(ctx context.Context) error {
+	c, ok := s.at.(PowerCycler)
+	if !ok {
+		return ErrNoPowerCycle
+	}
+	if err := s.seize(ctx); err != nil {
+		return fmt.Errorf("reset sim: %w", err)
+	}
+	err := c.PowerCycle(ctx)
+	s.mu.Lock()
+	s.off = false
+	s.mu.Unlock()
+	if err = errors.Join(err, s.seize(ctx)); err != nil {
+		return fmt.Errorf("reset sim: %w", err)
+	}
+	return nil
+}
+
 // ensureHold holds the modem unless it is held; an inhibition that was lost (bus
 // or ModemManager restarted) is made anew.
 func (s *ManagerStack) ensureHold(ctx context.Context) error {

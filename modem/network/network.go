@@ -36,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"lpad/internal/fault"
 	"lpad/modem"
 	"lpad/modem/mm"
 	"lpad/modem/nm"
@@ -82,6 +83,16 @@ type Attacher interface {
 	Detach(ctx context.Context) error
 	Attach(ctx context.Context) error
 }
+
+// PowerCycler is an [AT] that can take the power from the SIM, as
+// lpad/modem/atmodem can: the last means against a card that stays busy.
+type PowerCycler interface {
+	PowerCycle(ctx context.Context) error
+}
+
+// ErrNoPowerCycle says that nothing here can take the power from the SIM.
+var ErrNoPowerCycle = fault.New(fault.Fault{Code: "no-sim-reset", Text: "lpad has no way of resetting the card in this modem", Retry: true, Who: fault.Technician,
+	Next: "reset the modem and try again, or give lpad an AT port"}, nil)
 
 // Config says what a [ManagerStack] works with.
 type Config struct {
