@@ -9,6 +9,7 @@ import (
 	"lpad/agent/job"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp/es10"
+	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/switchover"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
@@ -196,6 +197,17 @@ func TestFallbackOfTheCard(t *testing.T) {
 	l.ends(l.submit(about(t, job.Enable, newICCID)).ID, job.Done) // by a person
 	if v := l.View(); len(v.Warnings) != 0 {
 		t.Errorf("warnings %q", v.Warnings)
+	}
+}
+
+// A card that goes back at every reset cannot be switched: that is said, once a
+// person tries, and the device stays on the profile that it insists on.
+func TestCardThatInsists(t *testing.T) {
+	w := newWorld(t, options{card: func(c *euicc.Config) { c.Quirks.RevertTo = iccid(t, oldICCID) }})
+	l := w.live()
+	j := l.fails(l.submit(order(enabling)).ID, "card-fell-back")
+	if j.Problem.State != job.Rereading || w.enabled() != oldICCID || l.quarantine() != "358 card-fell-back |" || len(l.View().Warnings) != 0 {
+		t.Errorf("problem %+v, enabled %s, quarantine %q, warnings %q", j.Problem, w.enabled(), l.quarantine(), l.View().Warnings)
 	}
 }
 

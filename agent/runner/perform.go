@@ -471,7 +471,28 @@ func (r *Runner) reread(ctx context.Context, j job.Job) (job.Event, error) {
 		e.Rung, err = r.cfg.Switch.Reread(ctx, t)
 		return err
 	})
-	return e, err
+	if err == nil && e.Rung != switchover.RungCardReset {
+		return e, nil // the modem shows the profile
+	}
+	return e, r.fellBack(ctx, j.ICCID(), err)
+}
+
+// fellBack looks for the reason of err, a card that could not be read again as
+// the new profile: some go back to a profile of their own at every reset. A card
+// in a reader says so to nobody, and is asked in any case (err is nil then).
+func (r *Runner) fellBack(ctx context.Context, iccid rsp.ICCID, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	p, perr := r.profile(ctx, iccid)
+	r.card.close(ctx, r.log)
+	switch {
+	case perr == nil && p.State != rsp.Enabled:
+		return fault.New(fault.Fault{Code: "card-fell-back", Text: "the card went back to another profile by itself when it was reset", Who: fault.Operator,
+			Next: "the card has a fallback rule of its own; have whoever manages it change the rule, or delete the profile that it goes back to"}, err)
+	case err == nil:
+		return perr
+	}
+	return err
 }
 
 // verify is step 9.
