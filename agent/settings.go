@@ -70,12 +70,15 @@ func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim
 		s.log.Info("terminal parameters", "iccid", p.ICCID, "source", n.Source, "note", n.Text)
 	}
 	var list []switchover.Candidate
-	if good != nil && (doc == nil || doc.APNs.State == params.Absent) { // an order knows better
+	if doc != nil && doc.APNs.State != params.Absent {
+		good = nil // an order knows better
+	}
+	if good != nil {
 		list = append(list, switchover.Candidate{APN: *good, Source: SourceLastGood})
 	}
 	for _, a := range effective.Attempts() {
 		if good != nil && a.Value.Name == good.Name && a.Value.User == good.User {
-			continue
+			continue // it is the first already
 		}
 		list = append(list, switchover.Candidate{APN: a.Value, Source: a.Source})
 	}

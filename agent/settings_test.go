@@ -54,6 +54,7 @@ func TestCandidates(t *testing.T) {
 		{"what carried data before goes first", nil, owned, modem.SIM{}, &modem.APN{Name: "good.example"}, "good.example eins.example -", ""},
 		{"and is not tried twice", nil, owned, modem.SIM{}, &modem.APN{Name: "eins.example"}, "eins.example -", ""},
 		{"but an order knows better", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, &modem.APN{Name: "good.example"}, "order.example", ""},
+		{"also when it says the same", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, &modem.APN{Name: "order.example"}, "order.example", ""},
 		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, nil, "order.example", ""},
 		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, nil, "order.example", ""},
 		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
