@@ -75,6 +75,7 @@ type Agent struct {
 	log      *slog.Logger
 	trust    *es9p.Trust
 	clock    *clock
+	state    *stateFile
 	journal  *journal.Journal
 	runner   *runner.Runner
 	server   *apiserver.Server
@@ -122,12 +123,13 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 			}
 		}
 	}
-	a.clock = newClock(cfg.Clock, p)
+	a.clock, a.state = newClock(cfg.Clock, p), newStateFile(cfg.Socket, p.Log)
 	a.runner = runner.New(runner.Config{
 		Journal:    a.journal,
 		Card:       card,
 		Servers:    &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
 		ClockReady: a.clock.Ready,
+		OnState:    a.state.write,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
@@ -200,6 +202,8 @@ func policyOf(c config.API, log *slog.Logger) (apiserver.Policy, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	a.state.write(runner.Starting)
+	defer a.state.remove()
 	var parts sync.WaitGroup
 	var runnerErr, serverErr error
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))

@@ -65,20 +65,16 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 // stateOf sums a status up in a word, and says what a person would do next.
 func stateOf(s api.Status, v runner.View) (state, next string) {
 	switch {
-	case v.CardErr != nil:
-		return "card-missing", s.Card.Problem.Next
-	case v.FactsAt.IsZero():
-		return "starting", ""
-	case s.Job != nil && s.Job.State == string(job.Consent):
-		return "busy", "answer the job that waits for consent: lpactl jobs answer " + s.Job.ID
-	case s.Job != nil:
-		return "busy", ""
-	case s.Profile == nil:
-		return "needs-provisioning", "install a profile: lpactl install 'LPA:1$…' --enable"
-	case !s.Clock.Set:
-		return "ready", "set the clock: servers cannot be verified without it"
+	case v.State == runner.CardMissing:
+		next = s.Card.Problem.Next
+	case v.State == runner.Busy && s.Job != nil && s.Job.State == string(job.Consent):
+		next = "answer the job that waits for consent: lpactl jobs answer " + s.Job.ID
+	case v.State == runner.NeedsProvisioning:
+		next = "install a profile: lpactl install 'LPA:1$…' --enable"
+	case v.State == runner.Ready && !s.Clock.Set:
+		next = "set the clock: servers cannot be verified without it"
 	}
-	return "ready", ""
+	return string(v.State), next
 }
 
 func problemOf(err error) *api.Problem {

@@ -293,7 +293,7 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"` // job, progress, notification, card
+	Type string    `json:"type"` // job, progress, notification, card, state
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
 }
@@ -303,5 +303,6 @@ const (
 	EventJob          = "job"
 	EventProgress     = "progress"
 	EventNotification = "notification"
-	EventCard         = "card" // the card is on another profile than it was left on; Text says which
+	EventState        = "state" // the state of the status has become another; Text says which
+	EventCard         = "card"  // the card is on another profile than it was left on; Text says which
 )

@@ -79,6 +79,10 @@ type Config struct {
 	// It may ask the modem, and is called by the card's goroutine. While it is
 	// not, no server is asked: downloads and deliveries wait. nil: it always is.
 	ClockReady func(context.Context) bool
+
+	// OnState is told the state whenever it has become another, by one caller
+	// at a time. It must not ask the runner for anything. nil: nobody is told.
+	OnState func(State)
 }
 
 // Runner owns one card and its jobs. Make it with [New].
@@ -113,9 +117,12 @@ type Runner struct {
 	// only touched by the card's goroutine
 	card cardState
 
-	mu       sync.Mutex
-	view     View              // what other goroutines may see
-	queue    queue             // what is remembered of the notifications
+	mu    sync.Mutex
+	view  View  // what other goroutines may see
+	queue queue // what is remembered of the notifications
+
+	telling  sync.Mutex
+	told     State             // the state that everybody knows of
 	warnings map[string]string // what the status warns of, by subject
 }
 
@@ -137,6 +144,7 @@ func New(cfg Config) *Runner {
 	r := &Runner{
 		cfg: cfg, log: cfg.Log, hub: newHub(),
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
+		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(),
 	}

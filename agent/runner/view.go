@@ -20,6 +20,7 @@ import (
 type View struct {
 	Jobs   []job.Job // the oldest first
 	Active string    // id of the job that has the card
+	State  State     // all of it in a word
 
 	Facts         procedure.Facts
 	FactsAt       time.Time // zero: the card was never read
@@ -51,10 +52,12 @@ func (r *Runner) View() View {
 }
 
 func (r *Runner) change(f func(*View)) {
+	defer r.announce()
 	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(&r.view)
+	r.view.State = stateOf(&r.view)
 	if v := &r.view; !v.FactsAt.IsZero() {
 		r.queue.see(v.Facts.EID.String(), v.Notifications, now)
 	}
