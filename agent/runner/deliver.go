@@ -15,10 +15,14 @@ import (
 
 // Limits of one round of deliveries: servers that do not answer must not hold
 // a job up, least of all the switch that comes after the report of step 4.
-// What is not delivered then goes out in the background.
+// What is not delivered then goes out in the background, where a round may be
+// longer: a job ends it, and who asks for the card waits no longer than that.
+// A receiver gets its share of the round, and at least the least that a port
+// needs that is shared with the network.
 const (
-	deliverLimit = 45 * time.Second
-	reportLimit  = 20 * time.Second // when a switch is to follow
+	deliverLimit    = 45 * time.Second
+	backgroundLimit = 90 * time.Second
+	leastShare      = 30 * time.Second
 )
 
 // deliverForJob sends what the card has to say, for steps 4 and 10 and at the
@@ -40,11 +44,7 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 		r.noteDelivery(e.Undelivered, errClockNotSet)
 		return e, nil
 	}
-	limit := deliverLimit
-	if j.State == job.Reporting && j.Order.Enable {
-		limit = reportLimit
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, deliverLimit)
 	defer cancel()
 	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 {
 		// The result is in hand, and so is the server that must get it. When
@@ -200,7 +200,7 @@ func (r *Runner) deliverGroup(whole context.Context, card Card, link modem.Link,
 	ctx := whole
 	if end, ok := whole.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(whole, time.Until(end)/time.Duration(sharers))
+		ctx, cancel = context.WithTimeout(whole, max(time.Until(end)/time.Duration(sharers), leastShare))
 		defer cancel()
 	}
 	pending, unread := procedure.RetrieveNotifications(ctx, card, g.list)
@@ -239,7 +239,7 @@ func (r *Runner) deliverInBackground(ctx context.Context) {
 // round is a task that delivers in the background.
 func (r *Runner) round(chosen choice) func(context.Context) outcome {
 	return func(ctx context.Context) outcome {
-		ctx, cancel := context.WithTimeout(ctx, deliverLimit)
+		ctx, cancel := context.WithTimeout(ctx, backgroundLimit)
 		defer cancel()
 		if !r.clockReady(ctx) {
 			r.card.close(ctx, r.log)
