@@ -69,10 +69,13 @@ var exitCodes = []struct {
 
 	// the network after a switch; the profile of before is back
 	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim",
-		"no-network-service", "network-refused", "network-silent"}},
+		"no-network-service", "network-refused", "network-silent", "registration-denied", "card-fell-back"}},
 
 	// the previous profile could not be brought back either: somebody must look at the device
 	{41, []string{"rollback-failed"}},
+
+	{42, []string{"first-profile-offline"}},                  // there was no profile to go back to
+	{43, []string{"last-known-good", "profile-quarantined"}}, // lpad keeps the device from losing its network
 
 	// the way to the card
 	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
@@ -82,7 +85,7 @@ var exitCodes = []struct {
 	{54, []string{"modem-silent", "pcsc-stuck", "timeout"}},
 	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed", "modem-no-final", "modem-answer-too-long"}},
 	{56, []string{"card-status", "card-channel-closed", "card-conditions", "card-security", "card-malformed", "card-unsupported", "card-not-found",
-		"card-no-channel", "card-busy", "card-session-lost", "card-connection", "card-undefined-error", "pcsc-error"}},
+		"card-no-channel", "card-busy", "card-session-lost", "card-connection", "card-undefined-error", "no-sim-reset", "pcsc-error"}},
 	{57, []string{"modem-error", "modem-not-supported", "modem-not-allowed", "modem-busy", "modem-bad-parameter", "modem-not-found", "modem-aborted",
 		"sim-locked", "sim-failure"}},
 }
