@@ -238,6 +238,16 @@ func TestFirstProfile(t *testing.T) {
 		w.network = failing(0)
 		w.live().ends(id, job.Done)
 	})
+	t.Run("something else waits already", func(t *testing.T) {
+		w := newWorld(t, options{empty: true})
+		w.network = failing(1 << 20)
+		l := w.live()
+		first := l.submit(order(enabling))
+		l.ends(l.submit(about(t, job.Nickname, newICCID)).ID, job.Done)
+		if j := l.fails(first.ID, "first-profile-offline"); !strings.Contains(states(j), "committing (something else was ordered)") {
+			t.Errorf("way %s", states(j))
+		}
+	})
 	for name, end := range map[string]func(*life, string) error{
 		"aborted": func(l *life, id string) error { _, err := l.Abort(context.Background(), id); return err },
 		"something else is ordered": func(l *life, _ string) error {

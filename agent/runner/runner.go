@@ -422,6 +422,10 @@ func (r *Runner) act(ctx context.Context, j job.Job, a job.Action) {
 		r.consent.Reset(r.cfg.ConsentTimeout)
 		return
 	}
+	if a.Kind == job.ActRetry && r.othersWait(j.ID) {
+		r.after(0, func(ctx context.Context) { r.step(ctx, job.Event{Kind: job.Abort, Note: elseOrdered}) })
+		return
+	}
 	run := func(ctx context.Context) {
 		r.acting = true
 		code := r.codes[j.ID]
@@ -694,9 +698,16 @@ func (r *Runner) makeWay(work context.Context) {
 	if !ok || j.State != job.Retrying || r.instead != nil {
 		return
 	}
-	if err := r.interrupt(work, job.Event{Kind: job.Abort, Note: "something else was ordered"}); err != nil {
+	if err := r.interrupt(work, job.Event{Kind: job.Abort, Note: elseOrdered}); err != nil {
 		r.log.Warn("the order waits for the job before it", "job", j.ID, "err", err)
 	}
+}
+
+const elseOrdered = "something else was ordered"
+
+// othersWait reports whether there is more to do than a job.
+func (r *Runner) othersWait(id string) bool {
+	return slices.ContainsFunc(r.cfg.Journal.Jobs(), func(j job.Job) bool { return j.ID != id && !j.Ended() })
 }
 
 // drop ends a job that waits: nothing of it is under way.
