@@ -246,7 +246,13 @@ func TestHub(t *testing.T) {
 	l := w.live()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	slow := l.Watch(ctx, 0)
+	for e := range l.Watch(ctx, 0) { // the daemon itself has nothing more to tell then
+		if e.Text == string(runner.NeedsProvisioning) {
+			break
+		}
+	}
+	begin := l.View().LastEvent
+	slow := l.Watch(ctx, begin)
 	for n := range runner.HubBacklog + 10 {
 		l.Publish(runner.Event{Type: "progress", Done: n})
 	}
@@ -261,7 +267,7 @@ func TestHub(t *testing.T) {
 		t.Errorf("%d events before the end", n)
 	}
 	// Who comes back hears of the job, and not of the progress.
-	again := l.Watch(ctx, 1)
+	again := l.Watch(ctx, begin+1)
 	if e := <-again; e.Type != "job" || e.ID != l.View().LastEvent {
 		t.Errorf("event %+v, latest %d", e, l.View().LastEvent)
 	}
