@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -43,7 +44,11 @@ type Config struct {
 	// off (AT+CFUN=0) was left so by a re-read that was cut off, and is switched
 	// on when the card is needed.
 	Alone bool
-	Log   *slog.Logger // nil: discards
+	// OffMark is a file that is there while a re-read has the modem switched
+	// off: whoever manages it, one that was left off by us is switched on again
+	// by us, after a kill too. "" remembers it in this process only.
+	OffMark string
+	Log     *slog.Logger // nil: discards
 }
 
 // Port is one AT port. Make it with [New].
@@ -54,6 +59,8 @@ type Port struct {
 	conn  *at.Conn
 	card  *atcard.Card
 	modem *atmodem.Modem
+
+	off, offKnown bool // a re-read may have left the modem off; see OffMark
 }
 
 // initTimeout bounds the first words with a modem.
@@ -138,10 +145,48 @@ func (p *Port) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 		return nil, err
 	}
 	ch, err := card.OpenChannel(ctx, aid)
-	if err == nil || !p.cfg.Alone || !at.Refused(err) || errors.Is(err, apdu.ErrNotFound) || errors.Is(err, apdu.ErrNoChannel) || !p.switchedOn(ctx, m) {
-		return ch, err
+	if at.Refused(err) && !errors.Is(err, apdu.ErrNotFound) && !errors.Is(err, apdu.ErrNoChannel) && (p.cfg.Alone || p.markedOff()) && p.switchedOn(ctx, m) {
+		ch, err = card.OpenChannel(ctx, aid)
 	}
-	return card.OpenChannel(ctx, aid)
+	if err == nil {
+		p.markOff(false)
+	}
+	return ch, err
+}
+
+// markOff notes that a re-read has begun, or that the card is there again.
+func (p *Port) markOff(off bool) {
+	if p.markedOff() == off {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off, p.offKnown = off, true
+	if p.cfg.OffMark == "" {
+		return
+	}
+	var err error
+	if off {
+		const ownerOnly = 0o600
+		err = os.WriteFile(p.cfg.OffMark, nil, ownerOnly)
+	} else {
+		err = os.Remove(p.cfg.OffMark)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // it counts when we are killed within the next second
+		p.cfg.Log.Warn("the mark of a re-read", "err", err)
+	}
+}
+
+// markedOff reports whether a re-read of ours may have left the modem off.
+func (p *Port) markedOff() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.offKnown && p.cfg.OffMark != "" {
+		_, err := os.Stat(p.cfg.OffMark)
+		p.off = err == nil
+	}
+	p.offKnown = true
+	return p.off
 }
 
 // switchedOn switches a modem on that is off, and reports whether it did.
@@ -204,7 +249,12 @@ func (p *Port) Reread(ctx context.Context, iccid string) (rung string, err error
 	if err != nil {
 		return "", err
 	}
-	return m.Reread(ctx, iccid)
+	p.markOff(true)
+	rung, err = m.Reread(ctx, iccid)
+	if err == nil {
+		p.markOff(false)
+	}
+	return rung, err
 }
 
 // PowerCycle takes the power from the card and gives it back.

@@ -1,6 +1,8 @@
 package atport_test
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -55,9 +57,15 @@ func open(t *testing.T, c atport.Config) *atport.Port {
 }
 
 // A modem that a re-read left switched off is switched on, by who is alone
-// with it and by nobody else.
+// with it or has done it, and by nobody else.
 func TestSwitchedOff(t *testing.T) {
-	for _, alone := range []bool{true, false} {
+	for _, tc := range []struct{ alone, marked bool }{{true, false}, {false, true}, {false, false}} {
+		alone, mark := tc.alone || tc.marked, filepath.Join(t.TempDir(), "off")
+		if tc.marked {
+			if err := os.WriteFile(mark, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		_, _, port, other := device(t)
 		line, err := serialport.Open(other, 115200)
 		if err != nil {
@@ -70,7 +78,7 @@ func TestSwitchedOff(t *testing.T) {
 		if err := conn.Close(); err != nil {
 			t.Fatal(err)
 		}
-		p := open(t, atport.Config{Path: port, Alone: alone})
+		p := open(t, atport.Config{Path: port, Alone: tc.alone, OffMark: mark})
 		ch, err := p.OpenChannel(t.Context(), aid)
 		for range 100 { // the modem reads its SIM
 			if err == nil || !alone {
@@ -86,6 +94,23 @@ func TestSwitchedOff(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		if _, err := os.Stat(mark); err == nil {
+			t.Error("the mark is still there")
+		}
+	}
+}
+
+// A re-read that is cut off leaves its mark.
+func TestOffMark(t *testing.T) {
+	m, _, port, _ := device(t)
+	mark := filepath.Join(t.TempDir(), "off")
+	p := open(t, atport.Config{Path: port, OffMark: mark})
+	m.AddFault(modemtest.Fault{Command: "+CFUN=0", Hangup: true, Executed: true, Times: 1})
+	if _, err := p.Reread(t.Context(), "89330100000000000017"); !errors.Is(err, at.ErrHangup) {
+		t.Fatalf("error %v", err)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Error(err)
 	}
 }
 
