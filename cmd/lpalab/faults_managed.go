@@ -109,7 +109,7 @@ func runManaged(ctx context.Context, p *pki.PKI, programs string, f *fault, verb
 	if err := d.Stop(); err != nil {
 		e.StopError = err.Error()
 	}
-	readJournal(filepath.Join(d.Dir, "state", "journal"), &e)
+	readJournal(filepath.Join(d.Dir, "var", "journal"), &e)
 	res.violations = append(res.violations, check(e, x)...)
 	if iccid, _ := w.Card.EnabledICCID(); f == nil && iccid.String() != newICCID {
 		lost("done", fmt.Errorf("without a fault %s is enabled", iccid))

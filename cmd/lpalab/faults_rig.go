@@ -183,7 +183,7 @@ func (r *rig) configure(sc *scenario, f *fault, address string) error {
 		way = "csim"
 	}
 	yaml := fmt.Sprintf(`version: 1
-state_dir: %[1]s/state
+state_dir: %[1]s/var
 socket: %[1]s/lpad.sock
 card: {backend: at, at_port: %[1]s/ttyAT0, apdu_path: %[6]s, block_size: %[2]d}
 modem: {manage: none}
@@ -195,7 +195,7 @@ log: {level: debug}
 	return errors.Join(os.MkdirAll(r.stateDir(), 0o700), os.WriteFile(filepath.Join(r.dir, "lpad.yaml"), []byte(yaml), 0o600))
 }
 
-func (r *rig) stateDir() string    { return filepath.Join(r.dir, "state") }
+func (r *rig) stateDir() string    { return filepath.Join(r.dir, "var") }
 func (r *rig) journalPath() string { return filepath.Join(r.stateDir(), "journal") }
 
 // serve lets the SM-DP+ answer, behind the hook for requests.

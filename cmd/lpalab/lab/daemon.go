@@ -44,7 +44,7 @@ const (
 // device's), returning when it has looked at its card.
 func StartDaemon(ctx context.Context, dir, programs, configuration, dropin string, command commandFunc) (*Daemon, error) {
 	d := &Daemon{Dir: dir, Socket: filepath.Join(dir, "lpad.sock"), programs: programs, command: command}
-	full := fmt.Sprintf("version: 1\nstate_dir: %s\nsocket: %s\n%s", filepath.Join(dir, "state"), d.Socket, configuration)
+	full := fmt.Sprintf("version: 1\nstate_dir: %s\nsocket: %s\n%s", filepath.Join(dir, "var"), d.Socket, configuration)
 	if err := os.WriteFile(d.configPath(), []byte(full), 0o600); err != nil {
 		return nil, err
 	}

@@ -127,7 +127,7 @@ func TestWithoutTheAPNStep(t *testing.T) {
 			if test.hook != nil {
 				test.hook(d.Stack.Modem)
 			}
-			r := lpactl(ctx, t, d.Daemon, 25, "install", w.ActivationCode(), "--enable", "--yes", "--params", document)
+			r := lpactl(ctx, t, d.Daemon, 40, "install", w.ActivationCode(), "--enable", "--yes", "--params", document)
 			for _, text := range []string{"[registration-denied]", "the previous profile", "next: "} {
 				if !strings.Contains(r.Stderr, text) {
 					t.Errorf("lpactl does not say %q:\n%s", text, r.Stderr)

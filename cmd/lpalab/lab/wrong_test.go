@@ -69,6 +69,20 @@ type card struct {
 	Free          int
 }
 
+// atRest is the card when the daemon is not reading it just now, as it does by
+// itself after a start or an order.
+func (b *bench) atRest() card {
+	b.Helper()
+	deadline := time.Now().Add(settleLimit)
+	for {
+		c := b.card()
+		if len(c.Channels) == 0 || time.Now().After(deadline) {
+			return c
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func (b *bench) card() card {
 	c := b.w.Card
 	session := c.SessionState()
@@ -150,7 +164,7 @@ func (b *bench) run(row wrong) {
 	b.T.Run(row.name, func(t *testing.T) {
 		b := *b // for this row
 		b.T = t
-		before := b.card()
+		before := b.atRest()
 		args := row.make(&b)
 		start := time.Now()
 		exit, p := b.lpactl(args...)
@@ -789,7 +803,7 @@ func (b *bench) hostileFacts() {
 			if h.name == "without content" && (fn == 0xBF3C || fn == fnProfiles) {
 				continue // a card without addresses or profiles may say so
 			}
-			before := b.card()
+			before := b.atRest()
 			b.w.Card.ClearFaults()
 			b.w.Card.Inject(euicc.Fault{Do: euicc.TamperAnswer, Function: fn, Times: -1, Tamper: h.tamper(fn)})
 			// An answer that was right is fresh for two seconds.
@@ -823,7 +837,7 @@ func (b *bench) refusals(sw uint16) {
 	apdus := b.w.Card.Stats().APDUs
 	codes := map[string]int{}
 	for k := 1; k <= apdus; k++ {
-		before := b.card()
+		before := b.atRest()
 		args := b.install()
 		b.w.Card.Inject(euicc.Fault{Do: euicc.Refuse, SW: sw, APDU: k})
 		start := time.Now()
@@ -891,7 +905,7 @@ func TestPatience(t *testing.T) {
 	} {
 		b := startBench(t, lab.Options{}, "")
 		waiting.Go(func() {
-			before := b.card()
+			before := b.atRest()
 			args := b.install()
 			right := sync.OnceFunc(row.wrong(b))
 			defer right()
