@@ -1,4 +1,4 @@
-// Testreport turns the output of "go test -json" into something a person can
+// Command testreport turns the output of "go test -json" into something a person can
 // read, and ends with one line: "N passed, N failed, N skipped".
 //
 //	go test -json -cover ./... | go run ./internal/tools/testreport [-cover 85:apdu,agent/rsp/...] [-no-skips]
