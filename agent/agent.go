@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -129,7 +130,7 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		Card:       card,
 		Servers:    &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
 		ClockReady: a.clock.Ready,
-		OnState:    a.state.write,
+		OnState:    a.onState,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
@@ -230,6 +231,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	err := errors.Join(runnerErr, serverErr, a.parts.Card.Close(), a.journal.Close())
 	a.log.Info("stopped", "err", err)
 	return err
+}
+
+// onState tells watchdogs, and gives back the memory that a job has needed: a
+// device has better uses for it until the next one, which may be years away.
+func (a *Agent) onState(s runner.State) {
+	a.state.write(s)
+	if s != runner.Busy {
+		debug.FreeOSMemory()
+	}
 }
 
 func (a *Agent) notify(state string) {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"lpad/agent"
@@ -63,7 +64,12 @@ func main() {
 	}
 }
 
+// gcPercent lets the heap grow by half between collections instead of doubling:
+// lpad has time for them, and a small device has not the memory.
+const gcPercent = 50
+
 func run(ctx context.Context, cfg config.Config) error {
+	debug.SetGCPercent(gcPercent)
 	log := slog.New(handler(cfg.Log))
 	listener, err := systemd.Listener()
 	if err != nil {
