@@ -33,6 +33,7 @@ type Subscription struct {
 	DNS      netip.Addr   // name server told to the device; zero: Gateway
 	PLMN     string       // MCC and MNC, 5 or 6 digits
 	Operator string       // name of the operator
+	NoData   bool         // contexts become active, but packets come to nothing
 }
 
 // Link carries packets between the device and the operator. The modem calls Up

@@ -130,9 +130,10 @@ func (h *holder) inNetNS(f func() error) error {
 // address of another subscription, come to nothing.
 type VethLink struct{ operator *holder }
 
-// Up gives the operator's end the subscription's gateway address.
+// Up gives the operator's end the subscription's gateway address, unless that
+// one is without data.
 func (l *VethLink) Up(ctx context.Context, s Subscription) error {
-	if err := l.Down(ctx); err != nil {
+	if err := l.Down(ctx); err != nil || s.NoData {
 		return err
 	}
 	return l.ip(ctx, "addr", "add", fmt.Sprintf("%s/%d", s.Gateway, s.Address.Bits()), "dev", operatorInterface)
