@@ -439,7 +439,11 @@ func (e *ActivationError) Error() string {
 
 // Fault explains it.
 func (e *ActivationError) Fault() fault.Fault {
-	return fault.Fault{Code: "no-bearer", Text: e.Error(), Retry: true, Who: fault.Operator,
+	text := "the network's data connection did not come up"
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return fault.Fault{Code: "no-bearer", Text: text, Retry: true, Who: fault.Operator,
 		Next: "check the APN, user name and password with the operator; look at the logs of NetworkManager and ModemManager"}
 }
 
@@ -448,7 +452,7 @@ func (e *ActivationError) Fault() fault.Fault {
 // and the reason in the error of ctx if it never was.
 func (c *Client) WaitActive(ctx context.Context, uuid string, d Device) (Active, error) {
 	var found Active
-	seen := false
+	seen, id := false, uuid
 	err := c.bus.Wait(ctx, []systembus.Service{Service}, func(ctx context.Context) (bool, error) {
 		all, err := c.ActiveMobile(ctx)
 		if err != nil {
@@ -463,14 +467,14 @@ func (c *Client) WaitActive(ctx context.Context, uuid string, d Device) (Active,
 				found = a
 				return true, nil
 			case a.Pending() || a.Activated():
-				seen = true
-				return false, &ActivationError{ID: a.ID, Reason: "still coming up"}
+				seen, id = true, a.ID
+				return false, &ActivationError{ID: id, Reason: "still coming up"}
 			}
 		}
 		if seen {
-			return true, &ActivationError{ID: uuid, Reason: c.whyNot(ctx, d)}
+			return true, &ActivationError{ID: id, Reason: c.whyNot(ctx, d)}
 		}
-		return false, &ActivationError{ID: uuid}
+		return false, &ActivationError{ID: id}
 	})
 	if err != nil {
 		return Active{}, fmt.Errorf("wait for the connection: %w", err)
@@ -478,7 +482,8 @@ func (c *Client) WaitActive(ctx context.Context, uuid string, d Device) (Active,
 	return found, nil
 }
 
-// whyNot reads why the device changed its state last.
+// whyNot reads why the device changed its state last, "" if NetworkManager does
+// not say: a device that is ready for the next try gives no reason for that.
 func (c *Client) whyNot(ctx context.Context, d Device) string {
 	p, err := c.bus.Properties(ctx, Service, d.Path, ifaceDevice)
 	if err != nil {
@@ -489,7 +494,7 @@ func (c *Client) whyNot(ctx context.Context, d Device) string {
 		return ""
 	}
 	n, ok := reason[1].(uint32)
-	if !ok {
+	if !ok || n <= unknownReason {
 		return ""
 	}
 	if text := stateReasons[n]; text != "" {
@@ -497,6 +502,9 @@ func (c *Client) whyNot(ctx context.Context, d Device) string {
 	}
 	return fmt.Sprintf("NetworkManager's reason %d", n)
 }
+
+// unknownReason and what is below it are the reasons "none" and "unknown".
+const unknownReason = 1
 
 // stateReasons are the reasons of NMDeviceStateReason that modems give.
 var stateReasons = map[uint32]string{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -386,13 +387,19 @@ func TestActivation(t *testing.T) {
 	}
 
 	t.Run("it comes up and goes down", func(t *testing.T) {
-		f.set(active, name+".Connection.Active", "State", uint32(1))
-		f.set(path, name+".Device", "StateReason", struct{ State, Reason uint32 }{120, 25})
-		f.once(active, func() { f.set(root, name, "ActiveConnections", []dbus.ObjectPath{}) })
-		_, err := c.WaitActive(ctx, "u", d)
-		var ae *nm.ActivationError
-		if !errors.As(err, &ae) || ae.Reason != "the APN was refused" || fault.Of(err).Code != "no-bearer" {
-			t.Errorf("got %v", err)
+		for reason, want := range map[uint32]string{25: "the APN was refused", 1: "", 0: ""} { // 0: NetworkManager is past the failure already
+			f.set(root, name, "ActiveConnections", []dbus.ObjectPath{active})
+			f.set(active, name+".Connection.Active", "State", uint32(1))
+			f.set(path, name+".Device", "StateReason", struct{ State, Reason uint32 }{120, reason})
+			f.once(active, func() { f.set(root, name, "ActiveConnections", []dbus.ObjectPath{}) })
+			_, err := c.WaitActive(ctx, "u", d)
+			var ae *nm.ActivationError
+			if !errors.As(err, &ae) || ae.Reason != want || fault.Of(err).Code != "no-bearer" {
+				t.Errorf("reason %d: got %v", reason, err)
+			}
+			if text := fault.Of(err).Text; !strings.HasSuffix(text, want) || !strings.Contains(text, "did not come up") {
+				t.Errorf("reason %d is explained with %q", reason, text)
+			}
 		}
 	})
 	t.Run("it never comes up", func(t *testing.T) {
