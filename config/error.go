@@ -3,7 +3,7 @@ package config
 import (
 	"cmp"
 	"errors"
-	"slices"
+	"sort"
 	"strings"
 
 	"lpad/internal/fault"
@@ -64,8 +64,8 @@ func (p problems) err() error {
 	if len(p) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(p, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Key, b.Key))
+	sort.SliceStable(p, func(i, j int) bool {
+		return cmp.Or(cmp.Compare(p[i].Origin, p[j].Origin), cmp.Compare(p[i].Key, p[j].Key)) < 0
 	})
 	return &Error{p}
 }

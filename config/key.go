@@ -1,9 +1,8 @@
 package config
 
 import (
-	"cmp"
 	"reflect"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -44,7 +43,7 @@ func Keys() []Key {
 		}
 		keys = append(keys, Key{name, env, kindOf(t)})
 	})
-	slices.SortFunc(keys, func(a, b Key) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(keys, func(i, j int) bool { return keys[i].Name < keys[j].Name })
 	return keys
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"lpad/agent/rsp"
@@ -33,7 +34,7 @@ func ListNotifications(ctx context.Context, card NotificationCard) ([]rsp.Notifi
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(list, func(a, b rsp.Notification) int { return cmp.Compare(a.SeqNumber, b.SeqNumber) })
+	sort.Slice(list, func(i, j int) bool { return list[i].SeqNumber < list[j].SeqNumber })
 	return list, nil
 }
 
@@ -78,8 +79,9 @@ func RetrieveNotifications(ctx context.Context, card NotificationCard, list []rs
 // SGP.22 v2.5, section 3.5.
 func Deliver(ctx context.Context, card NotificationCard, open Opener, pending []rsp.PendingNotification) []Delivery {
 	sorted := slices.Clone(pending)
-	slices.SortStableFunc(sorted, func(a, b rsp.PendingNotification) int {
-		return cmp.Or(cmp.Compare(a.Receiver(), b.Receiver()), cmp.Compare(a.SeqNumber, b.SeqNumber))
+	sort.SliceStable(sorted, func(i, j int) bool {
+		a, b := sorted[i], sorted[j]
+		return cmp.Or(cmp.Compare(a.Receiver(), b.Receiver()), cmp.Compare(a.SeqNumber, b.SeqNumber)) < 0
 	})
 	sorted = slices.CompactFunc(sorted, func(a, b rsp.PendingNotification) bool {
 		return a.SeqNumber == b.SeqNumber && a.Receiver() == b.Receiver()

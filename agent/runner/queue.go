@@ -1,9 +1,9 @@
 package runner
 
 import (
-	"cmp"
 	"encoding/json"
 	"slices"
+	"sort"
 	"time"
 
 	"lpad/agent/job"
@@ -232,7 +232,7 @@ func (q *queue) groups(list []rsp.Notification) []group {
 		}
 		out[at].list = append(out[at].list, n)
 	}
-	slices.SortStableFunc(out, func(a, b group) int { return cmp.Compare(a.failures, b.failures) })
+	sort.SliceStable(out, func(i, j int) bool { return out[i].failures < out[j].failures })
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 	"unicode"
 )
@@ -97,8 +98,9 @@ func appendNew(found, more []Candidate) []Candidate {
 // that is known, for internet, the rest.
 func (p provider) candidates(plan string, match Match, ambiguous bool) []Candidate {
 	points := slices.DeleteFunc(slices.Clone(p.points), func(a point) bool { return a.rank() == rankOther })
-	slices.SortStableFunc(points, func(a, b point) int {
-		return cmp.Or(cmp.Compare(a.planRank(plan), b.planRank(plan)), cmp.Compare(a.rank(), b.rank()))
+	sort.SliceStable(points, func(i, j int) bool {
+		a, b := points[i], points[j]
+		return cmp.Or(cmp.Compare(a.planRank(plan), b.planRank(plan)), cmp.Compare(a.rank(), b.rank())) < 0
 	})
 	var out []Candidate
 	for _, a := range points {

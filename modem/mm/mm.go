@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -156,7 +157,7 @@ func (c *Client) Modems(ctx context.Context) ([]Modem, error) {
 		}
 		out = append(out, m)
 	}
-	slices.SortFunc(out, func(a, b Modem) int { return number(a.Path) - number(b.Path) })
+	sort.Slice(out, func(i, j int) bool { return number(out[i].Path) < number(out[j].Path) })
 	return out, nil
 }
 

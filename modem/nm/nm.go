@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
@@ -137,7 +138,7 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 			out = append(out, con)
 		}
 	}
-	slices.SortFunc(out, func(a, b Connection) int { return strings.Compare(a.UUID(), b.UUID()) })
+	sort.Slice(out, func(i, j int) bool { return out[i].UUID() < out[j].UUID() })
 	return out, nil
 }
 
