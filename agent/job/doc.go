@@ -106,5 +106,7 @@
 // tried last and fails with "first-profile-offline".
 //
 // Any state that is not an end also knows "resumed": the daemon was
-// restarted, and [Resume] says what is done then.
+// restarted, and [Resume] says what is done then. A switch that was restarted
+// more than [MaxRestarts] times before it was proven goes where "failed" leads
+// from verifying.
 package job

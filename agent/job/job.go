@@ -60,6 +60,11 @@ type Order struct {
 	// schedule: it must not switch to a profile that is quarantined.
 	Automatic bool `json:"automatic,omitempty"`
 
+	// ReportTo is where a report of the job's end goes (an https address); empty:
+	// where the configuration says. It may hold a token, and is forgotten at the
+	// end as the other secrets are.
+	ReportTo string `json:"report_to,omitempty"`
+
 	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)"
 }
 
@@ -115,6 +120,7 @@ type Switch struct {
 	Rung     string          `json:"rung,omitempty"`     // how the SIM was read again
 	Link     json.RawMessage `json:"link,omitempty"`     // the new network, opaque to us (modem.Link)
 	Enabled  bool            `json:"enabled,omitempty"`  // the eUICC confirmed the activation
+	Restarts int             `json:"restarts,omitempty"` // of the daemon or the device, before the switch was proven; see MaxRestarts
 }
 
 // Mark is one line of a job's timeline: when it entered a state.
@@ -168,13 +174,52 @@ func (j Job) ICCID() rsp.ICCID {
 	return j.Order.ICCID
 }
 
-// enter moves a job to a state and notes the time. What has ended needs
-// neither settings nor parameters any more, and both hold passwords.
+// WithoutSecrets is a job as it is kept: one that has ended needs neither
+// settings nor parameters any more, which hold passwords, nor the matching id,
+// nor the address of its report, which may hold a token.
+func (j Job) WithoutSecrets() Job {
+	if j.Ended() {
+		j.Switch.Snapshot, j.Order.Parameters, j.Order.MatchingID, j.Order.ReportTo = nil, nil, "", ""
+	}
+	return j
+}
+
+// Outcome is how a job has ended, for reports.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeDone       Outcome = "done"
+	OutcomeFailed     Outcome = "failed"          // nothing was changed
+	OutcomeRolledBack Outcome = "rolled-back"     // the switch was taken back
+	OutcomeCancelled  Outcome = "cancelled"       // somebody asked to stop it, in time
+	OutcomeGivenUp    Outcome = "given-up"        // a first profile stays enabled and did not come online
+	OutcomeStranded   Outcome = "rollback-failed" // the device is between two profiles
+)
+
+// Outcome is empty for a job that has not ended.
+func (j Job) Outcome() Outcome {
+	switch {
+	case !j.Ended():
+		return ""
+	case j.State == Done:
+		return OutcomeDone
+	case j.State == Cancelled:
+		return OutcomeCancelled
+	case j.Problem != nil && j.Problem.Code == codeOffline:
+		return OutcomeGivenUp
+	case j.Problem != nil && j.Problem.Code == codeStranded:
+		return OutcomeStranded
+	case !j.Switch.Started.IsZero():
+		return OutcomeRolledBack
+	}
+	return OutcomeFailed
+}
+
+// enter moves a job to a state and notes the time.
 func (j Job) enter(s State, e Event) Job {
 	j.State = s
-	if s.Ended() {
-		j.Switch.Snapshot, j.Order.Parameters = nil, nil
-	}
+	j = j.WithoutSecrets()
 	mark := Mark{State: s, At: e.At, Note: e.Note}
 	if len(j.Timeline) >= maxMarks { // keep the beginning, which tells the story
 		j.Timeline = append(slices.Clone(j.Timeline[:maxMarks-1]), mark)

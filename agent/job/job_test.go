@@ -365,16 +365,93 @@ func TestFirstProfileIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Passwords do not outlive the job that needed them.
+// What is secret does not outlive the job that needed it: passwords, the
+// matching id, the address of the report.
 func TestEndForgets(t *testing.T) {
-	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP, Parameters: json.RawMessage(`{"p":1}`)},
-		"start snapshotted gated enabled applied reread online committed")
-	if len(j.Switch.Snapshot) == 0 || len(j.Order.Parameters) == 0 {
+	j, _ := drive(t, job.Order{Kind: job.Install, SMDP: "smdp.example", MatchingID: "M", Consent: true, Enable: true, Parameters: json.RawMessage(`{"p":1}`),
+		ReportTo: "https://reports.example/token"}, "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed")
+	if len(j.Switch.Snapshot) == 0 || len(j.Order.Parameters) == 0 || j.Order.MatchingID == "" || j.Order.ReportTo == "" {
 		t.Fatalf("forgotten too early: %+v", j)
 	}
+	if kept := j.WithoutSecrets(); kept.Order.MatchingID == "" || len(kept.Switch.Snapshot) == 0 {
+		t.Errorf("a job that has not ended lost what it needs: %+v", kept)
+	}
 	j, _, err := job.Step(j, job.Event{Kind: job.Delivered, At: t0})
-	if err != nil || !j.Ended() || j.Switch.Snapshot != nil || j.Order.Parameters != nil {
-		t.Errorf("%v: kept %s and %s in %s", err, j.Switch.Snapshot, j.Order.Parameters, j.State)
+	if err != nil || !j.Ended() || j.Switch.Snapshot != nil || j.Order.Parameters != nil || j.Order.MatchingID != "" || j.Order.ReportTo != "" {
+		t.Errorf("%v: kept in %s: %+v", err, j.State, j)
+	}
+	if j.Order.SMDP == "" || j.ICCID() != newP || j.TransactionID == "" {
+		t.Errorf("the history does not show what it was: %+v", j)
+	}
+}
+
+// A device that restarts again and again within a switch goes back; where
+// there is nothing to go back to, it goes on trying.
+func TestRestartsAreCounted(t *testing.T) {
+	swtch := job.Order{Kind: job.Enable, ICCID: newP}
+	for _, tc := range []struct {
+		script string
+		state  job.State // after too many restarts
+	}{
+		{"start snapshotted", job.RollingBack},
+		{"start snapshotted gated", job.RollingBack},
+		{"start snapshotted gated enabled", job.RollingBack},
+		{"start snapshotted gated enabled applied", job.RollingBack},
+		{"start snapshotted gated enabled applied reread", job.RollingBack},
+		{"start snapshotted:empty gated enabled applied reread", job.Retrying},
+		{"start snapshotted gated enabled applied reread online", ""}, // proven
+		{"start snapshotted gated failed:x", ""},                      // on its way back already
+		{"start", ""},                                                 // nothing was changed yet
+	} {
+		j, _ := drive(t, swtch, tc.script)
+		was := j.State
+		for n := range job.MaxRestarts + 2 {
+			before := j
+			var counted bool
+			if j, counted = j.Restarted(); counted != (tc.state != "" && n <= job.MaxRestarts) {
+				t.Fatalf("%s: restart %d counted: %v", tc.script, n+1, counted)
+			}
+			next, actions, err := job.Step(j, job.Event{Kind: job.Resumed, At: t0})
+			if err != nil || len(actions) != 1 {
+				t.Fatalf("%s: %v %v", tc.script, actions, err)
+			}
+			if tc.state == "" || n < job.MaxRestarts {
+				if next.State != was {
+					t.Fatalf("%s: %s after %d restarts", tc.script, next.State, n+1)
+				}
+				j = next
+				continue
+			}
+			if next.State != tc.state || next.Problem == nil || next.Problem.Code != "too-many-restarts" || next.Problem.State != was {
+				t.Errorf("%s: %s after %d restarts: %+v", tc.script, next.State, n+1, next.Problem)
+			}
+			j = before // at the cap it stays there, however often it is asked
+			j.Switch.Restarts = job.MaxRestarts + 1
+		}
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	install := job.Order{Kind: job.Install, Consent: true, Enable: true}
+	swtch := job.Order{Kind: job.Enable, ICCID: newP}
+	for _, tc := range []struct {
+		order  job.Order
+		script string
+		want   job.Outcome
+	}{
+		{install, "start authenticated", ""},
+		{install, "start authenticated prepared loaded delivered snapshotted gated enabled applied reread online committed delivered", job.OutcomeDone},
+		{install, "start failed:x", job.OutcomeFailed},
+		{install, "start authenticated prepared loaded delivered failed:x", job.OutcomeFailed},
+		{install, "abort", job.OutcomeCancelled},
+		{swtch, "start snapshotted failed:x rolled-back delivered", job.OutcomeRolledBack},
+		{swtch, "start snapshotted gated enabled applied reread failed:x rolled-back delivered", job.OutcomeRolledBack},
+		{swtch, "start snapshotted gated failed:x abort delivered", job.OutcomeStranded},
+		{swtch, "start snapshotted:empty gated enabled failed:x abort committed delivered", job.OutcomeGivenUp},
+	} {
+		if j, _ := drive(t, tc.order, tc.script); j.Outcome() != tc.want {
+			t.Errorf("%s: %q, want %q", tc.script, j.Outcome(), tc.want)
+		}
 	}
 }
 

@@ -122,6 +122,18 @@ const (
 	maxRetryPause = 10 * time.Minute
 )
 
+// Codes of problems that replace the one that had led to them.
+const (
+	codeOffline  = "first-profile-offline"
+	codeStranded = "rollback-failed"
+)
+
+// MaxRestarts is how often the daemon or the device may restart within one
+// switch. The dead-man time survives a restart, but not every device has a
+// clock that does: one that goes down again and again, perhaps because of what
+// the new profile makes its modem do, would otherwise never be given up.
+const MaxRestarts = 5
+
 // ErrUnexpected means that a state does not know an event. The job is unchanged.
 var ErrUnexpected = errors.New("unexpected event")
 
@@ -237,6 +249,11 @@ func Resume(j Job, e Event) (Job, []Action, error) {
 	switch {
 	case j.State == Queued:
 		return j, nil, nil
+	case j.switching() && j.Switch.Restarts > MaxRestarts:
+		e.Problem = &Problem{Code: "too-many-restarts", Text: "the device restarted again and again before the new profile was proven", Who: fault.Technician,
+			Next: "look at the power supply and at the log of the device, then order the switch again", Detail: fmt.Sprintf("%d restarts within the switch", j.Switch.Restarts)}
+		e.Note += ": " + e.Problem.Code
+		j = j.enter(offline(&j, e), e)
 	case j.State.Safety() == Once:
 		j = j.enter(Authenticating, e)
 	case j.State == Cancelling: // the session is gone with the daemon; only the outcome is left to be told
@@ -249,6 +266,26 @@ func Resume(j Job, e Event) (Job, []Action, error) {
 		actions[i].Query = j.State.Safety() == Queryable
 	}
 	return j, actions, nil
+}
+
+// switching reports whether the job is where the dead man watches: the switch
+// has begun and is not proven.
+func (j Job) switching() bool {
+	switch j.State {
+	case Gating, Enabling, Applying, Rereading, Verifying:
+		return true
+	}
+	return false
+}
+
+// Restarted counts a restart within a switch. It is journalled before anything
+// else is done: a device may go down again before the card was even found.
+func (j Job) Restarted() (next Job, counted bool) {
+	if !j.switching() || j.Switch.Restarts > MaxRestarts {
+		return j, false
+	}
+	j.Switch.Restarts++
+	return j, true
 }
 
 func to(s State) func(*Job, Event) State { return func(*Job, Event) State { return s } }
@@ -377,7 +414,7 @@ func retryAborted(j *Job, _ Event) State {
 
 // leaveOffline says that the device was left with a profile that does not work.
 func (j *Job) leaveOffline(last *Problem) {
-	p := Problem{Code: "first-profile-offline", Text: "the profile is enabled and stays so, but the device has not come online with it", Retry: true,
+	p := Problem{Code: codeOffline, Text: "the profile is enabled and stays so, but the device has not come online with it", Retry: true,
 		Who: fault.Technician, Next: "look at the reception and the access point; to try another one, disable the profile and enable it with its parameters, or install another profile",
 		Detail: causes(j.Problem, last), State: Retrying}
 	if j.Problem != nil && j.Problem.Who != "" {
@@ -437,7 +474,7 @@ func rollbackAborted(j *Job, _ Event) State {
 // strand says that the device was left between two profiles, which is worse
 // than what had led to it and is therefore what is told first.
 func (j *Job) strand(last *Problem) {
-	j.Problem = &Problem{Code: "rollback-failed", Text: "the switch failed, and the previous profile and its settings could not be put back", Retry: true, Who: fault.Technician,
+	j.Problem = &Problem{Code: codeStranded, Text: "the switch failed, and the previous profile and its settings could not be put back", Retry: true, Who: fault.Technician,
 		Next: "look at the modem and the card, then enable the profile that the device shall use", Detail: causes(j.Problem, last), State: RollingBack}
 }
 

@@ -39,7 +39,7 @@
 //
 // A job record holds the whole job and replaces an earlier one with its id; a
 // forget record holds {"id"}. A setting record holds {"key","value"} and replaces
-// an earlier one with its key.
+// an earlier one with its key; one without a value removes it.
 //
 // # After a power cut
 //
@@ -57,4 +57,13 @@
 // The live records are written to "….new" in the same directory, which is
 // synced and renamed over the journal, and then the directory is synced: a
 // rename that is not in the directory on disk is no rename after a power cut.
+//
+// # A disk that takes no more
+//
+// A write that fails (full, read-only, broken) is told to the caller, whose
+// decision does not stand, and half a record may lie at the end of the file:
+// nothing is appended behind it. What is known stays in memory. The next Put, or
+// [Journal.Mend], begins with a new file that holds all of it; until that
+// succeeds [Journal.Broken] says why not. A journal on a disk that is already
+// full or read-only can be opened, and is broken from the start.
 package journal

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,8 @@ type Journal struct {
 	written int64 // bytes written since Open, the wear of the flash
 	torn    int
 	damage  string
-	broken  error // a write failed half-way: nothing may be appended any more
+	broken  error // a write failed half-way: nothing may be appended any more, only a new file mends that
+	aside   bool  // the file is damaged and could not be set aside yet: it must be before it is replaced
 }
 
 // ErrLocked means that another process holds the journal.
@@ -74,8 +76,11 @@ func Open(path string, opts Options) (*Journal, error) {
 
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, unix.EROFS) { // a lock needs no writing
+		f, err = os.Open(path)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
+		return nil, fmt.Errorf("open journal: %w", &WriteError{err})
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -101,18 +106,23 @@ func (j *Journal) load() error {
 			c.damage = fmt.Sprintf("record %d: %v", i, err)
 		}
 	}
-	if c.damage != "" {
-		aside, err := setAside(j.path)
-		if err != nil {
-			return fmt.Errorf("set the damaged journal aside: %w", err)
-		}
-		j.damage = fmt.Sprintf("%s; the file is kept as %s", c.damage, aside)
-	}
-	if c.damage != "" || c.torn > 0 || c.good < headerSize {
-		return j.Compact() // also makes the first file
-	}
 	j.size, j.live = c.good, c.good
-	return j.openForAppend()
+	j.damage, j.aside = c.damage, c.damage != ""
+	if c.damage != "" || c.torn > 0 || c.good < headerSize {
+		err = j.Compact() // also makes the first file
+	} else if err = j.openForAppend(); err != nil {
+		err = j.fail(err)
+	}
+	if outOfDisk(err) { // what was read is known all the same, and room may come
+		return nil
+	}
+	return err
+}
+
+// outOfDisk reports whether an error is one of a disk that is full or
+// read-only, which may end without us.
+func outOfDisk(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
 }
 
 func (j *Journal) openForAppend() error {
@@ -169,7 +179,9 @@ func (j *Journal) replay(r record) error {
 		if err := json.Unmarshal(r.payload, &v); err != nil {
 			return err
 		}
-		j.settings[v.Key] = v.Value
+		if j.settings[v.Key] = v.Value; len(v.Value) == 0 {
+			delete(j.settings, v.Key)
+		}
 	default:
 		return fmt.Errorf("unknown kind or version of record")
 	}
@@ -263,8 +275,10 @@ func (j *Journal) clean() error {
 	return j.tidy()
 }
 
-// keep takes a job's value over. A new job comes last.
+// keep takes a job's value over. A new job comes last. What older versions
+// kept of an ended job and is secret goes with the next compaction.
 func (j *Journal) keep(v job.Job) {
+	v = v.WithoutSecrets()
 	if _, known := j.jobs[v.ID]; !known {
 		j.came++
 		j.order[v.ID] = j.came
@@ -329,6 +343,28 @@ func (j *Journal) PutSetting(key string, value any) error {
 	return nil
 }
 
+// ForgetSetting removes a value. When it returns an error the value is still
+// there.
+func (j *Journal) ForgetSetting(key string) error {
+	if _, ok := j.settings[key]; !ok {
+		return nil
+	}
+	if err := j.put(kindSetting, setting{Key: key}); err != nil {
+		return err
+	}
+	delete(j.settings, key)
+	if err := j.tidy(); err != nil {
+		j.broken = err // as in PutJob
+	}
+	return nil
+}
+
+// SettingKeys lists the keys with a prefix, sorted.
+func (j *Journal) SettingKeys(prefix string) []string {
+	keys := slices.Sorted(maps.Keys(j.settings))
+	return slices.DeleteFunc(keys, func(k string) bool { return !strings.HasPrefix(k, prefix) })
+}
+
 // Setting reads a value into v. ok is false when there is none.
 func (j *Journal) Setting(key string, v any) (ok bool, err error) {
 	raw, ok := j.settings[key]
@@ -358,6 +394,13 @@ func (j *Journal) Compact() error {
 		}
 		b = appendFrame(b, record{kindSetting, payload})
 	}
+	if j.aside {
+		to, err := setAside(j.path)
+		if err != nil {
+			return j.fail(fmt.Errorf("set the damaged journal aside: %w", err))
+		}
+		j.damage, j.aside = fmt.Sprintf("%s; the file is kept as %s", j.damage, to), false
+	}
 	if err := replace(j.path, b); err != nil {
 		return j.fail(err)
 	}
@@ -373,6 +416,28 @@ func (j *Journal) Compact() error {
 		return j.fail(err)
 	}
 	return nil
+}
+
+// Broken says why the last write failed; nil when the disk takes what is
+// written. It is a [*WriteError].
+func (j *Journal) Broken() error {
+	if j.broken == nil {
+		return nil
+	}
+	var w *WriteError
+	if errors.As(j.broken, &w) {
+		return w
+	}
+	return &WriteError{j.broken}
+}
+
+// Mend makes a journal whole whose last write failed, if the disk lets it. It
+// does nothing to one that is whole.
+func (j *Journal) Mend() error {
+	if j.broken == nil {
+		return nil
+	}
+	return j.Compact()
 }
 
 // Torn is how many bytes of an unfinished write were cut off at Open.
