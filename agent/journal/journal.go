@@ -36,7 +36,7 @@ type Journal struct {
 	file *os.File
 	lock *os.File
 	size int // bytes in the file
-	live int // bytes at the last compaction: below twice that, compacting again is not worth the flash
+	live int // bytes of what was alive at the last compaction, or at Open: below twice that, compacting is not worth the flash
 
 	jobs     map[string]job.Job
 	came     int            // how many jobs have come
@@ -106,7 +106,13 @@ func (j *Journal) load() error {
 			c.damage = fmt.Sprintf("record %d: %v", i, err)
 		}
 	}
-	j.size, j.live = c.good, c.good
+	// Not the length of the file: one that is opened again and again would grow
+	// to twice that each time.
+	image, err := j.image()
+	if err != nil {
+		return err
+	}
+	j.size, j.live = c.good, len(image)
 	j.damage, j.aside = c.damage, c.damage != ""
 	if c.damage != "" || c.torn > 0 || c.good < headerSize {
 		err = j.Compact() // also makes the first file
@@ -377,22 +383,31 @@ func (j *Journal) Setting(key string, v any) (ok bool, err error) {
 	return true, nil
 }
 
-// Compact rewrites the file with the live records only.
-func (j *Journal) Compact() error {
+// image is the file with the live records only.
+func (j *Journal) image() ([]byte, error) {
 	b := fileHeader()
 	for _, v := range j.Jobs() {
 		payload, err := json.Marshal(v)
 		if err != nil {
-			return &WriteError{err}
+			return nil, &WriteError{err}
 		}
 		b = appendFrame(b, record{kindJob, payload})
 	}
 	for _, k := range slices.Sorted(maps.Keys(j.settings)) {
 		payload, err := json.Marshal(setting{k, j.settings[k]})
 		if err != nil {
-			return &WriteError{err}
+			return nil, &WriteError{err}
 		}
 		b = appendFrame(b, record{kindSetting, payload})
+	}
+	return b, nil
+}
+
+// Compact rewrites the file with the live records only.
+func (j *Journal) Compact() error {
+	b, err := j.image()
+	if err != nil {
+		return err
 	}
 	if j.aside {
 		to, err := setAside(j.path)
