@@ -47,6 +47,7 @@ var arrows = []struct {
 	{"modem/nm", []string{"internal/systembus", "modem"}, "D-Bus calls"},
 	{"modem/network", []string{"internal/systembus", "modem", "modem/atmodem", "modem/mm", "modem/nm"}, "back-ends of a switch; never sees a job"},
 	{"modem/carrierdb", []string{"modem"}, "pure"},
+	{"modem/quirks", []string{"modem"}, "a table and a memory; never sees a port"},
 	{"modem/modemtest", []string{"modem"}, "wire doubles of a modem; the card comes in by an interface"},
 
 	{"agent/rsp", []string{"apdu/ber"}, "values"},
@@ -85,6 +86,7 @@ var fences = map[string][]string{
 	"github.com/ebfe/scard":              {"apdu/pcsc/reader"},
 	"github.com/tarm/serial":             {"modem/serialport"},
 	"github.com/spf13/viper":             {"config"},
+	"go.yaml.in/yaml":                    {"modem/quirks"}, // linked by viper anyway
 	"github.com/coreos/go-systemd":       {"internal/systemd"},
 	"github.com/godbus/dbus":             {"internal/systembus", "internal/systembus/bustest", "modem/mm", "modem/nm", "modem/network", "modem/modemtest"},
 	"github.com/damonto/euicc-go":        {"agent/rsp/es9p"}, // of it, only http/rootci
