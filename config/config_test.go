@@ -129,6 +129,8 @@ func TestRefused(t *testing.T) {
 		{"number in map", "version: 1\nrsp: {addresses: {a.example: 1}}\n", "rsp.addresses", "not a text"},
 		{"twins", "version: 1\nrsp: {addresses: {a.example: \"h.example:1\", A.example: \"h.example:2\"}}\n", "rsp.addresses", "twice"},
 		{"relative path", "version: 1\nstate_dir: lib\n", "state_dir", "absolute"},
+		{"state_dir is a file", "version: 1\nstate_dir: /run/x/state/\nsocket: /run/x/lpad.sock\n", "state_dir", "beside its socket"},
+		{"state_dir below a file", "version: 1\nstate_dir: /run/x/channels/a\nsocket: /run/x/lpad.sock\n", "state_dir", "beside its socket"},
 		{"long socket", "version: 1\nsocket: /" + strings.Repeat("s", 120) + "\n", "socket", "longer"},
 		{"level", "version: 1\nlog: {level: loud}\n", "log.level", "not one of"},
 		{"format", "version: 1\nlog: {format: xml}\n", "log.format", "not one of"},

@@ -32,6 +32,9 @@ const (
 	maxSocketPath = 107 // sockaddr_un
 )
 
+// besideSocket are the files that lpad writes beside its socket.
+var besideSocket = []string{"state", "state.new", "channels"}
+
 var (
 	bauds    = []int{9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600}
 	protocol = regexp.MustCompile(`^gsma/rsp/v[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
@@ -52,6 +55,12 @@ func (c Config) validate(origins Origins) error {
 	v.path("socket", c.Socket)
 	if len(c.Socket) > maxSocketPath {
 		v.fault("socket", fmt.Sprintf("longer than %d bytes, which no socket can be", maxSocketPath))
+	}
+	for _, name := range besideSocket {
+		file := filepath.Join(filepath.Dir(c.Socket), name)
+		if dir := filepath.Clean(c.StateDir); dir == file || strings.HasPrefix(dir, file+"/") {
+			v.fault("state_dir", fmt.Sprintf("%q is where lpad writes a file beside its socket; choose another folder", cut(c.StateDir)))
+		}
 	}
 	v.oneOf("log.level", c.Log.Level, "error", "warn", "info", "debug", "trace")
 	v.oneOf("log.format", c.Log.Format, "text", "json")

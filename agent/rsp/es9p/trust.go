@@ -43,12 +43,14 @@ type Trust struct {
 	pool     *x509.CertPool
 	accepted []Root
 	oem      []Root
+	skipped  []string
 }
 
 // NewTrust reads the folder and puts the anchors together. A file that is not
-// what it should be is an error that names it: a device that silently trusts
-// less than its maker believes fails in the field, one that trusts more is
-// worse. A test CI in the folder is refused unless test CIs are allowed.
+// what it should be vouches for nobody, as a whole, and [Trust.Skipped] names
+// it: a device that trusts less than its maker believes must say so, and must
+// not stay away because of it. A test CI in the folder is skipped in the same
+// way unless test CIs are allowed. A folder that cannot be read is an error.
 func NewTrust(cfg TrustConfig) (*Trust, error) { return newTrust(cfg, builtIn()) }
 
 func newTrust(cfg TrustConfig, a anchors) (*Trust, error) {
@@ -72,7 +74,7 @@ func newTrust(cfg TrustConfig, a anchors) (*Trust, error) {
 	}
 	for _, file := range files {
 		if err := t.add(file, cfg.AllowTestCI); err != nil {
-			return nil, trustError(fmt.Errorf("%s: %w", file, err))
+			t.skipped = append(t.skipped, fmt.Sprintf("%s: %v", file, err))
 		}
 	}
 	return t, nil
@@ -82,7 +84,7 @@ const originBuiltIn = "built-in"
 
 func trustError(err error) error {
 	return fault.New(fault.Fault{Code: "trust-folder-invalid", Text: "the folder of trusted authorities is not valid", Who: fault.Configuration,
-		Next: "mend or remove the file: it must hold PEM certificates of authorities (rsp.trust_dir)"}, err)
+		Next: "mend the folder (rsp.trust_dir): it must be readable for lpad and hold at most 64 files of certificates"}, err)
 }
 
 // trustFiles lists the files of the folder in name order.
@@ -112,6 +114,7 @@ func (t *Trust) add(file string, allowTestCI bool) error {
 	if err != nil {
 		return err
 	}
+	var roots []Root
 	for _, c := range certs {
 		if !c.IsCA || !c.BasicConstraintsValid {
 			return fmt.Errorf("%s is not the certificate of an authority", c.Subject)
@@ -121,9 +124,12 @@ func (t *Trust) add(file string, allowTestCI bool) error {
 		if root.Test && !allowTestCI {
 			return fmt.Errorf("%s is a test CI, whose private key is public: it needs rsp.allow_test_ci", c.Subject)
 		}
-		t.pool.AddCert(c)
-		t.oem = append(t.oem, root)
+		roots = append(roots, root)
 	}
+	for _, c := range certs {
+		t.pool.AddCert(c)
+	}
+	t.oem = append(t.oem, roots...)
 	return nil
 }
 
@@ -184,6 +190,9 @@ func readPEM(file string) ([]*x509.Certificate, error) {
 // Describe lists every anchor that is accepted, for the status. A root with
 // Test set must be shown loudly: see [Trust.Warning].
 func (t *Trust) Describe() []Root { return slices.Concat(t.accepted, t.oem) }
+
+// Skipped names each file of the folder that was not taken in, with the reason.
+func (t *Trust) Skipped() []string { return t.skipped }
 
 // Warning is a sentence for the status when test CIs are accepted, else empty.
 func (t *Trust) Warning() string {

@@ -334,7 +334,7 @@ func TestTrustFolder(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		files map[string][]byte
-		want  string // in the error; empty: accepted
+		want  string // in the reason why the file was skipped; empty: accepted
 		roots int
 	}{
 		{"nothing", nil, "", 0},
@@ -348,7 +348,8 @@ func TestTrustFolder(t *testing.T) {
 		{"not a certificate", map[string][]byte{"a.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})}, "a.pem: x509", 0},
 		{"leaf", map[string][]byte{"a.pem": leaf}, "not the certificate of an authority", 0},
 		{"too long", map[string][]byte{"a.pem": bytes.Repeat([]byte("x"), 256<<10+1)}, "longer than", 0},
-		{"too many", tooMany(good), "65 files", 0},
+		{"a good one beside a bad one", map[string][]byte{"a.pem": leaf, "b.pem": good}, "a.pem: ", 1},
+		{"a bad one within a file", map[string][]byte{"a.pem": append(slices.Clone(good), leaf...), "b.pem": good}, "a.pem: ", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -358,15 +359,11 @@ func TestTrustFolder(t *testing.T) {
 				}
 			}
 			trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: dir})
-			if tc.want != "" {
-				if err == nil || !strings.Contains(err.Error(), tc.want) {
-					t.Errorf("error %v, want one with %q", err, tc.want)
-				}
-				checkFault(t, err, "trust-folder-invalid", false)
-				return
-			}
 			if err != nil {
 				t.Fatal(err)
+			}
+			if s := trust.Skipped(); len(s) > 1 || strings.Join(s, "") != "" != (tc.want != "") || !strings.Contains(strings.Join(s, ""), tc.want) {
+				t.Errorf("skipped %q, want one with %q", s, tc.want)
 			}
 			if n := len(trust.Describe()); n != len(es9p.ProductionRoots)+tc.roots {
 				t.Errorf("%d roots, want the built-in ones and %d", n, tc.roots)
@@ -382,6 +379,17 @@ func TestTrustFolder(t *testing.T) {
 	if _, err := es9p.NewTrust(es9p.TrustConfig{Dir: filepath.Join(folder(t, ci.cert), "ci.pem")}); err == nil {
 		t.Error("a file was taken for a folder")
 	}
+	dir := t.TempDir()
+	for name, text := range tooMany(good) {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := es9p.NewTrust(es9p.TrustConfig{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "65 files") {
+		t.Errorf("too many files: %v", err)
+	}
+	checkFault(t, err, "trust-folder-invalid", false)
 }
 
 func tooMany(text []byte) map[string][]byte {
@@ -399,8 +407,9 @@ func TestTestCIInFolder(t *testing.T) {
 	again := newAuthority(t, "Test CI renewed", nil, func(c *x509.Certificate) { c.SubjectKeyId = test.cert.SubjectKeyId })
 	world := es9p.World{Test: []*x509.Certificate{test.cert}}
 	for _, c := range []*x509.Certificate{test.cert, again.cert} {
-		if _, err := es9p.NewTrustIn(world, es9p.TrustConfig{Dir: folder(t, c)}); err == nil || !strings.Contains(err.Error(), "allow_test_ci") {
-			t.Errorf("%s: error %v", c.Subject, err)
+		trust, err := es9p.NewTrustIn(world, es9p.TrustConfig{Dir: folder(t, c)})
+		if err != nil || len(trust.Skipped()) != 1 || !strings.Contains(trust.Skipped()[0], "allow_test_ci") || len(trust.Describe()) != 0 {
+			t.Errorf("%s: error %v, skipped %v, roots %v", c.Subject, err, trust.Skipped(), trust.Describe())
 		}
 	}
 	trust, err := es9p.NewTrustIn(world, es9p.TrustConfig{Dir: folder(t, again.cert), AllowTestCI: true})
