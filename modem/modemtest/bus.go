@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -39,22 +40,37 @@ const openPolicy = `  <policy context="default">
 // pollInterval is how often a daemon is asked whether it is ready.
 const pollInterval = 10 * time.Millisecond
 
-// poll calls ready until it is true, a daemon of the stack has ended, or ctx ends.
+// poll calls ready until it is true, the bus or a manager has ended for good, or ctx ends.
 func (s *Stack) poll(ctx context.Context, what string, ready func() (bool, error)) error {
 	for {
 		done, err := ready()
 		if done {
 			return nil
 		}
-		for _, d := range s.daemons {
-			if err := d.alive(); err != nil {
-				return fmt.Errorf("wait for %s: %w", what, err)
-			}
+		if err := s.alive(); err != nil {
+			return fmt.Errorf("wait for %s: %w", what, err)
 		}
 		if !pause(ctx, pollInterval) {
 			return fmt.Errorf("wait for %s: %w", what, errors.Join(ctx.Err(), err))
 		}
 	}
+}
+
+// alive is nil, or which daemon has ended for good and how, with the end of its log.
+func (s *Stack) alive() error {
+	s.mu.Lock()
+	daemons := slices.Clone(s.daemons)
+	s.mu.Unlock()
+	for _, d := range daemons {
+		select {
+		case <-d.done:
+			if d.name == busDaemon {
+				return fmt.Errorf("%s ended: %s\n%s", d.name, d.how(), d.tail())
+			}
+		default:
+		}
+	}
+	return s.givenUp()
 }
 
 func (s *Stack) socket() string { return filepath.Join(s.dir, "bus") }

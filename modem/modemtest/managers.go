@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -71,7 +68,7 @@ func (c Connection) keyfile() string {
 // Manager is one of the real services of a stack.
 type Manager string
 
-// The services that can be restarted.
+// The services that can be stopped and started. A stack starts one again that dies by itself.
 const (
 	ModemManager   Manager = "modemmanager"
 	NetworkManager Manager = "networkmanager"
@@ -88,52 +85,11 @@ func (s *Stack) startManagers(context.Context) error {
 	if s.cfg.WithoutModemManager {
 		return nil
 	}
-	_, err := s.startDaemon(string(ModemManager), s.device, managerCommands[ModemManager]...)
+	err := s.launchManager(ModemManager)
 	if err != nil || s.cfg.WithoutNetworkManager {
 		return err
 	}
-	_, err = s.startDaemon(string(NetworkManager), s.device, managerCommands[NetworkManager]...)
-	return err
-}
-
-// RestartManager kills a service as a crash would, and starts it again after a
-// pause, as systemd would. It returns when the service has its name on the bus
-// and, for ModemManager, has been told of the ports. No other method of the
-// stack may be called meanwhile.
-func (s *Stack) RestartManager(ctx context.Context, m Manager, absent time.Duration) error {
-	at := slices.IndexFunc(s.daemons, func(d *daemon) bool { return d.name == string(m) })
-	if at < 0 {
-		return fmt.Errorf("the stack has no %s", m)
-	}
-	old := s.daemons[at]
-	if err := syscall.Kill(-old.cmd.Process.Pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("kill %s: %w", m, err)
-	}
-	<-old.done
-	s.daemons = slices.Delete(s.daemons, at, at+1)
-	if err := old.log.Close(); err != nil {
-		return err
-	}
-	name := mmName
-	if m == NetworkManager {
-		name = nmName
-	}
-	if err := s.poll(ctx, "the name of "+string(m)+" to be free", func() (bool, error) {
-		owned, err := s.owned(ctx, name)
-		return err == nil && !owned, err
-	}); err != nil {
-		return err
-	}
-	if !pause(ctx, absent) {
-		return ctx.Err()
-	}
-	if _, err := s.startDaemon(string(m), s.device, managerCommands[m]...); err != nil {
-		return err
-	}
-	if err := s.poll(ctx, string(m), func() (bool, error) { return s.owned(ctx, name) }); err != nil || m == NetworkManager {
-		return err
-	}
-	return s.ReportPorts(ctx, true)
+	return s.launchManager(NetworkManager)
 }
 
 func (s *Stack) waitManagers(ctx context.Context) error {

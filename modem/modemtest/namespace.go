@@ -211,24 +211,29 @@ func (s *Stack) Environ() []string {
 
 // daemon is one of the stack's own processes.
 type daemon struct {
-	name string
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{} // closed when the process has been waited for
-	err  error         // of Wait, valid after done
+	name   string
+	cmd    *exec.Cmd
+	log    *os.File
+	logged int64         // bytes of the log that are of an earlier one
+	done   chan struct{} // closed when the process has been waited for
+	err    error         // of Wait, valid after done
 }
 
-// startDaemon starts a program with its output in dir/name.log. wrap, when not
+// startDaemon starts a program with its output at the end of dir/name.log. wrap, when not
 // nil, moves it into a namespace.
 func (s *Stack) startDaemon(name string, wrap *holder, args ...string) (*daemon, error) {
-	log, err := os.Create(filepath.Join(s.dir, name+".log"))
+	log, err := os.OpenFile(filepath.Join(s.dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
+	}
+	info, err := log.Stat()
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
 	}
 	if wrap != nil {
 		args = wrap.wrap(args[0], args[1:]...)
 	}
-	d := &daemon{name: name, cmd: exec.Command(args[0], args[1:]...), log: log, done: make(chan struct{})}
+	d := &daemon{name: name, cmd: exec.Command(args[0], args[1:]...), log: log, logged: info.Size(), done: make(chan struct{})}
 	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = s.Environ(), log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The kernel sends the death signal when the THREAD that forked ends, so that thread must live as long as the daemon.
@@ -247,7 +252,9 @@ func (s *Stack) startDaemon(name string, wrap *holder, args ...string) (*daemon,
 	if err := <-started; err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
 	}
+	s.mu.Lock()
 	s.daemons = append(s.daemons, d)
+	s.mu.Unlock()
 	return d, nil
 }
 
@@ -264,19 +271,4 @@ func (d *daemon) stop() error {
 		<-d.done
 	}
 	return errors.Join(err, d.log.Close())
-}
-
-// alive is nil, or how the daemon ended, with the end of its log.
-func (d *daemon) alive() error {
-	select {
-	case <-d.done:
-	default:
-		return nil
-	}
-	text, err := os.ReadFile(d.log.Name())
-	if err != nil {
-		return err
-	}
-	const tail = 2000
-	return fmt.Errorf("%s ended: %v\n%s", d.name, d.err, text[max(0, len(text)-tail):])
 }

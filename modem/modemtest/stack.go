@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -67,7 +68,8 @@ type Connection struct {
 }
 
 // Stack is a running device: modem, ModemManager, NetworkManager, their bus,
-// and the operator on the other side.
+// and the operator on the other side. A manager that dies is started again, as
+// systemd does it; see [Stack.Deaths].
 type Stack struct {
 	// Modem is the AT modem inside.
 	Modem *Modem
@@ -76,11 +78,14 @@ type Stack struct {
 	dir              string
 	ownDir           bool
 	device, operator *holder
-	daemons          []*daemon
-	bus              *dbus.Conn // ours: polkit stand-in and questions to the daemons
+	bus              *dbus.Conn  // ours: polkit stand-in and questions to the daemons
+	unplugged        atomic.Bool // the modem's ports are away
 
-	mu    sync.Mutex // guards hosts and its file
-	hosts map[string]netip.Addr
+	mu          sync.Mutex // guards what follows, and the file of hosts
+	hosts       map[string]netip.Addr
+	daemons     []*daemon
+	supervisors map[Manager]*supervisor // of the managers that are to run
+	deaths      []Death
 
 	closing sync.Once
 	err     error // of Close
@@ -95,7 +100,7 @@ const startTimeout = 60 * time.Second
 func StartStack(ctx context.Context, cfg StackConfig) (_ *Stack, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s := &Stack{cfg: cfg, dir: cfg.Dir, hosts: map[string]netip.Addr{}}
+	s := &Stack{cfg: cfg, dir: cfg.Dir, hosts: map[string]netip.Addr{}, supervisors: map[Manager]*supervisor{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("modemtest: start the stack: %w", err), s.Close())
@@ -116,7 +121,11 @@ func StartStack(ctx context.Context, cfg StackConfig) (_ *Stack, err error) {
 func (s *Stack) Close() error {
 	s.closing.Do(func() {
 		var errs []error
-		for _, d := range slices.Backward(s.daemons) {
+		s.endSupervisors()
+		s.mu.Lock()
+		daemons := s.daemons
+		s.mu.Unlock()
+		for _, d := range slices.Backward(daemons) {
 			if d.name == busDaemon && s.bus != nil {
 				errs = append(errs, s.bus.Close())
 			}
@@ -271,6 +280,7 @@ func (s *Stack) startModem(context.Context) (err error) {
 	}
 	own := cfg.Replugged
 	cfg.Replugged = func(present bool) {
+		s.unplugged.Store(!present)
 		if err := s.ReportPorts(context.Background(), present); err != nil {
 			s.Modem.log.add("", Happened, "tell ModemManager of the ports: "+err.Error())
 		}
