@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -29,9 +30,10 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	v := b.runner.View()
 	s := api.Status{
 		Version: b.parts.Version, Since: b.since, LastEvent: v.LastEvent,
-		Card:     api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
-		Network:  api.Network{Backend: b.parts.NetworkBackend, Interface: v.Link.Interface, APN: v.APN},
-		Clock:    b.clock.status(),
+		Card:    api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
+		Network: api.Network{Backend: b.parts.NetworkBackend, Interface: v.Link.Interface, APN: v.APN},
+		Clock:   b.clock.status(),
+		Journal: problemOf(v.JournalErr), Goroutines: runtime.NumGoroutine(),
 		Warnings: append(b.warnings(), v.Warnings...),
 	}
 	for _, a := range v.Link.Addresses {
@@ -65,6 +67,8 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 // stateOf sums a status up in a word, and says what a person would do next.
 func stateOf(s api.Status, v runner.View) (state, next string) {
 	switch {
+	case s.Journal != nil:
+		next = s.Journal.Next
 	case v.State == runner.CardMissing:
 		next = s.Card.Problem.Next
 	case v.State == runner.Busy && s.Job != nil && s.Job.State == string(job.Consent):

@@ -93,9 +93,11 @@ type Status struct {
 	Notifications NoteStatus  `json:"notifications"`
 	Trust         []TrustRoot `json:"trust"`
 	Clock         Clock       `json:"clock"`
+	Journal       *Problem    `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
 	Warnings      []string    `json:"warnings,omitempty"` // shown loudly: test CIs, damaged journal …
 	Next          string      `json:"next,omitempty"`     // what to do next, if anything
 	LastEvent     uint64      `json:"last_event"`         // id of the newest event
+	Goroutines    int         `json:"goroutines"`         // of the daemon: a figure that must not grow
 }
 
 // CardStatus says which card, by which path, and how it is.

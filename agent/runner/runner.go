@@ -109,6 +109,7 @@ type Runner struct {
 	unsaved  *job.Event               // of the active job: the disk has not taken it yet
 	deliver  *time.Timer              // the next delivery in the background
 	retry    *time.Timer              // the next look for a card that was not there
+	mend     *time.Timer              // the next try to write a journal that the disk did not take
 	clock    bool                     // deliveries wait for the clock
 	failures int                      // rounds of deliveries in a row that did not get as far as the servers
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
@@ -146,7 +147,7 @@ func New(cfg Config) *Runner {
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
-		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(),
+		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), mend: stoppedTimer(),
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay}
 	r.recall()
@@ -211,6 +212,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	for {
 		r.next(work)
+		r.watchDisk()
 		select {
 		case <-ctx.Done():
 			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
@@ -233,6 +235,8 @@ func (r *Runner) Run(ctx context.Context) error {
 			f := r.paused
 			r.paused = nil
 			f(work)
+		case <-r.mend.C:
+			r.mendJournal()
 		case <-r.deliver.C:
 			r.deliverInBackground(work)
 		case <-r.retry.C:
@@ -388,12 +392,8 @@ func (r *Runner) advance(ctx context.Context, e job.Event) error {
 		return err
 	}
 	if err := r.keep(j, next, e); err != nil {
-		if r.warn("journal", fault.Of(err).Text) {
-			r.log.Error("the disk does not take the journal; waiting", "job", j.ID, "state", j.State, "err", err)
-		}
 		return err
 	}
-	r.warn("journal", "")
 	r.consent.Stop()
 	r.pause.Stop() // whatever was to come belonged to the state before
 	r.paused, r.unsaved = nil, nil

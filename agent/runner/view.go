@@ -29,6 +29,7 @@ type View struct {
 	Queue         []Waiting // the same, with how it stands with their receivers
 	Dropped       []Dropped // notifications that somebody has given up, the oldest first
 	CardErr       error     // why the card could not be read the last time
+	JournalErr    error     // why the disk does not take the journal; nil: it does
 
 	Link       modem.Link // of the last proven switch; zero if there was none since the start
 	APN        string
