@@ -13,9 +13,11 @@
 //
 // What may fail: the device does not exist or may not be opened ([ErrMissing],
 // [ErrDenied], with fs.ErrNotExist and fs.ErrPermission behind them), it is no
-// serial line ([ErrNoLine]), somebody holds it ([ErrBusy]), the speed is unknown, and at
-// any time the device goes away ([ErrHangup]): close, wait until it is back, open
-// again.
+// serial line ([ErrNoLine]), somebody holds it ([ErrBusy], with the name of who
+// does as far as it can be found out: [Holders]), the speed is unknown, and at any
+// time the device goes away ([ErrHangup]): close, wait until it is back, open
+// again. A modem that comes back may have another name; [WhereIs] notes its place,
+// [Locate] finds it there.
 package serialport
 
 import (
@@ -24,6 +26,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -75,24 +78,29 @@ type Port struct {
 // Open opens the line for this process alone and sets it up: raw, eight bits, no
 // parity, one stop bit, no flow control, at baud bits a second (for a USB modem
 // any usual number does). Beware that root is not kept off: a ModemManager that
-// runs as root needs a udev rule.
+// runs as root needs a udev rule. The other way round, a line that another program
+// holds for itself is not opened, although the kernel would let root do so: two
+// readers get every second byte each.
 func Open(path string, baud int) (*Port, error) {
 	// Non-blocking: the open of a real UART would otherwise wait for carrier.
 	f, err := os.OpenFile(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open serial port: %w", held(err))
+		return nil, fmt.Errorf("open serial port: %w", held(path, err))
 	}
 	p := &Port{io: f}
+	if err := p.taken(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open serial port %s: %w", path, err), f.Close())
+	}
 	// The lock keeps a second lpad off, root or not, before anything is changed.
 	// It goes with the descriptor, so a crash leaves nothing behind.
 	if err := p.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock serial port %s: %w", path, held(err)), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock serial port %s: %w", path, held(path, err)), f.Close())
 	}
 	// ReadTimeout must stay 0: VMIN=1 gives EAGAIN on our descriptor. Any other
 	// value sets VMIN=0, and then every Read without a byte is an end of file.
 	p.setup, err = serial.OpenPort(&serial.Config{Name: path, Baud: baud})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up serial port %s at %d baud: %w", path, baud, held(err)), f.Close())
+		return nil, errors.Join(fmt.Errorf("set up serial port %s at %d baud: %w", path, baud, held(path, err)), f.Close())
 	}
 	// From here on nobody else may open the line (CAP_SYS_ADMIN excepted). Set
 	// after the second open, which it would refuse as well. Kernel WWAN ports
@@ -104,12 +112,28 @@ func Open(path string, baud int) (*Port, error) {
 	return p, nil
 }
 
+// taken reports that another process holds the line for itself (TIOCEXCL), which
+// the kernel does not let root feel. The mark of a process that was killed stays
+// on the line as long as anybody has it open; so it counts only with a holder.
+func (p *Port) taken(path string) error {
+	exclusive := 0
+	err := p.control(func(fd int) (err error) { exclusive, err = unix.IoctlGetInt(fd, unix.TIOCGEXCL); return err })
+	if err != nil || exclusive == 0 {
+		return nil // a kernel WWAN port does not know the question
+	}
+	holders, _ := Holders(path)
+	if len(holders) == 0 {
+		return nil
+	}
+	return busy(path, syscall.EBUSY)
+}
+
 // held explains why a line cannot be opened.
-func held(err error) error {
+func held(path string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EBUSY), errors.Is(err, syscall.EWOULDBLOCK):
-		return fmt.Errorf("%w: %w", ErrBusy, err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV):
+		return busy(path, err)
+	case gone(err), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV):
 		return fmt.Errorf("%w: %w", ErrMissing, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %w", ErrDenied, err)
@@ -117,6 +141,38 @@ func held(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoLine, err)
 	}
 	return err
+}
+
+// busy is ErrBusy with the name of who holds the line, if that can be found out.
+func busy(path string, cause error) error {
+	err := fmt.Errorf("%w: %w", ErrBusy, cause)
+	who := Owner(path)
+	if who == "" {
+		return err
+	}
+	f := fault.Of(ErrBusy)
+	f.Text = who + " has the port open"
+	return fault.New(f, err)
+}
+
+// Owner names the other processes that have the port open, "ModemManager (pid
+// 812)". Without the right to see them it names a ModemManager that runs here as
+// the likely one; empty means that nobody is known.
+func Owner(path string) string {
+	holders, complete := Holders(path)
+	const most = 3
+	var who []string
+	for _, h := range holders {
+		if len(who) < most {
+			who = append(who, h.String())
+		}
+	}
+	if len(who) == 0 && !complete {
+		if h, ok := suspect("/proc"); ok {
+			return "probably " + h.String()
+		}
+	}
+	return strings.Join(who, ", ")
 }
 
 // Read returns with the first bytes, at the read deadline (os.ErrDeadlineExceeded),

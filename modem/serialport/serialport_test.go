@@ -3,14 +3,17 @@ package serialport_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/creack/pty"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"lpad/internal/fault"
 	"lpad/modem/serialport"
@@ -161,6 +164,71 @@ func TestOpenIsExclusive(t *testing.T) {
 	}
 	if err := again.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// holder starts another program that has the port open, and waits until it is
+// that program.
+func holder(t *testing.T, path string) *exec.Cmd {
+	t.Helper()
+	slave, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	if err := unix.IoctlSetInt(int(slave.Fd()), unix.TIOCEXCL, 0); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sleep", "60")
+	c.Stdin = slave
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Process.Kill() // it may be gone already
+		_ = c.Wait()
+	})
+	return c
+}
+
+// A port that another program has for itself is not shared, not by root either,
+// and the fault says whose it is.
+func TestBusyNamesTheHolder(t *testing.T) {
+	modem, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer modem.Close()
+	defer slave.Close()
+	other := holder(t, slave.Name())
+	_, err = serialport.Open(slave.Name(), 115200)
+	want := fmt.Sprintf("sleep (pid %d) has the port open", other.Process.Pid)
+	if !errors.Is(err, serialport.ErrBusy) || fault.Of(err).Code != "port-busy" || fault.Of(err).Text != want || !fault.Of(err).Retry {
+		t.Errorf("error %v (%+v), want %q", err, fault.Of(err), want)
+	}
+	if who := serialport.Owner(slave.Name()); who+" has the port open" != want {
+		t.Errorf("owner %q", who)
+	}
+	if err := other.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = other.Wait() // it was killed
+	// Its mark is still on the line, because we have it open, but it holds nobody off.
+	port, err := serialport.Open(slave.Name(), 115200)
+	if os.Geteuid() != 0 && errors.Is(err, serialport.ErrBusy) {
+		return // the kernel's word
+	}
+	if err != nil {
+		t.Fatalf("after it has ended: %v", err)
+	}
+	if err := port.Close(); err != nil {
+		t.Error(err)
+	}
+	if who := serialport.Owner(slave.Name()); who != "" {
+		t.Errorf("owner %q, want nobody: we are the only one", who)
+	}
+	if who := serialport.Owner(filepath.Join(t.TempDir(), "ttyUSB9")); who != "" {
+		t.Errorf("owner of nothing: %q", who)
 	}
 }
 
