@@ -69,10 +69,16 @@ func (c call) perContext(line func(*pdpContext) string) []string {
 	return lines
 }
 
-// authentication is AT+CGAUTH (27.007, section 10.1.31) and u-blox's AT+UAUTHREQ.
+// authentication is AT+CGAUTH (27.007, section 10.1.31), u-blox's AT+UAUTHREQ,
+// and Cinterion's AT^SGAUTH, which takes the password before the user and never
+// shows it.
 func (c call) authentication() reply {
+	cinterion := c.name == "^SGAUTH"
 	if c.form == read {
 		return ok(c.perContext(func(x *pdpContext) string {
+			if cinterion {
+				return fmt.Sprintf("^SGAUTH: %d,%d", x.CID, x.auth)
+			}
 			return fmt.Sprintf(`%s: %d,%d,"%s","%s"`, c.name, x.CID, x.auth, x.user, x.password)
 		})...)
 	}
@@ -88,6 +94,9 @@ func (c call) authentication() reply {
 		return c.fail(cmeInvalidIndex)
 	}
 	x.auth, x.user, x.password = kind, c.arg(2), c.arg(3)
+	if cinterion {
+		x.user, x.password = x.password, x.user
+	}
 	if kind == 0 {
 		x.user, x.password = "", ""
 	}
@@ -138,7 +147,7 @@ func (c call) dial() reply {
 
 // activate asks the network for a context; 0 is success.
 func (m *Modem) activate(ctx context.Context, cid int) cmeCode {
-	if !pause(ctx, m.cfg.Delays.Activation) || m.net.lock(ctx) != nil {
+	if !m.delay(ctx, "Activation", m.cfg.Delays.Activation) || m.net.lock(ctx) != nil {
 		return cmeUnspecifiedGPRS
 	}
 	defer m.net.unlock()

@@ -5,16 +5,24 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-var errShortAnswer = errors.New("the card's answer is shorter than a status word")
+var (
+	errShortAnswer = errors.New("the card's answer is shorter than a status word")
+	errNoCard      = errors.New("the slot is empty")
+)
 
 // transmit runs one APDU; the card is locked. It notes a proactive command
 // that the card announces.
 func (m *Modem) transmit(ctx context.Context, command []byte) (data []byte, sw uint16, err error) {
-	answer, err := m.cfg.Card.Transmit(ctx, command)
+	card := m.inserted()
+	if card == nil {
+		return nil, 0, errNoCard
+	}
+	answer, err := card.Transmit(ctx, command)
 	if err != nil {
 		return nil, 0, fmt.Errorf("card: %w", err)
 	}
@@ -131,6 +139,9 @@ func (c call) lockCard() (reply, bool) {
 	case SIMBusy:
 		return c.fail(cmeSIMBusy), false
 	}
+	if c.m.inserted() == nil {
+		return c.fail(cmeSIMNotInserted), false
+	}
 	if c.m.card.lock(c.ctx) != nil {
 		return c.fail(cmeSIMFailure), false
 	}
@@ -142,6 +153,10 @@ func (c call) lockCard() (reply, bool) {
 func (c call) apduArgs(first int) ([]byte, bool) {
 	n, good := c.num(first, -1)
 	text := c.arg(first + 1)
+	if n > len(text) && c.m.cfg.Dialect.Overlong == OverlongTruncated {
+		text = text[:len(text)&^1] // the end of the line was lost, and nobody counts
+		n = len(text)
+	}
 	b, err := hex.DecodeString(text)
 	return b, good && err == nil && n == len(text) && len(b) >= 4
 }
@@ -152,7 +167,7 @@ func (c call) answerAPDU(command []byte) reply {
 	if c.m.cfg.Dialect.InlineResponse {
 		do = c.m.exchange
 	}
-	data, sw, err := do(c.ctx, command)
+	data, sw, err := c.m.forHost(c.ctx, command, do)
 	if err != nil {
 		c.m.log.add("", Happened, err.Error())
 		return c.fail(cmeSIMFailure)
@@ -161,16 +176,77 @@ func (c call) answerAPDU(command []byte) reply {
 	return ok(fmt.Sprintf(`%s: %d,"%s"`, c.name, len(text), text))
 }
 
+// Status words that a modem gives in the place of the card, ISO/IEC 7816-4.
+const (
+	swNoChannel    = 0x6881 // logical channel not supported
+	swNotSupported = 0x6A81 // function not supported: no channel is free
+)
+
+// forHost runs an APDU of the host's by do, and keeps the account of logical
+// channels: a dialect may have few of them, or open some that are of no use.
+func (m *Modem) forHost(ctx context.Context, command []byte, do func(context.Context, []byte) ([]byte, uint16, error)) ([]byte, uint16, error) {
+	d := &m.cfg.Dialect
+	switch ins := command[1]; {
+	case ins == 0x70 && command[2] == 0x00: // open
+		m.mu.Lock()
+		full := d.Channels > 0 && len(m.channels) >= d.Channels
+		m.mu.Unlock()
+		if full {
+			return nil, swNotSupported, nil
+		}
+		good := !d.ChannelLe01 || len(command) == 5 && command[4] == 0x01
+		if d.ChannelLe01 {
+			command = []byte{command[0], 0x70, 0x00, command[3], 0x01}
+		}
+		data, sw, err := do(ctx, command)
+		if err == nil && success(sw) && len(data) == 1 {
+			m.mu.Lock()
+			m.channels[int(data[0])] = good
+			m.mu.Unlock()
+		}
+		return data, sw, err
+	case ins == 0x70 && command[2] == 0x80: // close
+		data, sw, err := do(ctx, command)
+		if err == nil && success(sw) {
+			m.mu.Lock()
+			delete(m.channels, int(command[3]))
+			m.mu.Unlock()
+		}
+		return data, sw, err
+	case ins == 0xA4:
+		m.mu.Lock()
+		good, open := m.channels[claChannel(command[0])]
+		m.mu.Unlock()
+		if open && !good {
+			return nil, swNoChannel, nil
+		}
+	}
+	return do(ctx, command)
+}
+
+// claChannel is the logical channel in a class byte, ETSI TS 102 221, section 10.1.1.
+func claChannel(cla byte) int {
+	if cla&0x40 != 0 {
+		return 4 + int(cla&0x0F)
+	}
+	return int(cla & 0x03)
+}
+
 // genericAccess is AT+CSIM: the APDU goes to the card as it is.
 func (c call) genericAccess() reply {
 	if c.form == test {
 		return ok()
 	}
+	d := &c.m.cfg.Dialect
+	if lock := c.arg(0); d.CSIMLocks && len(c.args) == 1 && (lock == "0" || lock == "1") {
+		moment := map[string]Moment{"0": Unlocked, "1": Locked}[lock]
+		return reply{final: "OK", after: func() { c.m.say(moment) }}
+	}
 	command, good := c.apduArgs(0)
 	if !good {
 		return c.wrong()
 	}
-	if c.m.cfg.Dialect.NoCSIMChannels && (command[0]&0x40 != 0 || command[0]&0x03 != 0) {
+	if d.NoCSIMChannels && claChannel(command[0]) != 0 {
 		return c.fail(cmeNotAllowed)
 	}
 	r, good := c.lockCard()
@@ -203,7 +279,7 @@ func (c call) openSession() reply {
 		return r
 	}
 	defer c.m.card.unlock()
-	data, sw, err := c.m.exchange(c.ctx, []byte{0x00, 0x70, 0x00, 0x00, 0x01})
+	data, sw, err := c.m.forHost(c.ctx, []byte{0x00, 0x70, 0x00, 0x00, 0x01}, c.m.exchange)
 	if err != nil {
 		return c.fail(cmeSIMFailure)
 	}
@@ -233,7 +309,7 @@ func (c call) openSession() reply {
 }
 
 func (c call) closeChannel(channel int) {
-	if _, sw, err := c.m.transmit(c.ctx, []byte{0x00, 0x70, 0x80, byte(channel)}); err != nil || !success(sw) {
+	if _, sw, err := c.m.forHost(c.ctx, []byte{0x00, 0x70, 0x80, byte(channel)}, c.m.transmit); err != nil || !success(sw) {
 		c.m.log.add("", Happened, fmt.Sprintf("close logical channel %d: %04X %v", channel, sw, err))
 	}
 }
@@ -312,6 +388,9 @@ func (c call) restrictedAccess() reply {
 	}
 	if r, _, ready := c.simError(); !ready {
 		return r
+	}
+	if slices.Contains(c.m.cfg.Dialect.NoCRSM, file) {
+		return c.fail(cmeNotAllowed)
 	}
 	r, good := c.lockCard()
 	if !good {

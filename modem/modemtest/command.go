@@ -51,6 +51,7 @@ func (c call) num(i, def int) (int, bool) {
 type reply struct {
 	lines []string // information lines
 	final string   // OK, ERROR, +CME ERROR: n, CONNECT; "" when the information lines are all
+	mute  bool     // nothing of it is said
 	after func()   // runs when the answer has been written
 }
 
@@ -65,6 +66,7 @@ func ok(lines ...string) reply { return reply{lines: lines, final: "OK"} }
 type cmeCode int
 
 const (
+	cmePhoneFailure    cmeCode = 0
 	cmeNotAllowed      cmeCode = 3
 	cmeNotSupported    cmeCode = 4
 	cmeSIMNotInserted  cmeCode = 10
@@ -75,12 +77,14 @@ const (
 	cmeNotFound        cmeCode = 22
 	cmeNoNetwork       cmeCode = 30
 	cmeIncorrectParams cmeCode = 50
+	cmeUnknown         cmeCode = 100
 	cmeNotSubscribed   cmeCode = 133 // requested service option not subscribed (#33)
 	cmeUnspecifiedGPRS cmeCode = 148
 	cmeAuthentication  cmeCode = 149 // PDP authentication failure
 )
 
 var cmeText = map[cmeCode]string{
+	cmePhoneFailure: "phone failure", cmeUnknown: "unknown",
 	cmeNotAllowed: "operation not allowed", cmeNotSupported: "operation not supported", cmeSIMNotInserted: "SIM not inserted",
 	cmeSIMFailure: "SIM failure", cmeSIMBusy: "SIM busy", cmeMemoryFull: "memory full", cmeInvalidIndex: "invalid index",
 	cmeNotFound: "not found", cmeNoNetwork: "no network service", cmeIncorrectParams: "Incorrect parameters",
@@ -122,14 +126,19 @@ func commands() map[string]command {
 		"+CMEE": {run: call.errorFormat, help: "(0-2)"}, "+IFC": {run: call.keep, help: "(0-2),(0-2)"}, "+CRC": {run: call.keep, help: "(0,1)"},
 		"+CMER": {run: call.keep, help: "(1),(0),(0),(0,1),(0)"}, "+CGEREP": {run: call.keep, help: "(0-2),(0,1)"},
 		"+CSCS": {run: call.characterSet, help: `("GSM","IRA","UCS2")`}, "+WS46": {run: call.systemMode, help: "(12,22,25,28,29)"},
-		"+USIMSTAT": {run: call.keep, vendor: true},
+		"+USIMSTAT": {run: call.keep, vendor: true}, "#QSS": {run: call.simStatus, vendor: true, help: "(0-2)"}, "^SCKS": {run: call.simStatus, vendor: true, help: "(0,1)"},
 		// identity.go
 		"+CGMI": {run: call.manufacturer}, "+GMI": {run: call.manufacturer}, "+CGMM": {run: call.model}, "+GMM": {run: call.model},
 		"+CGMR": {run: call.revision}, "+GMR": {run: call.revision}, "+CGSN": {run: call.imei}, "+GSN": {run: call.imei},
 		"+GCAP": {run: call.capabilities}, "+CCLK": {run: call.clock},
 		// sim.go
-		"+CFUN": {run: call.functionality, help: "(0,1,4),(0,1)"}, "+CPIN": {run: call.pin}, "+CIMI": {run: call.imsi}, "+CNUM": {run: call.numbers},
+		"+CFUN": {run: call.functionality}, "+CPIN": {run: call.pin}, "+CIMI": {run: call.imsi}, "+CNUM": {run: call.numbers},
 		"+CCID": {run: call.iccid, vendor: true}, "+QCCID": {run: call.iccid, vendor: true}, "+ICCID": {run: call.iccid, vendor: true},
+		"#CCID": {run: call.iccid, vendor: true}, "^SCID": {run: call.iccid, vendor: true}, "!ICCID": {run: call.iccid, vendor: true},
+		"+QPOWD": {run: reset("POWERED DOWN"), vendor: true}, "#REBOOT": {run: reset(""), vendor: true}, "!RESET": {run: reset(""), vendor: true},
+		"+CRESET": {run: reset(""), vendor: true}, "^SMSO": {run: reset("^SHUTDOWN"), vendor: true}, "+CPWROFF": {run: reset(""), vendor: true},
+		"+QUIMSLOT": {run: slots(1), vendor: true, help: "(1,2)"}, "^SWITCH_SLOT": {run: slots(0), vendor: true, help: "(0,1)"},
+		"!UIMS": {run: slots(0), vendor: true, help: "(0,1)"}, "+GTDUALSIM": {run: slots(0), vendor: true, help: "(0,1)"},
 		// card.go
 		"+CSIM": {run: call.genericAccess}, "+CRSM": {run: call.restrictedAccess},
 		"+CCHO": {run: call.openSession}, "+CGLA": {run: call.sessionAccess}, "+CCHC": {run: call.closeSession},
@@ -138,7 +147,7 @@ func commands() map[string]command {
 		"+COPS": {run: call.operator}, "+CSQ": {run: call.signal, help: "(0-31,99),(0-7,99)"}, "+CGATT": {run: call.attach, help: "(0,1)"},
 		// bearer.go
 		"+CGDCONT": {run: call.contextDefinition}, "+CGAUTH": {run: call.authentication, help: "(1-16),(0-2),64,64"},
-		"+UAUTHREQ": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},
+		"+UAUTHREQ": {run: call.authentication, vendor: true}, "^SGAUTH": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},
 		"+CGPADDR": {run: call.addresses}, "+CGCONTRDP": {run: call.dynamicParameters}, "+UIPADDR": {run: call.bridgeAddress, vendor: true},
 	}
 }
@@ -152,7 +161,7 @@ func (m *Modem) run(ctx context.Context, p *Port, line string) reply {
 		c.m, c.p, c.ctx = m, p, ctx
 		r := m.runOne(c)
 		all.lines = append(all.lines, r.lines...)
-		all.final = r.final
+		all.final, all.mute = r.final, r.mute
 		if r.after != nil {
 			after = append(after, r.after)
 		}
@@ -175,11 +184,17 @@ func (m *Modem) runOne(c call) reply {
 	if a, found := d.Answers[c.text()]; found {
 		return fixedAnswer(a)
 	}
+	if code, found := d.Refuses[c.name]; found && c.form != test {
+		if code == BareError {
+			return reply{final: "ERROR"}
+		}
+		return c.fail(cmeCode(code))
+	}
 	cmd, found := m.commands[c.name]
 	if !found || cmd.vendor && !slices.Contains(d.Has, c.name) || slices.Contains(d.Lacks, c.name) {
 		return reply{final: "ERROR"}
 	}
-	if c.form == set && strings.HasPrefix(c.name, "+") {
+	if c.form == set {
 		c.p.set(c.name, c.raw)
 	}
 	if c.form == test && cmd.help != "" {
@@ -203,6 +218,9 @@ func (c call) text() string {
 }
 
 func fixedAnswer(text string) reply {
+	if text == Silence {
+		return reply{final: "OK", mute: true}
+	}
 	lines := strings.Split(text, "\n")
 	last := lines[len(lines)-1]
 	if last == "ERROR" || strings.HasPrefix(last, "+CME ERROR") || last == "OK" {

@@ -127,7 +127,7 @@ func (s *Stack) ReportPorts(ctx context.Context, present bool) error {
 	if present {
 		what = "add"
 	}
-	for _, p := range usbPorts {
+	for _, p := range s.portsNow() {
 		event := map[string]dbus.Variant{
 			"action": dbus.MakeVariant(what), "subsystem": dbus.MakeVariant(p.subsystem), "name": dbus.MakeVariant(p.name),
 		}

@@ -44,16 +44,6 @@ type Link interface {
 	Down(ctx context.Context) error
 }
 
-// Delays make the modem as slow as a real one. Zero means at once.
-type Delays struct {
-	Command      time.Duration // before every answer
-	SIM          time.Duration // from power on to a readable SIM
-	Registration time.Duration // from SIM ready to registered
-	Activation   time.Duration // of a context
-	Refresh      time.Duration // from a 91xx to the FETCH of the proactive command
-	Boot         time.Duration // of a reset that hangs the ports up, until they are back
-}
-
 // Context is one line of the modem's AT+CGDCONT table.
 type Context struct {
 	CID  int
@@ -64,6 +54,7 @@ type Context struct {
 // Config describes a modem. Only Card is necessary.
 type Config struct {
 	Card          Card
+	SecondCard    Card    // in the second slot of a dialect with a slot command; nil: that slot is empty
 	Dialect       Dialect // zero: [UBlox]
 	Subscriptions []Subscription
 	Link          Link      // nil: contexts become active, no packets flow
@@ -73,8 +64,11 @@ type Config struct {
 	Now           func() time.Time // the network's clock (AT+CCLK); nil: time.Now
 
 	// Replugged is called when the ptys have hung up (present false) and when they
-	// are back (present true), in a reset of a dialect with ResetHangsUp.
+	// are back (present true), in a reset of a dialect with ResetHangsUp. Renamed is
+	// called between the two for each pty that will come back under another link
+	// (Dialect.Renames).
 	Replugged func(present bool)
+	Renamed   func(from, to string)
 
 	// NoFetch leaves proactive commands of the card (SW 91xx) alone, as modems do whose toolkit is off.
 	NoFetch bool
@@ -119,6 +113,7 @@ const (
 // State is a snapshot of the modem.
 type State struct {
 	CFUN         int
+	Slot         int // 1 or 2
 	SIM          SIM
 	Registration RegistrationStat
 	Subscription Subscription // of the registered SIM, zero otherwise
@@ -151,12 +146,16 @@ type Modem struct {
 	noCOPS    bool // AT+COPS=2: deregistered by the host
 	copsMode  int
 	contexts  map[int]*pdpContext
+	slot      int            // 1 or 2
 	sessions  map[string]int // handle of AT+CCHO to logical channel
+	channels  map[int]bool   // open logical channels: false when SELECT fails on them (Dialect.ChannelLe01)
 	proactive int            // length of the proactive command that a 91xx announced, 0: none
 	fetching  bool           // a proactive session is going on
 	coverage  bool
 	ports     []*Port
+	renamed   bool // the ptys have their other names (Dialect.Renames)
 	faults    []*Fault
+	delays    []Delay
 }
 
 type pdpContext struct {
@@ -189,7 +188,7 @@ func New(cfg Config) (*Modem, error) {
 	m := &Modem{
 		cfg: cfg, log: log, commands: commands(), card: newChanMutex(), net: newChanMutex(),
 		changed: make(chan struct{}), attached: true, coverage: true,
-		contexts: map[int]*pdpContext{}, sessions: map[string]int{},
+		contexts: map[int]*pdpContext{}, sessions: map[string]int{}, channels: map[int]bool{}, slot: 1,
 	}
 	for _, c := range cfg.Contexts {
 		m.contexts[c.CID] = &pdpContext{Context: c, rest: `,"",0,0`}
@@ -242,7 +241,7 @@ func (m *Modem) State() State {
 }
 
 func (m *Modem) stateLocked() State {
-	s := State{CFUN: m.cfun, SIM: m.sim, Registration: m.stat}
+	s := State{CFUN: m.cfun, Slot: m.slot, SIM: m.sim, Registration: m.stat}
 	if m.sub != nil {
 		s.Subscription = *m.sub
 	}

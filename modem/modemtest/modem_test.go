@@ -240,7 +240,7 @@ func TestCommands(t *testing.T) {
 		{"AT+CPIN=1234", "+CME ERROR: 3"},
 		{"AT+CNUM", "OK"},
 		{"AT+CSQ", "+CSQ: 20,99 | OK"},
-		{"AT+CFUN=?", "+CFUN: (0,1,4),(0,1) | OK"},
+		{"AT+CFUN=?", "+CFUN: (0,1,4,16),(0,1) | OK"},
 		{"AT+CFUN=7", "+CME ERROR: 50"},
 		{"AT+QCCID", "ERROR"},
 		{"AT+CIND=?", `+CIND: ("signal",(0-5)),("service",(0,1)),("simind",(0,1)) | OK`},

@@ -20,7 +20,7 @@ func (m *Modem) register() {
 	turn := m.simTurn
 	m.mu.Unlock()
 	m.spawn(func() {
-		if !m.attempt(turn, Searching, nil) || !pause(m.ctx, m.cfg.Delays.Registration) {
+		if !m.attempt(turn, Searching, nil) || !m.delay(m.ctx, "Registration", m.cfg.Delays.Registration) {
 			return
 		}
 		stat, sub := m.admit(m.State())

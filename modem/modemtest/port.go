@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -236,15 +237,23 @@ func (p *Port) line(ctx context.Context, line string, overlong bool) bool {
 	command := line[i+2:]
 	m.log.add(p.name, Sent, "AT"+command)
 	if overlong {
-		p.answer(reply{final: "ERROR"})
-		return true
+		switch m.cfg.Dialect.Overlong {
+		case OverlongSilent:
+			m.log.add(p.name, Happened, "line too long: no answer")
+			return true
+		case OverlongTruncated:
+			m.log.add(p.name, Happened, "line too long: cut off")
+		default:
+			p.answer(reply{final: "ERROR"})
+			return true
+		}
 	}
 	fault, broken := m.fault(p.name, command)
 	r := reply{final: "OK"}
 	if !broken || fault.Executed || fault.Answer == "" && !fault.Hangup {
 		r = m.run(ctx, p, command)
 	}
-	if !pause(ctx, m.cfg.Delays.Command+fault.Delay) {
+	if !m.delay(ctx, "Command", m.cfg.Delays.Command) || !pause(ctx, fault.Delay) {
 		return false
 	}
 	if fault.URC != "" {
@@ -255,7 +264,7 @@ func (p *Port) line(ctx context.Context, line string, overlong bool) bool {
 	case fault.Hangup:
 		m.log.add(p.name, Happened, "hangs up instead of: "+r.String())
 		return false
-	case fault.Lost:
+	case fault.Lost || r.mute:
 		m.log.add(p.name, Happened, "does not answer: "+r.String())
 	case fault.Answer != "":
 		p.answer(reply{final: strings.ReplaceAll(fault.Answer, "\n", "\r\n\r\n")})
@@ -269,11 +278,9 @@ func (p *Port) line(ctx context.Context, line string, overlong bool) bool {
 	return true
 }
 
-// bouncePorts hangs up every pty and opens it again under its link.
-func (m *Modem) bouncePorts() {
-	if !m.cfg.Dialect.ResetHangsUp {
-		return
-	}
+// bouncePorts hangs up every pty and opens it again after Delays.Boot, under
+// its link, or under another if the device gets new names.
+func (m *Modem) bouncePorts(rename bool) {
 	m.mu.Lock()
 	ports := slices.Clone(m.ports)
 	m.mu.Unlock()
@@ -290,8 +297,11 @@ func (m *Modem) bouncePorts() {
 	if m.cfg.Replugged != nil {
 		m.cfg.Replugged(false)
 	}
-	if !pause(m.ctx, m.cfg.Delays.Boot) {
+	if !m.delay(m.ctx, "Boot", m.cfg.Delays.Boot) {
 		return
+	}
+	if rename {
+		m.renameLinks(links)
 	}
 	for _, l := range links {
 		if _, err := m.OpenPTY(l); err != nil {
@@ -301,6 +311,36 @@ func (m *Modem) bouncePorts() {
 	if m.cfg.Replugged != nil {
 		m.cfg.Replugged(true)
 	}
+}
+
+// renameLinks gives the links their other names. Linux gives a device that
+// comes back the numbers that are free, and its old ones are not while a host
+// still holds them.
+func (m *Modem) renameLinks(links []string) {
+	m.mu.Lock()
+	by := len(links)
+	if m.renamed {
+		by = -by
+	}
+	m.renamed = !m.renamed
+	m.mu.Unlock()
+	for i, from := range links {
+		links[i] = renumber(from, by)
+		m.log.add("", Happened, filepath.Base(from)+" comes back as "+filepath.Base(links[i]))
+		if m.cfg.Renamed != nil {
+			m.cfg.Renamed(from, links[i])
+		}
+	}
+}
+
+// renumber adds to the number at the end of a name; one without a number is left.
+func renumber(name string, by int) string {
+	stem := strings.TrimRight(name, "0123456789")
+	n, err := strconv.Atoi(name[len(stem):])
+	if err != nil {
+		return name
+	}
+	return stem + strconv.Itoa(n+by)
 }
 
 func (p *Port) answer(r reply) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,52 +16,150 @@ const answerFlush = 50 * time.Millisecond
 
 // functionality is AT+CFUN, 3GPP TS 27.007, section 8.2.
 func (c call) functionality() reply {
-	if c.form == read {
+	d := &c.m.cfg.Dialect
+	values := []int{0, 1, 4}
+	if d.ResetFun != 0 {
+		values = append(values, d.ResetFun)
+	}
+	switch c.form {
+	case read:
 		return ok(fmt.Sprintf("+CFUN: %d", c.m.State().CFUN))
+	case test:
+		return ok("+CFUN: (" + strings.ReplaceAll(strings.Trim(fmt.Sprint(values), "[]"), " ", ",") + "),(0,1)")
 	}
 	fun, good := c.num(0, 1)
 	rst, good2 := c.num(1, 0)
-	if !good || !good2 || fun != 0 && fun != 1 && fun != 4 || rst != 0 && rst != 1 {
+	if !good || !good2 || !slices.Contains(values, fun) || rst != 0 && rst != 1 {
 		return c.wrong()
 	}
-	if rst == 1 {
-		return reply{final: "OK", after: func() {
-			c.m.spawn(func() {
-				if pause(c.m.ctx, answerFlush) {
-					c.m.Reboot()
-				}
-			})
-		}}
+	if rst == 1 || fun != 0 && fun == d.ResetFun || fun == 0 && d.CFUN0Resets {
+		return reply{final: "OK", after: func() { c.m.afterAnswer(c.m.Reboot) }}
 	}
 	c.m.setFunctionality(c.ctx, fun)
+	if fun == 0 && d.CFUN0HangsUp {
+		return reply{final: "OK", after: func() { c.m.afterAnswer(func() { c.m.bouncePorts(false) }) }}
+	}
 	return ok()
 }
 
-// setFunctionality is what AT+CFUN does. 0 takes the power from the SIM, 4
-// only the radio; 1 after 0 resets the card and reads it anew.
-func (m *Modem) setFunctionality(ctx context.Context, fun int) {
+// afterAnswer runs f once the host had time to read an answer.
+func (m *Modem) afterAnswer(f func()) {
+	m.spawn(func() {
+		if pause(m.ctx, answerFlush) {
+			f()
+		}
+	})
+}
+
+// reset is a vendor's command that resets the modem, or switches it off: what
+// feeds it then switches it on again. It may say a last line.
+func reset(last string) func(call) reply {
+	return func(c call) reply {
+		if c.form == test {
+			return ok()
+		}
+		return reply{final: "OK", after: func() {
+			if last != "" {
+				c.m.urc(last, nil)
+			}
+			c.m.afterAnswer(c.m.Reboot)
+		}}
+	}
+}
+
+// slots is a vendor's command that shows and chooses the SIM slot; they are
+// numbered from first. The SIM of the other slot is read as after power up.
+func slots(first int) func(call) reply {
+	return func(c call) reply {
+		m := c.m
+		if c.form != set {
+			return ok(fmt.Sprintf("%s: %d", c.name, m.State().Slot-1+first))
+		}
+		n, good := c.num(0, -1)
+		slot := n - first + 1
+		if !good || slot != 1 && slot != 2 {
+			return c.wrong()
+		}
+		m.mu.Lock()
+		same, off := m.slot == slot, m.sim.State == SIMOff
+		m.slot = slot
+		m.mu.Unlock()
+		if same {
+			return ok()
+		}
+		m.log.add("", Happened, fmt.Sprintf("slot %d", slot))
+		if !off {
+			m.detach(c.ctx, NotRegistered)
+			m.powerDown()
+			m.say(SIMGone)
+			m.startSIM(true, SIMOn)
+		}
+		return ok()
+	}
+}
+
+// inserted is the card of the slot in use, nil when that is empty.
+func (m *Modem) inserted() Card {
 	m.mu.Lock()
-	old, ready := m.cfun, m.sim.State == SIMReady
+	defer m.mu.Unlock()
+	if m.slot == 2 {
+		return m.cfg.SecondCard
+	}
+	return m.cfg.Card
+}
+
+// simStatus is Telit's AT#QSS and Cinterion's AT^SCKS: whether there is a SIM,
+// and whether the port wants to be told.
+func (c call) simStatus() reply {
+	if c.form != read {
+		return ok()
+	}
+	mode, status := c.p.setting(c.name), 0
+	switch {
+	case c.m.State().SIM.State != SIMReady:
+	case mode == "2":
+		status = 3 // #QSS alone: ready
+	default:
+		status = 1
+	}
+	if mode == "" {
+		mode = "0"
+	}
+	return ok(fmt.Sprintf("%s: %s,%d", c.name, mode, status))
+}
+
+// unpowered reports whether a functionality leaves the SIM without power.
+func (d *Dialect) unpowered(fun int) bool {
+	return fun == 0 && !d.CFUN0KeepsSIM || fun == 4 && d.CFUN4DropsSIM
+}
+
+// setFunctionality is what AT+CFUN does: a value that takes the power from the
+// SIM (0), one that takes only the radio (4), or full functionality, which
+// resets the card and reads it anew if it had no power.
+func (m *Modem) setFunctionality(ctx context.Context, fun int) {
+	dark := m.cfg.Dialect.unpowered(fun)
+	m.mu.Lock()
+	old, sim := m.cfun, m.sim.State
 	m.cfun = fun
 	m.changedLocked()
 	m.mu.Unlock()
 	switch {
-	case fun == 0 && old != 0:
+	case dark && sim != SIMOff:
 		m.detach(ctx, NotRegistered)
 		m.powerDown()
 		m.say(SIMGone)
-	case fun != 0 && old == 0:
+	case !dark && sim == SIMOff:
 		m.startSIM(true, SIMOn)
-	case fun == 4:
+	case fun != 1:
 		m.detach(ctx, NotRegistered)
-	case fun == 1 && old == 4 && ready:
+	case old != 1 && sim == SIMReady:
 		m.register()
 	}
 }
 
 // Reboot is AT+CFUN=1,1: the modem loses everything but its AT+CGDCONT table.
-// If its dialect says so, its ptys hang up and come back under the same links
-// after Delays.Boot, as a USB modem does when it re-enumerates.
+// If its dialect says so, its ptys hang up and come back after Delays.Boot, as
+// a USB modem does when it re-enumerates.
 func (m *Modem) Reboot() {
 	m.log.add("", Happened, "modem resets")
 	m.detach(m.ctx, NotRegistered)
@@ -68,7 +167,9 @@ func (m *Modem) Reboot() {
 	m.mu.Lock()
 	m.cfun, m.noCOPS, m.attached = 1, false, true
 	m.mu.Unlock()
-	m.bouncePorts()
+	if d := &m.cfg.Dialect; d.ResetHangsUp {
+		m.bouncePorts(d.Renames)
+	}
 	m.startSIM(true, SIMOn)
 	m.say(ModemReady)
 }
@@ -79,10 +180,16 @@ func (m *Modem) powerDown() {
 	defer m.mu.Unlock()
 	m.simTurn++
 	m.sim = SIM{State: SIMOff}
-	m.proactive = 0
-	clear(m.sessions)
+	m.forgetLocked()
 	m.changedLocked()
 	m.log.add("", Happened, "SIM powered down")
+}
+
+// forgetLocked drops what ends with the power of the card.
+func (m *Modem) forgetLocked() {
+	m.proactive = 0
+	clear(m.sessions)
+	clear(m.channels)
 }
 
 // startSIM reads the SIM in the background, after a reset of the card if it
@@ -93,8 +200,7 @@ func (m *Modem) startSIM(reset bool, moment Moment) {
 	turn := m.simTurn
 	m.sim = SIM{State: SIMBusy}
 	if reset {
-		m.proactive = 0
-		clear(m.sessions)
+		m.forgetLocked()
 	}
 	m.changedLocked()
 	m.mu.Unlock()
@@ -122,15 +228,19 @@ func (m *Modem) startSIM(reset bool, moment Moment) {
 }
 
 func (m *Modem) initialiseSIM(ctx context.Context, reset bool) (SIM, error) {
-	if !pause(ctx, m.cfg.Delays.SIM) {
+	if !m.delay(ctx, "SIM", m.cfg.Delays.SIM) {
 		return SIM{State: SIMOff}, ctx.Err()
 	}
 	if err := m.card.lock(ctx); err != nil {
 		return SIM{State: SIMOff}, err
 	}
 	defer m.card.unlock()
+	card := m.inserted()
+	if card == nil {
+		return SIM{State: SIMAbsent}, errNoCard
+	}
 	if reset {
-		m.cfg.Card.Reset()
+		card.Reset()
 	}
 	return m.readSIM(ctx)
 }
@@ -263,10 +373,29 @@ func (c call) iccid() reply {
 		return r
 	}
 	id := sim.ICCID
+	if c.m.cfg.Dialect.ICCIDLive {
+		if id, r, ready = c.readICCID(); !ready {
+			return r
+		}
+	}
 	if c.m.cfg.Dialect.ICCIDPadded && len(id)%2 == 1 {
 		id += "F"
 	}
 	return ok(c.name + ": " + id)
+}
+
+// readICCID asks the card, whatever the modem knows.
+func (c call) readICCID() (string, reply, bool) {
+	r, good := c.lockCard()
+	if !good {
+		return "", r, false
+	}
+	defer c.m.card.unlock()
+	b, err := c.m.readFile(c.ctx, efICCID, 10)
+	if err != nil || b == nil {
+		return "", c.fail(cmeSIMFailure), false
+	}
+	return strings.TrimRight(swappedDigits(b), "F"), reply{}, true
 }
 
 // numbers is AT+CNUM: our profiles know no number of their own.
@@ -292,7 +421,7 @@ const (
 func (m *Modem) fetchPending() {
 	m.mu.Lock()
 	length := m.proactive
-	start := length > 0 && !m.fetching && !m.cfg.NoFetch
+	start := length > 0 && !m.fetching && !m.cfg.NoFetch && !m.cfg.Dialect.NoRefresh
 	if start {
 		m.fetching, m.proactive = true, 0
 	}
@@ -314,7 +443,7 @@ func (m *Modem) fetchPending() {
 // proactiveSession fetches and answers what the card wants, until it wants no
 // more or wants a REFRESH, whose qualifier it returns.
 func (m *Modem) proactiveSession(ctx context.Context, length int) (refresh *byte) {
-	if !pause(ctx, m.cfg.Delays.Refresh) || m.card.lock(ctx) != nil {
+	if !m.delay(ctx, "Refresh", m.cfg.Delays.Refresh) || m.card.lock(ctx) != nil {
 		return nil
 	}
 	defer m.card.unlock()
@@ -384,7 +513,7 @@ func commandDetails(b []byte) (details [3]byte, ok bool) {
 // refresh carries out a REFRESH: the network is left, the SIM read anew.
 func (m *Modem) refresh(ctx context.Context, qualifier byte) {
 	m.mu.Lock()
-	off := m.cfun == 0
+	off := m.sim.State == SIMOff
 	m.mu.Unlock()
 	if off {
 		return
@@ -392,5 +521,8 @@ func (m *Modem) refresh(ctx context.Context, qualifier byte) {
 	m.log.add("", Happened, fmt.Sprintf("REFRESH %02X", qualifier))
 	m.detach(ctx, NotRegistered)
 	m.say(RefreshStart)
+	if m.cfg.Dialect.RefreshHangsUp {
+		m.bouncePorts(false)
+	}
 	m.startSIM(qualifier == refreshUICCReset || qualifier == refreshProfileState, RefreshEnd)
 }

@@ -21,6 +21,7 @@ import (
 const (
 	mmPort    = "ttyUSB0"
 	agentPort = "ttyUSB1"
+	ttyPorts  = 2
 )
 
 // ServerAddr is an address of the operator's side that is there from the
@@ -53,6 +54,10 @@ type StackConfig struct {
 	WithoutModemManager   bool
 	// BusPolicy replaces the whole <policy> part of the bus configuration; "" lets everybody do everything.
 	BusPolicy string
+	// Root is a tree of what packages put on the device (etc/passwd, usr/share/dbus-1/system.d/x.conf),
+	// laid over this machine's files. With it not everybody may do everything: the bus has the policies of this
+	// machine and of the tree, and the real polkitd decides; see [Stack.CommandAs]. Everybody must be able to enter Dir.
+	Root string
 }
 
 // Connection is a gsm connection of NetworkManager.
@@ -86,6 +91,7 @@ type Stack struct {
 	daemons     []*daemon
 	supervisors map[Manager]*supervisor // of the managers that are to run
 	deaths      []Death
+	ports       []usbPort // by their names of the moment
 
 	closing sync.Once
 	err     error // of Close
@@ -100,7 +106,7 @@ const startTimeout = 60 * time.Second
 func StartStack(ctx context.Context, cfg StackConfig) (_ *Stack, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s := &Stack{cfg: cfg, dir: cfg.Dir, hosts: map[string]netip.Addr{}, supervisors: map[Manager]*supervisor{}}
+	s := &Stack{cfg: cfg, dir: cfg.Dir, hosts: map[string]netip.Addr{}, ports: cfg.dialect().USB.ports(), supervisors: map[Manager]*supervisor{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("modemtest: start the stack: %w", err), s.Close())
@@ -151,10 +157,30 @@ func (s *Stack) Close() error {
 func (s *Stack) Dir() string { return s.dir }
 
 // AgentPort is the path, on the device, of the AT port that is the agent's.
-func (s *Stack) AgentPort() string { return "/dev/" + agentPort }
+func (s *Stack) AgentPort() string { return "/dev/" + s.portsNow()[1].name }
 
 // OpenAgentPort is the path of the same port for code in this process.
-func (s *Stack) OpenAgentPort() string { return filepath.Join(s.dir, "dev", agentPort) }
+func (s *Stack) OpenAgentPort() string { return filepath.Join(s.dir, "dev", s.portsNow()[1].name) }
+
+// portsNow are the device's ports by their names of the moment.
+func (s *Stack) portsNow() []usbPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.ports)
+}
+
+// renamePort follows a port of the modem to another name.
+func (s *Stack) renamePort(from, to string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.ports, func(p usbPort) bool { return p.name == filepath.Base(from) })
+	if i < 0 {
+		return nil // a port of a test's own
+	}
+	err := renameSysfs(filepath.Join(s.dir, "sys"), s.ports[i], filepath.Base(to))
+	s.ports[i].name = filepath.Base(to)
+	return err
+}
 
 // AddHost lets names resolve to addr on the device, through its /etc/hosts. Use
 // [ServerAddr] for servers behind the modem.
@@ -207,13 +233,16 @@ func (s *Stack) makeFiles(context.Context) error {
 			return err
 		}
 	}
-	if err := makeSysfs(filepath.Join(dir, "sys"), s.dialect().USB); err != nil {
+	if err := makeSysfs(filepath.Join(dir, "sys"), s.cfg.dialect().USB); err != nil {
 		return fmt.Errorf("sysfs: %w", err)
 	}
 	if err := s.makeUdevRules(); err != nil {
 		return fmt.Errorf("udev rules: %w", err)
 	}
 	if err := s.makeNetworkManagerFiles(); err != nil {
+		return err
+	}
+	if err := s.layRoot(); err != nil {
 		return err
 	}
 	// No name server answers: names are those of the hosts file, and others fail at once.
@@ -242,9 +271,11 @@ func (s *Stack) makeUdevRules() error {
 			}
 		}
 	}
-	rules := slices.Clone(s.dialect().USB.Rules)
+	rules := slices.Clone(s.cfg.dialect().USB.Rules)
 	if !s.cfg.ShareAgentPort {
-		rules = append(rules, fmt.Sprintf(`SUBSYSTEM=="tty", KERNEL==%q, ENV{ID_MM_PORT_IGNORE}="1"`, agentPort))
+		for _, name := range []string{agentPort, renumber(agentPort, ttyPorts)} { // and what it may come back as
+			rules = append(rules, fmt.Sprintf(`SUBSYSTEM=="tty", KERNEL==%q, ENV{ID_MM_PORT_IGNORE}="1"`, name))
+		}
 	}
 	if len(rules) == 0 {
 		return nil
@@ -252,11 +283,11 @@ func (s *Stack) makeUdevRules() error {
 	return os.WriteFile(filepath.Join(to, "78-mm-modemtest.rules"), []byte(strings.Join(rules, "\n")+"\n"), 0o644)
 }
 
-func (s *Stack) dialect() Dialect {
-	if s.cfg.Modem.Dialect.Name == "" {
+func (cfg *StackConfig) dialect() Dialect {
+	if cfg.Modem.Dialect.Name == "" {
 		return UBlox
 	}
-	return s.cfg.Modem.Dialect
+	return cfg.Modem.Dialect
 }
 
 func (s *Stack) makeNamespaces(ctx context.Context) (err error) {
@@ -286,6 +317,15 @@ func (s *Stack) startModem(context.Context) (err error) {
 		}
 		if own != nil {
 			own(present)
+		}
+	}
+	ownRenamed := cfg.Renamed
+	cfg.Renamed = func(from, to string) {
+		if err := s.renamePort(from, to); err != nil {
+			s.Modem.log.add("", Happened, "sysfs: "+err.Error())
+		}
+		if ownRenamed != nil {
+			ownRenamed(from, to)
 		}
 	}
 	if s.Modem, err = New(cfg); err != nil {

@@ -14,8 +14,19 @@ type usbPort struct {
 	number    int
 }
 
-// The device has two AT ports and a network interface.
-var usbPorts = []usbPort{{"tty", mmPort, 0}, {"tty", agentPort, 1}, {"net", deviceInterface, 2}}
+// ports are the two AT ports and, unless packets go over PPP, the network
+// interface of a device.
+func (u USB) ports() []usbPort {
+	n := u.Interfaces
+	if n == [3]int{} {
+		n = [3]int{0, 1, 2}
+	}
+	ports := []usbPort{{"tty", mmPort, n[0]}, {"tty", agentPort, n[1]}}
+	if !u.NoNet {
+		ports = append(ports, usbPort{"net", deviceInterface, n[2]})
+	}
+	return ports
+}
 
 const usbDevice = "devices/platform/hcd/usb1/1-1"
 
@@ -35,32 +46,54 @@ func makeSysfs(root string, u USB) error {
 	}
 	w.link("/sys/bus/usb", filepath.Join(dev, "subsystem"))
 	w.link("/sys/bus/usb/drivers/usb", filepath.Join(dev, "driver"))
-	for _, p := range usbPorts {
-		intf := fmt.Sprintf("1-1:1.%d", p.number)
-		dir := filepath.Join(dev, intf)
+	for _, p := range u.ports() {
+		intf := p.folder()
+		dir := filepath.Join(root, intf)
 		w.dir(dir)
 		for _, a := range []string{"bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol"} {
 			w.file(filepath.Join(dir, a), "ff")
 		}
 		w.file(filepath.Join(dir, "bInterfaceNumber"), fmt.Sprintf("%02x", p.number))
 		w.link("/sys/bus/usb", filepath.Join(dir, "subsystem"))
-		var node string
-		switch p.subsystem {
-		case "tty":
-			w.link("/sys/bus/usb/drivers/option", filepath.Join(dir, "driver"))
-			node = filepath.Join(p.name, "tty", p.name)
-			w.dir(filepath.Join(dir, node))
-			w.link("/sys/bus/usb-serial", filepath.Join(dir, p.name, "subsystem"))
-			w.link("/sys/bus/usb-serial/drivers/option1", filepath.Join(dir, p.name, "driver"))
-		case "net":
-			w.link("/sys/bus/usb/drivers/cdc_ether", filepath.Join(dir, "driver"))
-			node = filepath.Join("net", p.name)
-			w.dir(filepath.Join(dir, node))
+		driver := "option"
+		if p.subsystem == "net" {
+			driver = "cdc_ether"
 		}
-		w.link("/sys/class/"+p.subsystem, filepath.Join(dir, node, "subsystem"))
-		w.link(filepath.Join("/sys", usbDevice, intf, node), filepath.Join(root, "class", p.subsystem, p.name))
+		w.link("/sys/bus/usb/drivers/"+driver, filepath.Join(dir, "driver"))
+		w.node(root, p)
 	}
 	return errors.Join(w.errs...)
+}
+
+// folder is that of the port's USB interface.
+func (p usbPort) folder() string { return filepath.Join(usbDevice, fmt.Sprintf("1-1:1.%d", p.number)) }
+
+// renameSysfs gives a port another name, as when its device has come back.
+func renameSysfs(root string, p usbPort, name string) error {
+	var w sysfsWriter
+	w.keep(os.RemoveAll(filepath.Join(root, p.folder(), p.name)))
+	w.keep(os.Remove(filepath.Join(root, "class", p.subsystem, p.name)))
+	p.name = name
+	w.node(root, p)
+	return errors.Join(w.errs...)
+}
+
+// node is what stands for the port itself, below its USB interface and in class.
+func (w *sysfsWriter) node(root string, p usbPort) {
+	dir := filepath.Join(root, p.folder())
+	var node string
+	switch p.subsystem {
+	case "tty":
+		node = filepath.Join(p.name, "tty", p.name)
+		w.dir(filepath.Join(dir, node))
+		w.link("/sys/bus/usb-serial", filepath.Join(dir, p.name, "subsystem"))
+		w.link("/sys/bus/usb-serial/drivers/option1", filepath.Join(dir, p.name, "driver"))
+	case "net":
+		node = filepath.Join("net", p.name)
+		w.dir(filepath.Join(dir, node))
+	}
+	w.link("/sys/class/"+p.subsystem, filepath.Join(dir, node, "subsystem"))
+	w.link(filepath.Join("/sys", p.folder(), node), filepath.Join(root, "class", p.subsystem, p.name))
 }
 
 // sysfsWriter keeps the errors of many small writes.
