@@ -14,6 +14,7 @@ import (
 // value, reports what is wrong with it, and gives the way to set it.
 func factReaders() map[string]factReader {
 	return map[string]factReader{
+		"at":                  word([]string{"works", "partly", "fails"}, func(q *Quirks, v string) { q.APDU.Known = v }),
 		"paths":               words([]string{string(CCHO), string(CSIM)}, func(q *Quirks, v []string) { q.APDU.Paths = as[Path](v) }),
 		"block_size":          number(1, maxBlock, func(q *Quirks, v int) { q.APDU.BlockSize = v }),
 		"channel_le":          number(-1, 255, func(q *Quirks, v int) { q.APDU.ChannelLe = v }),

@@ -99,6 +99,7 @@ type Quirks struct {
 	Names []string // of the lines that fit, general first
 
 	APDU struct {
+		Known              string        // what others have found of APDUs over AT: "works", "partly" or "fails"; "": nothing; never a reason not to try
 		Paths              []Path        // in the order to try; empty: unknown, try all
 		BlockSize          int           // most data bytes of one command that are known to work; 0: unknown
 		ChannelLe          int           // Le of MANAGE CHANNEL (open) on the CSIM path; -1: none; 1 if nothing is known
@@ -124,7 +125,7 @@ type Quirks struct {
 	Reset        []string               // the vendor's reset commands: the first that is accepted; empty: none
 	ResetHangsUp bool                   // a reset takes the port away; it comes back, perhaps under another name
 	CFUN0HangsUp bool                   // so does AT+CFUN=0: it and AT+CFUN=1 must be written in one go
-	AfterSwitch  []string               // commands after a switch, before the modem looks for its network
+	AfterSwitch  []string               // commands for a modem that finds no network after a switch; RungCFUN11 follows them
 
 	Ports []Port // by interface number
 	Slots struct {
@@ -166,7 +167,7 @@ func unknown() Quirks {
 // does not count.
 type Match struct {
 	Manufacturer, Model, Revision []string // AT+CGMI, +CGMM, +CGMR
-	USB                           []string // "2c7c:0125": vendor and product; only for FindUSB
+	USB                           []string // "2c7c:0125": vendor and product; only for Table.Ports
 	Reader                        []string // name of a PC/SC reader
 }
 
@@ -179,7 +180,7 @@ type Line struct {
 	Match    Match
 	Example  Example
 	Facts    []Fact   // in the order of the file
-	Inferred []string // keys of facts that follow from a source without standing there; "*": all
+	Inferred []string // keys of what only follows from the sources, or from the habits of the maker; "*": all
 	Notes    []string
 	Sources  []string // public addresses, at least one
 
@@ -203,76 +204,88 @@ func (t *Table) Lines() []Line { return slices.Clone(t.lines) }
 
 // Find is what is known of a modem.
 func (t *Table) Find(id modem.Identity) Quirks {
-	return t.find(func(m *Match) bool {
-		return len(m.Reader) == 0 && m.modem() && fits(m.Manufacturer, id.Manufacturer) && fits(m.Model, id.Model) && fits(m.Revision, id.Revision)
+	return t.find(func(m *Match) []criterion {
+		return []criterion{{m.Revision, id.Revision}, {m.Model, id.Model}, {m.Manufacturer, id.Manufacturer}}
 	})
 }
 
 // FindReader is what is known of a card reader, by its PC/SC name.
 func (t *Table) FindReader(name string) Quirks {
-	return t.find(func(m *Match) bool { return len(m.Reader) > 0 && fits(m.Reader, name) })
+	return t.find(func(m *Match) []criterion { return []criterion{{m.Reader, name}} })
 }
 
-// FindUSB is what is known of a device before anybody has spoken to it, by its
-// USB vendor and product (four hexadecimal digits each): which of its ports is
-// for what. Facts that need the modem's own word for who it is are not in it.
-func (t *Table) FindUSB(vendor, product string) Quirks {
-	return t.find(func(m *Match) bool { return len(m.USB) > 0 && fits(m.USB, vendor+":"+product) })
+// Ports is what is known of a device before anybody has spoken to it: which of
+// its serial ports is for what, by its USB vendor and product (four hexadecimal
+// digits each). Nothing else follows from these numbers, since makers reuse them.
+func (t *Table) Ports(vendor, product string) []Port {
+	return t.find(func(m *Match) []criterion { return []criterion{{m.USB, vendor + ":" + product}} }).Ports
 }
 
-func (t *Table) find(speaksOf func(*Match) bool) Quirks {
-	var found []*Line
+// criterion is a value, and the patterns of a line for it.
+type criterion struct {
+	patterns []string
+	value    string
+}
+
+// find merges the lines that have a criterion at all and that fit by each one
+// that they have. Criteria are given most telling first: firmware before model
+// before maker; among lines that are equal in that the longer pattern is the more
+// specific one.
+func (t *Table) find(of func(*Match) []criterion) Quirks {
+	type found struct {
+		line   *Line
+		weight []int
+	}
+	var lines []found
 	for i := range t.lines {
-		if speaksOf(&t.lines[i].Match) {
-			found = append(found, &t.lines[i])
+		l := &t.lines[i]
+		weight := []int{l.layer}
+		asked, fits := false, true
+		for _, c := range of(&l.Match) {
+			n := c.fit()
+			asked = asked || len(c.patterns) > 0
+			fits = fits && n >= 0
+			weight = append(weight, n)
+		}
+		if asked && fits {
+			lines = append(lines, found{l, weight})
 		}
 	}
-	slices.SortStableFunc(found, func(a, b *Line) int {
-		if a.layer != b.layer {
-			return a.layer - b.layer
-		}
-		return slices.Compare(a.Match.weight(), b.Match.weight())
-	})
+	slices.SortStableFunc(lines, func(a, b found) int { return slices.Compare(a.weight, b.weight) })
 	q := unknown()
-	for _, l := range found {
-		q.Names = append(q.Names, l.Name)
-		for _, f := range l.Facts {
-			f.set(&q)
-		}
-		q.Notes = append(q.Notes, l.Notes...)
-		for _, s := range l.Sources {
-			if !slices.Contains(q.Sources, s) {
-				q.Sources = append(q.Sources, s)
-			}
-		}
+	for _, f := range lines {
+		f.line.apply(&q)
 	}
 	return q
 }
 
-// modem reports whether the line speaks of what a modem calls itself.
-func (m *Match) modem() bool {
-	return len(m.Manufacturer)+len(m.Model)+len(m.Revision) > 0
-}
-
-// weight orders lines from general to specific: firmware counts more than model,
-// model more than manufacturer, and among equals the longer pattern.
-func (m *Match) weight() []int {
-	w := make([]int, 0, 4)
-	for _, patterns := range [][]string{m.Revision, m.Model, m.Manufacturer, m.Reader} {
-		longest := 0
-		for _, p := range patterns {
-			longest = max(longest, len(p)-strings.Count(p, "*")-strings.Count(p, "?"))
-		}
-		w = append(w, longest)
+// apply merges what the line says over q.
+func (l *Line) apply(q *Quirks) {
+	q.Names = append(q.Names, l.Name)
+	for _, f := range l.Facts {
+		f.set(q)
 	}
-	return w
+	q.Notes = append(q.Notes, l.Notes...)
+	for _, s := range l.Sources {
+		if !slices.Contains(q.Sources, s) {
+			q.Sources = append(q.Sources, s)
+		}
+	}
 }
 
-// fits reports whether one of the patterns fits, or there is none.
-func fits(patterns []string, s string) bool {
-	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
-		return glob(strings.ToLower(p), strings.ToLower(strings.TrimSpace(s)))
-	})
+// fit is how much of the value the best pattern names, -1 if none fits; 0 if
+// there is none.
+func (c criterion) fit() int {
+	if len(c.patterns) == 0 {
+		return 0
+	}
+	best := -1
+	for _, p := range c.patterns {
+		if glob(strings.ToLower(p), strings.ToLower(strings.TrimSpace(c.value))) {
+			best = max(best, len(p)-strings.Count(p, "*")-strings.Count(p, "?"))
+		}
+	}
+	return best
 }
 
 // glob matches * and ?. It goes back to the last * only, so its time is at most

@@ -308,18 +308,20 @@ func (r *reader) line(n *yaml.Node) Line {
 		l.Example = Example{Reader: l.Example.Manufacturer}
 	}
 	for _, key := range l.Inferred {
-		if key != "*" && !slices.ContainsFunc(l.Facts, func(f Fact) bool { return f.Key == key }) {
+		told := slices.Contains([]string{"*", "example", "manufacturer", "model", "revision", "usb"}, key)
+		if !told && !slices.ContainsFunc(l.Facts, func(f Fact) bool { return f.Key == key }) {
 			r.fail(inferred, "inferred: the line says nothing of %q", key)
 		}
 	}
+	modem := len(l.Match.Manufacturer) + len(l.Match.Model) + len(l.Match.Revision)
 	switch {
 	case l.Name == "":
 		r.fail(n, "a line without a name")
 	case len(l.Sources) == 0:
 		r.fail(n, "%s: a source is wanted", l.Name)
-	case !l.Match.modem() && len(l.Match.Reader)+len(l.Match.USB) == 0:
+	case modem+len(l.Match.Reader)+len(l.Match.USB) == 0:
 		r.fail(n, "%s: of whom does it speak? manufacturer, model, revision, usb or reader is wanted", l.Name)
-	case len(l.Match.Reader) > 0 && l.Match.modem():
+	case len(l.Match.Reader) > 0 && modem+len(l.Match.USB) > 0:
 		r.fail(n, "%s: a modem or a reader, not both", l.Name)
 	}
 	return l
