@@ -68,7 +68,7 @@ var exitCodes = []struct {
 	{38, []string{"nothing-pending"}}, // no profile is waiting at the server
 
 	// the network after a switch; the profile of before is back
-	{40, []string{"no-service", "not-registered", "no-bearer", "no-link", "probe-failed", "modem-shows-old-sim",
+	{40, []string{"no-service", "not-registered", "no-bearer", "apn-refused", "no-link", "probe-failed", "modem-shows-old-sim",
 		"no-network-service", "network-refused", "network-silent", "registration-denied", "card-fell-back"}},
 
 	// the previous profile could not be brought back either: somebody must look at the device

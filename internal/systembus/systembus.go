@@ -13,7 +13,8 @@
 // call: a service that does not run is [ErrAbsent].
 //
 // Signals are not interpreted. They wake up [Bus.Wait], which reads the state
-// again: a lost or reordered signal can delay it, but never mislead it.
+// again: a lost or reordered signal can delay it, but never mislead it. Who
+// wants what only a signal tells, such as a reason, takes [Bus.Listen].
 //
 // All methods of a Bus may be used from several goroutines. It exports nothing
 // on the bus (godbus' Export would cost 1.4 MB of program).
@@ -63,7 +64,7 @@ type Connection struct {
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when the connection is lost and dispatch has ended
 	mu      sync.Mutex
-	wakeups map[chan struct{}]struct{}
+	wakeups map[chan struct{}]func(*dbus.Signal) // nil: who waits does not listen
 }
 
 // New makes a Bus for the address, which is in D-Bus form
@@ -145,7 +146,7 @@ func dial(ctx context.Context, address string) (*Connection, error) {
 		cancel()
 		return nil, err
 	}
-	c := &Connection{conn: conn, cancel: cancel, done: make(chan struct{}), wakeups: map[chan struct{}]struct{}{}}
+	c := &Connection{conn: conn, cancel: cancel, done: make(chan struct{}), wakeups: map[chan struct{}]func(*dbus.Signal){}}
 	signals := make(chan *dbus.Signal, signalBacklog)
 	conn.Signal(signals)
 	go c.dispatch(signals)
@@ -155,16 +156,20 @@ func dial(ctx context.Context, address string) (*Connection, error) {
 // dispatch ends when godbus closes the channel, that is with the connection.
 func (c *Connection) dispatch(signals <-chan *dbus.Signal) {
 	defer close(c.done)
-	for range signals {
-		c.wake()
+	for s := range signals {
+		c.wake(s)
 	}
-	c.wake()
+	c.wake(nil)
 }
 
-func (c *Connection) wake() {
+// wake wakes who waits, after those that listen have heard the signal.
+func (c *Connection) wake(s *dbus.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for w := range c.wakeups {
+	for w, heard := range c.wakeups {
+		if heard != nil && s != nil {
+			heard(s)
+		}
 		select {
 		case w <- struct{}{}:
 		default: // it is awake already
@@ -334,9 +339,17 @@ func (p Properties) Bool(name string) bool {
 // (nil if there is nothing to say), which explains the error if ctx ends
 // first. [Transient] tells which errors of calls are only such reasons.
 func (b *Bus) Wait(ctx context.Context, services []Service, check func(context.Context) (done bool, reason error)) error {
+	return b.Listen(ctx, services, nil, check)
+}
+
+// Listen is [Bus.Wait], and calls heard for each signal on the connection from
+// before the first check on, on a goroutine of its own and not after it has
+// returned. heard must neither block nor use the bus. A signal may be heard
+// shortly after a call has shown its effect.
+func (b *Bus) Listen(ctx context.Context, services []Service, heard func(*dbus.Signal), check func(context.Context) (done bool, reason error)) error {
 	var last error
 	for {
-		done, reason, err := b.watch(ctx, services, check)
+		done, reason, err := b.watch(ctx, services, heard, check)
 		switch {
 		case done:
 			return reason
@@ -358,14 +371,14 @@ func (b *Bus) Wait(ctx context.Context, services []Service, check func(context.C
 
 // watch is Wait on one connection; it returns not done when ctx ends or the
 // connection is lost.
-func (b *Bus) watch(ctx context.Context, services []Service, check func(context.Context) (bool, error)) (done bool, reason, err error) {
+func (b *Bus) watch(ctx context.Context, services []Service, heard func(*dbus.Signal), check func(context.Context) (bool, error)) (done bool, reason, err error) {
 	c, err := b.Connection(ctx)
 	if err != nil {
 		return false, nil, err
 	}
 	wakeup := make(chan struct{}, 1)
 	c.mu.Lock()
-	c.wakeups[wakeup] = struct{}{}
+	c.wakeups[wakeup] = heard
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 
@@ -21,6 +22,10 @@ type Bearer struct {
 	// whoever brings the interface up.
 	Link   modem.Link
 	Method string // "static", "dhcp", "ppp"; empty if unknown
+	// Failure is why the last attempt to connect it failed, since ModemManager
+	// 1.18: the last part of the D-Bus error name ("ServiceOptionNotSubscribed"),
+	// and FailureText the words to it. Both are empty if it did not.
+	Failure, FailureText string
 }
 
 var ipMethods = []string{"", "ppp", "static", "dhcp"}
@@ -45,6 +50,11 @@ func parseBearer(path dbus.ObjectPath, p systembus.Properties) Bearer {
 	b := Bearer{Path: path, Connected: p.Bool("Connected"), Link: modem.Link{Interface: p.String("Interface")}}
 	if settings, ok := p["Properties"].Value().(map[string]dbus.Variant); ok {
 		b.APN = apnOf(settings)
+	}
+	if failure, ok := p["ConnectionError"].Value().([]any); ok && len(failure) == 2 {
+		name, _ := failure[0].(string)
+		b.Failure = name[strings.LastIndexByte(name, '.')+1:]
+		b.FailureText, _ = failure[1].(string)
 	}
 	for _, family := range []string{"Ip4Config", "Ip6Config"} {
 		config, ok := p[family].Value().(map[string]dbus.Variant)

@@ -291,8 +291,9 @@ func TestBearers(t *testing.T) {
 	f.export(root+"/Bearer/1", name+".Bearer")
 	f.mu.Lock()
 	f.objects[root+"/Bearer/1"] = map[string]properties{name + ".Bearer": {"Connected": v(true), "Interface": v("wwan0"), "Properties": v(properties{"apn": v("iot")}),
-		"Ip4Config": v(properties{"method": v(uint32(2)), "address": v("10.1.1.2"), "prefix": v(uint32(24)), "dns1": v("10.1.1.1"), "dns2": v("nonsense")}),
-		"Ip6Config": v(properties{"method": v(uint32(0))})}}
+		"ConnectionError": v(struct{ Name, Text string }{name + ".Error.MobileEquipment.MissingOrUnknownApn", "Missing or unknown APN"}),
+		"Ip4Config":       v(properties{"method": v(uint32(2)), "address": v("10.1.1.2"), "prefix": v(uint32(24)), "dns1": v("10.1.1.1"), "dns2": v("nonsense")}),
+		"Ip6Config":       v(properties{"method": v(uint32(0))})}}
 	f.mu.Unlock()
 	m, err := c.Modem(t.Context(), device)
 	if err != nil {
@@ -303,6 +304,7 @@ func TestBearers(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []mm.Bearer{{Path: root + "/Bearer/1", Connected: true, Method: "static", APN: modem.APN{Name: "iot"},
+		Failure: "MissingOrUnknownApn", FailureText: "Missing or unknown APN",
 		Link: modem.Link{Interface: "wwan0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.1.2/24")}, DNS: []netip.Addr{netip.MustParseAddr("10.1.1.1")}}}}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("bearers (-want +got):\n%s", diff)

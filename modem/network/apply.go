@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"lpad/internal/systembus"
 	"lpad/modem"
@@ -21,8 +22,8 @@ const (
 
 // Apply writes the access point of the profile: onto the modem, before it
 // reads the SIM again, and into lpad's own connection for the profile in
-// NetworkManager, which is made from nothing and may come up by itself from
-// its first activation on. It says where. Without an AT port, a modem on
+// NetworkManager, which is made from nothing and comes up by itself only after
+// it has been up, until [ManagerStack.Commit]. It says where. Without an AT port, a modem on
 // which ModemManager can write nothing gets the APN when the connection comes
 // up: then NetworkManager is the only place.
 func (s *ManagerStack) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
@@ -42,10 +43,33 @@ func (s *ManagerStack) Apply(ctx context.Context, iccid string, apn modem.APN) (
 		}
 		where = by
 	}
-	if _, err := s.nm.Put(ctx, nm.ForProfile(iccid, apn), nm.OnDisk|nm.Blocked); err != nil {
+	err := s.patiently(ctx, func(ctx context.Context) error {
+		_, err := s.nm.Put(ctx, nm.ForProfile(iccid, apn).OnTrial(), nm.OnDisk|nm.Blocked)
+		return err
+	})
+	if err != nil {
 		return where, fmt.Errorf("apply: %w", err)
 	}
 	return append(where, ViaNetworkManager), nil
+}
+
+// patiently does something with NetworkManager, again for a while if
+// NetworkManager is being restarted: systemd does so when it dies, and what it
+// is asked for here must not be half done.
+func (s *ManagerStack) patiently(ctx context.Context, f func(context.Context) error) error {
+	deadline := time.Now().Add(managerLimit)
+	for {
+		err := f(ctx)
+		if err == nil || !systembus.Transient(err) || time.Now().After(deadline) {
+			return err
+		}
+		s.log.Debug("NetworkManager is away", "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(retryInterval):
+		}
+	}
 }
 
 func (s *ManagerStack) applyByMM(ctx context.Context, apn modem.APN) ([]string, error) {

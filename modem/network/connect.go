@@ -79,20 +79,27 @@ func (s *ManagerStack) Connect(ctx context.Context, iccid string) (modem.Link, e
 
 func (s *ManagerStack) connect(ctx context.Context, iccid, uuid string) (modem.Link, error) {
 	var last error
+	var refused refusals
 	for {
 		link, err := s.attempt(ctx, iccid, uuid)
+		pause := retryInterval
 		switch {
 		case err == nil:
 			return link, nil
 		case errors.Is(err, ErrNotApplied) || errors.Is(err, systembus.ErrDenied):
 			return modem.Link{}, err
+		case refused.stays(err):
+			return modem.Link{}, fmt.Errorf("refused %d times: %w", refused.n, err)
 		case last == nil || ctx.Err() == nil:
 			last = err // what the end of ctx cuts short says less than what went wrong before
+		}
+		if refused.n > 0 {
+			pause = refusedInterval
 		}
 		select {
 		case <-ctx.Done():
 			return modem.Link{}, fmt.Errorf("%w; at last: %w", ctx.Err(), last)
-		case <-time.After(retryInterval):
+		case <-time.After(pause):
 			s.log.Debug("the connection did not come up", "err", last)
 		}
 	}
@@ -114,22 +121,9 @@ func (s *ManagerStack) attempt(ctx context.Context, iccid, uuid string) (modem.L
 	if !found {
 		return modem.Link{}, ErrNotApplied
 	}
-	device, err := s.nm.WaitDevice(ctx, string(m.Path))
+	active, err := s.nm.Up(ctx, con, string(m.Path))
 	if err != nil {
-		return modem.Link{}, err
-	}
-	active, found, err := s.activeOn(ctx, m)
-	if err != nil {
-		return modem.Link{}, err
-	}
-	if !found || active.UUID != uuid {
-		// NetworkManager takes another connection down by itself for this one.
-		if _, err := s.nm.Activate(ctx, con, device); err != nil {
-			return modem.Link{}, err
-		}
-	}
-	if active, err = s.nm.WaitActive(ctx, uuid, device); err != nil {
-		return modem.Link{}, err
+		return modem.Link{}, s.whyNot(ctx, con, err)
 	}
 	return s.nm.Link(ctx, active)
 }

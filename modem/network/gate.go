@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"lpad/internal/systembus"
 	"lpad/modem/mm"
 )
 
@@ -35,10 +34,13 @@ func (s *ManagerStack) Gate(ctx context.Context, snapshot []byte) error {
 	if err != nil {
 		return fmt.Errorf("gate: %w", err)
 	}
-	active, found, err := s.activeOn(ctx, m)
-	if err == nil && found {
-		err = s.nm.Deactivate(ctx, active)
-	}
+	err = s.patiently(ctx, func(ctx context.Context) error {
+		active, found, err := s.activeOn(ctx, m)
+		if err == nil && found {
+			err = s.nm.Deactivate(ctx, active)
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("gate: %w", err)
 	}
@@ -48,19 +50,21 @@ func (s *ManagerStack) Gate(ctx context.Context, snapshot []byte) error {
 // silence takes autoconnect from the connections that could come up on the
 // modem, but not from the one with the UUID except.
 func (s *ManagerStack) silence(ctx context.Context, v snapshot, except string) error {
-	all, err := s.nm.Mobile(ctx)
-	if err != nil {
-		return err
-	}
-	for _, con := range all {
-		if con.UUID() == except || !v.ours(con.Settings) {
-			continue
-		}
-		if err := s.nm.SetAutoconnect(ctx, con, false); err != nil && !errors.Is(err, systembus.ErrGone) {
+	return s.patiently(ctx, func(ctx context.Context) error {
+		all, err := s.nm.Mobile(ctx)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		for _, con := range all {
+			if con.UUID() == except || !v.ours(con.Settings) {
+				continue
+			}
+			if err := s.nm.SetAutoconnect(ctx, con, false); err != nil {
+				return err // also of one that has gone: then the others are looked at anew
+			}
+		}
+		return nil
+	})
 }
 
 // seize holds the modem and takes it off the network. A modem that does not

@@ -49,6 +49,7 @@ const (
 	holdLimit     = 90 * time.Second // until it can be held
 	releaseLimit  = 10 * time.Second
 	attemptLimit  = 90 * time.Second // one activation of a connection
+	managerLimit  = 20 * time.Second // until NetworkManager is back that was there
 	enableLimit   = 2 * time.Minute  // ModemManager's own Enable
 	retryInterval = time.Second
 	// A network may take its time to let a modem go or to answer it; what

@@ -32,6 +32,16 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 	if err := s.silence(ctx, v, nm.UUID(iccid)); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	err = s.patiently(ctx, func(ctx context.Context) error {
+		con, found, err := s.nm.Find(ctx, nm.UUID(iccid))
+		if err == nil && found {
+			err = s.nm.Keep(ctx, con)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
 	return nil
 }
 
@@ -62,7 +72,7 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 	if err := s.restoreContexts(ctx, v); err != nil {
 		failed = append(failed, err)
 	}
-	if err := s.restoreConnections(ctx, v); err != nil {
+	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreConnections(ctx, v) }); err != nil {
 		failed = append(failed, err)
 	}
 	if err := s.restoreSIM(ctx, v); err != nil {

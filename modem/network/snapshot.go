@@ -86,18 +86,22 @@ func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 	}
 	s.learn(m.Device)
 	v := snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID}
-	all, err := s.nm.Mobile(ctx)
+	err = s.patiently(waiting, func(ctx context.Context) error {
+		all, err := s.nm.Mobile(ctx)
+		if err != nil {
+			return err
+		}
+		v.Connections = nil
+		for _, con := range all {
+			v.Connections = append(v.Connections, savedConnection{con.Settings, con.InMemory})
+		}
+		active, _, err := s.activeOn(ctx, m)
+		v.Active = active.UUID
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	for _, con := range all {
-		v.Connections = append(v.Connections, savedConnection{con.Settings, con.InMemory})
-	}
-	active, _, err := s.activeOn(ctx, m)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	v.Active = active.UUID
 	if err := s.saveContexts(ctx, m, &v); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}

@@ -8,12 +8,16 @@
 //	b, err := json.Marshal(old[0].Settings)               // for the journal
 //	err = client.SetAutoconnect(ctx, old[0], false)
 //	c, err := client.Put(ctx, nm.ForProfile(iccid, apn), nm.Blocked) // lpad-…, made from scratch
-//	dev, err := client.WaitDevice(ctx, mmModemPath)
-//	active, err := client.Activate(ctx, c, dev)
-//	active, err = client.WaitActive(ctx, c.UUID(), dev)
+//	active, err := client.Up(ctx, c, mmModemPath)
 //	link, err := client.Link(ctx, active)
 //
-// Two things learned from NetworkManager 1.42 shape the use of it. gsm.sim-id
+// What NetworkManager was restarted after is asked for again: objects belong to
+// one run of it, whose name on the bus they are called by, for the next run
+// gives their paths to others.
+//
+// Three things learned from NetworkManager 1.42 shape the use of it. It aborts
+// when it is told to activate a connection on a modem on which another try is
+// just failing, so [Client.Up] waits until none is. gsm.sim-id
 // is no guard: it counts only once NetworkManager knows the SIM, and right
 // after a modem has come back it does not. So connections of other profiles
 // must not have autoconnect. And an update changes nothing on the line until
@@ -32,6 +36,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -103,11 +109,37 @@ func New(bus *systembus.Bus) *Client { return &Client{bus} }
 // Running reports whether NetworkManager is there.
 func (c *Client) Running(ctx context.Context) (bool, error) { return c.bus.Running(ctx, Service) }
 
+// instance is NetworkManager as it runs now: calls to it do not reach the next
+// one, in which the same paths are other objects.
+func (c *Client) instance(ctx context.Context) systembus.Service {
+	now := Service
+	if owner, err := c.bus.Owner(ctx, Service); err == nil { // else the call says what is wrong
+		now.Bus = owner
+	}
+	return now
+}
+
+// ended reports that an object has gone. NetworkManager that dies with a
+// question on its hands tells nothing about the object.
+func ended(err error) bool {
+	var e *systembus.Error
+	return errors.Is(err, systembus.ErrGone) && (!errors.As(err, &e) || !strings.HasSuffix(e.Name, ".NoReply"))
+}
+
 // Connection is a saved connection.
 type Connection struct {
 	Path     dbus.ObjectPath // good until NetworkManager is restarted
 	Settings Settings
 	InMemory bool // not on disk, or on one that does not last (/run)
+	of       systembus.Service
+}
+
+// service is the NetworkManager that the connection was read from.
+func (c Connection) service() systembus.Service {
+	if c.of.Bus == "" {
+		return Service
+	}
+	return c.of
 }
 
 // UUID is what a connection is known by.
@@ -120,8 +152,9 @@ func (c Connection) ID() string { return c.Settings.Text("connection", "id") }
 // ordered by UUID. What NetworkManager itself generated for a moment is not
 // among them.
 func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
+	now := c.instance(ctx)
 	var paths []dbus.ObjectPath
-	if err := c.bus.Call(ctx, Service, rootSettings, ifaceSettings+".ListConnections").Store(&paths); err != nil {
+	if err := c.bus.Call(ctx, now, rootSettings, ifaceSettings+".ListConnections").Store(&paths); err != nil {
 		return nil, fmt.Errorf("list connections: %w", err)
 	}
 	if len(paths) > maxConnections {
@@ -129,9 +162,9 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 	}
 	var out []Connection
 	for _, path := range paths {
-		con, ok, err := c.read(ctx, path)
+		con, ok, err := c.read(ctx, now, path)
 		switch {
-		case errors.Is(err, systembus.ErrGone): // deleted meanwhile
+		case ended(err): // deleted meanwhile
 		case err != nil:
 			return nil, fmt.Errorf("read a connection: %w", err)
 		case ok:
@@ -143,9 +176,9 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 }
 
 // read reads one connection; ok is false if it is not a mobile one to keep.
-func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection, ok bool, err error) {
-	con.Path = path
-	if con.Settings, err = settingsOf(c.bus.Call(ctx, Service, path, ifaceSaved+".GetSettings")); err != nil {
+func (c *Client) read(ctx context.Context, of systembus.Service, path dbus.ObjectPath) (con Connection, ok bool, err error) {
+	con.Path, con.of = path, of
+	if con.Settings, err = settingsOf(c.bus.Call(ctx, of, path, ifaceSaved+".GetSettings")); err != nil {
 		return con, false, err
 	}
 	if con.Settings.Text("connection", "type") != gsm {
@@ -154,7 +187,7 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection
 	if con.Settings, err = con.Settings.retyped(); err != nil {
 		return con, false, err
 	}
-	p, err := c.bus.Properties(ctx, Service, path, ifaceSaved)
+	p, err := c.bus.Properties(ctx, of, path, ifaceSaved)
 	if err != nil {
 		return con, false, err
 	}
@@ -162,7 +195,7 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath) (con Connection
 		return con, false, nil
 	}
 	con.InMemory = p.Bool("Unsaved") || p.Int("Flags")&flagUnsaved != 0 || strings.HasPrefix(p.String("Filename"), "/run/")
-	secrets, err := settingsOf(c.bus.Call(ctx, Service, path, ifaceSaved+".GetSecrets", gsm))
+	secrets, err := settingsOf(c.bus.Call(ctx, of, path, ifaceSaved+".GetSecrets", gsm))
 	var answered *systembus.Error
 	switch {
 	case err == nil:
@@ -200,7 +233,7 @@ func (c *Client) update(ctx context.Context, con Connection, s Settings, mode Mo
 	if mode&Blocked != 0 {
 		flags |= blockAutoconnect
 	}
-	call := c.bus.Call(ctx, Service, con.Path, ifaceSaved+".Update2", s.wire(), flags, map[string]dbus.Variant{})
+	call := c.bus.Call(ctx, con.service(), con.Path, ifaceSaved+".Update2", s.wire(), flags, map[string]dbus.Variant{})
 	if err := call.Err(); err != nil {
 		return fmt.Errorf("update connection %s: %w", con.ID(), err)
 	}
@@ -288,8 +321,8 @@ func (c *Client) Put(ctx context.Context, s Settings, mode Mode) (Connection, er
 
 // Delete deletes a connection; one that has gone already is no error.
 func (c *Client) Delete(ctx context.Context, con Connection) error {
-	err := c.bus.Call(ctx, Service, con.Path, ifaceSaved+".Delete").Err()
-	if err != nil && !errors.Is(err, systembus.ErrGone) {
+	err := c.bus.Call(ctx, con.service(), con.Path, ifaceSaved+".Delete").Err()
+	if err != nil && !ended(err) {
 		return fmt.Errorf("delete connection %s: %w", con.ID(), err)
 	}
 	return nil
@@ -307,14 +340,15 @@ type Device struct {
 
 // Devices lists the modems.
 func (c *Client) Devices(ctx context.Context) ([]Device, error) {
+	now := c.instance(ctx)
 	var paths []dbus.ObjectPath
-	if err := c.bus.Call(ctx, Service, root, iface+".GetDevices").Store(&paths); err != nil {
+	if err := c.bus.Call(ctx, now, root, iface+".GetDevices").Store(&paths); err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
 	var out []Device
 	for _, path := range paths {
-		p, err := c.bus.Properties(ctx, Service, path, ifaceDevice)
-		if errors.Is(err, systembus.ErrGone) {
+		p, err := c.bus.Properties(ctx, now, path, ifaceDevice)
+		if ended(err) {
 			continue
 		}
 		if err != nil {
@@ -328,32 +362,11 @@ func (c *Client) Devices(ctx context.Context) ([]Device, error) {
 	return out, nil
 }
 
-// WaitDevice waits until NetworkManager shows the modem that ModemManager has
-// under this object path and could activate a connection on it.
-func (c *Client) WaitDevice(ctx context.Context, modemPath string) (Device, error) {
-	var found Device
-	err := c.bus.Wait(ctx, []systembus.Service{Service}, func(ctx context.Context) (bool, error) {
-		all, err := c.Devices(ctx)
-		if err != nil {
-			return !systembus.Transient(err), err
-		}
-		for _, d := range all {
-			if d.Modem == modemPath && d.State >= stateDisconnected {
-				found = d
-				return true, nil
-			}
-		}
-		return false, errNoDevice
-	})
-	if err != nil {
-		return Device{}, fmt.Errorf("wait for the modem in NetworkManager: %w", err)
-	}
-	return found, nil
-}
-
 // States of a device and of an active connection.
 const (
 	stateDisconnected = 30
+	stateActivated    = 100
+	stateFailed       = 120
 	activeActivating  = 1
 	activeActivated   = 2
 )
@@ -379,14 +392,15 @@ func (a Active) Pending() bool { return a.State == activeActivating }
 
 // ActiveMobile lists the mobile connections that are active or becoming so.
 func (c *Client) ActiveMobile(ctx context.Context) ([]Active, error) {
+	now := c.instance(ctx)
 	var paths []dbus.ObjectPath
-	if err := c.bus.Property(ctx, Service, root, iface, "ActiveConnections").Store(&paths); err != nil {
+	if err := c.bus.Property(ctx, now, root, iface, "ActiveConnections").Store(&paths); err != nil {
 		return nil, fmt.Errorf("list active connections: %w", err)
 	}
 	var out []Active
 	for _, path := range paths {
-		p, err := c.bus.Properties(ctx, Service, path, ifaceActive)
-		if errors.Is(err, systembus.ErrGone) {
+		p, err := c.bus.Properties(ctx, now, path, ifaceActive)
+		if ended(err) {
 			continue
 		}
 		if err != nil {
@@ -405,14 +419,13 @@ func (c *Client) ActiveMobile(ctx context.Context) ([]Active, error) {
 	return out, nil
 }
 
-// Activate asks NetworkManager to bring the connection up on the device. It
-// returns at once; see [Client.WaitActive].
-func (c *Client) Activate(ctx context.Context, con Connection, d Device) (Active, error) {
-	a := Active{UUID: con.UUID(), ID: con.ID(), Connection: con.Path, Device: d.Path, State: activeActivating}
-	if err := c.bus.Call(ctx, Service, root, iface+".ActivateConnection", con.Path, d.Path, none).Store(&a.Path); err != nil {
-		return Active{}, fmt.Errorf("activate connection %s: %w", con.ID(), err)
+// activate asks NetworkManager to bring the connection up on the device; it
+// answers at once.
+func (c *Client) activate(ctx context.Context, con Connection, d Device) error {
+	if err := c.bus.Call(ctx, con.service(), root, iface+".ActivateConnection", con.Path, d.Path, none).Err(); err != nil {
+		return fmt.Errorf("activate connection %s: %w", con.ID(), err)
 	}
-	return a, nil
+	return nil
 }
 
 // Deactivate takes a connection down; one that is down already is no error.
@@ -448,60 +461,112 @@ func (e *ActivationError) Fault() fault.Fault {
 		Next: "check the APN, user name and password with the operator; look at the logs of NetworkManager and ModemManager"}
 }
 
-// WaitActive waits until the connection with this UUID is up on the device.
-// That it is down is an [*ActivationError] at once if it was seen coming up,
-// and the reason in the error of ctx if it never was.
-func (c *Client) WaitActive(ctx context.Context, uuid string, d Device) (Active, error) {
-	var found Active
-	seen, id := false, uuid
-	err := c.bus.Wait(ctx, []systembus.Service{Service}, func(ctx context.Context) (bool, error) {
-		all, err := c.ActiveMobile(ctx)
-		if err != nil {
-			return !systembus.Transient(err), err
-		}
-		for _, a := range all {
-			if a.UUID != uuid || a.Device != "" && a.Device != d.Path {
-				continue
-			}
-			switch {
-			case a.Activated() && a.Device == d.Path:
-				found = a
-				return true, nil
-			case a.Pending() || a.Activated():
-				seen, id = true, a.ID
-				return false, &ActivationError{ID: id, Reason: "still coming up"}
-			}
-		}
-		if seen {
-			return true, &ActivationError{ID: id, Reason: c.whyNot(ctx, d)}
-		}
-		return false, &ActivationError{ID: id}
-	})
-	if err != nil {
+// busyLimit is how long [Client.Up] lets another connection come up or go down
+// on the modem before it sends its order all the same.
+const busyLimit = 30 * time.Second
+
+// Up brings the connection up on the modem that ModemManager has under this
+// object path, and waits until it is up. One that is coming up by itself is
+// waited for. One that goes down again, or never comes, is an
+// [*ActivationError] with the reason that NetworkManager has told. If ctx ends
+// first its error tells what was waited for.
+func (c *Client) Up(ctx context.Context, con Connection, modemPath string) (Active, error) {
+	u := up{c: c, con: con, modem: modemPath, patience: time.Now().Add(busyLimit), last: map[dbus.ObjectPath]uint32{}}
+	if err := c.bus.Listen(ctx, []systembus.Service{Service}, u.heard, u.check); err != nil {
 		return Active{}, fmt.Errorf("wait for the connection: %w", err)
 	}
-	return found, nil
+	return u.found, nil
 }
 
-// whyNot reads why the device changed its state last, "" if NetworkManager does
-// not say: a device that is ready for the next try gives no reason for that.
-func (c *Client) whyNot(ctx context.Context, d Device) string {
-	p, err := c.bus.Properties(ctx, Service, d.Path, ifaceDevice)
+// up is one call of [Client.Up].
+type up struct {
+	c        *Client
+	con      Connection
+	modem    string
+	patience time.Time // until then other connections are waited for
+	found    Active
+	coming   bool // it was ordered, or seen coming up
+	over     bool // it is no longer there, and the reason may be on its way
+
+	mu   sync.Mutex
+	last map[dbus.ObjectPath]uint32 // guarded by mu; why a device left its connection
+}
+
+// heard takes the reason from a device's StateChanged (new, old, reason). The
+// device's property tells it too, but only until it is ready for the next try.
+func (u *up) heard(s *dbus.Signal) {
+	if s.Name != ifaceDevice+".StateChanged" || len(s.Body) != 3 {
+		return
+	}
+	state, ok := s.Body[0].(uint32)
+	reason, ok2 := s.Body[2].(uint32)
+	if !ok || !ok2 || reason <= unknownReason || state != stateFailed && state > stateDisconnected {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last[s.Path] = reason
+}
+
+// check looks at the modem, and sends the order when it can be taken.
+func (u *up) check(ctx context.Context) (done bool, reason error) {
+	devices, err := u.c.Devices(ctx)
 	if err != nil {
-		return "the modem has gone from NetworkManager"
+		return !systembus.Transient(err), err
 	}
-	reason, ok := p["StateReason"].Value().([]any)
-	if !ok || len(reason) != 2 {
-		return ""
+	i := slices.IndexFunc(devices, func(d Device) bool { return d.Modem == u.modem && d.State >= stateDisconnected })
+	if i < 0 {
+		if u.coming {
+			return true, &ActivationError{ID: u.con.ID(), Reason: "the modem has gone from NetworkManager"}
+		}
+		return false, errNoDevice
 	}
-	n, ok := reason[1].(uint32)
-	if !ok || n <= unknownReason {
-		return ""
+	d := devices[i]
+	all, err := u.c.ActiveMobile(ctx)
+	if err != nil {
+		return !systembus.Transient(err), err
 	}
-	if text := stateReasons[n]; text != "" {
-		return text
+	there := false
+	for _, a := range all {
+		switch {
+		case a.UUID != u.con.UUID() || a.Device != "" && a.Device != d.Path:
+		case a.Activated() && a.Device == d.Path:
+			u.found = a
+			return true, nil
+		case a.Pending() || a.Activated():
+			u.coming, there = true, true
+		}
 	}
-	return fmt.Sprintf("NetworkManager's reason %d", n)
+	switch {
+	case there:
+		return false, &ActivationError{ID: u.con.ID(), Reason: "still coming up"}
+	case u.coming:
+		return u.ended(d)
+	case d.State != stateDisconnected && d.State != stateActivated && time.Now().Before(u.patience):
+		return false, &ActivationError{ID: u.con.ID(), Reason: "NetworkManager is busy with another connection"}
+	}
+	if err := u.c.activate(ctx, u.con, d); err != nil {
+		return true, err
+	}
+	u.coming = true
+	return false, &ActivationError{ID: u.con.ID(), Reason: "still coming up"}
+}
+
+// ended explains that the connection is down again. A signal may come after the
+// answers that were sent after it: it has until the next look.
+func (u *up) ended(d Device) (bool, error) {
+	u.mu.Lock()
+	n, told := u.last[d.Path]
+	u.mu.Unlock()
+	if !told && !u.over {
+		u.over = true
+		return false, &ActivationError{ID: u.con.ID()}
+	}
+	e := &ActivationError{ID: u.con.ID(), Reason: stateReasons[n]}
+	if told && e.Reason == "" {
+		e.Reason = fmt.Sprintf("NetworkManager's reason %d", n)
+	}
+	return true, e
 }
 
 // unknownReason and what is below it are the reasons "none" and "unknown".

@@ -334,18 +334,16 @@ func TestActivation(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	path := f.device(20)
-	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer stop()
-	if _, err := c.WaitDevice(short, "/mm/0"); fault.Of(err).Code != "networkmanager-no-device" {
-		t.Errorf("an unavailable device: %v", err)
-	}
-	f.set(path, name+".Device", "State", uint32(30))
-	d, err := c.WaitDevice(ctx, "/mm/0")
-	if err != nil || d.Path != path || d.Control != "ttyUSB0" || d.Active != "" {
-		t.Fatalf("device %+v, %v", d, err)
-	}
 	conPath := f.add("1", gsmSettings("u"), nil, properties{})
 	con := nm.Connection{Path: conPath, Settings: gsmSettings("u")}
+	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if _, err := c.Up(short, con, "/mm/0"); fault.Of(err).Code != "networkmanager-no-device" {
+		t.Errorf("an unavailable device: %v", err)
+	}
+	if all, err := c.Devices(ctx); err != nil || len(all) != 1 || all[0].Path != path || all[0].Control != "ttyUSB0" || all[0].Active != "" {
+		t.Fatalf("devices %+v, %v", all, err)
+	}
 	active := root + "/ActiveConnection/1"
 	ap := func(state uint32) properties {
 		return properties{"Type": v("gsm"), "Uuid": v("u"), "Id": v("id-u"), "Connection": v(conPath), "State": v(state), "Devices": v([]dbus.ObjectPath{path}),
@@ -365,11 +363,29 @@ func TestActivation(t *testing.T) {
 		return active
 	}
 	f.mu.Unlock()
-	if _, err := c.Activate(ctx, con, d); err != nil {
-		t.Fatal(err)
-	}
+	// Another connection is just failing on it: no order before that is over.
+	f.set(path, name+".Device", "State", uint32(120))
+	f.once(path, func() { f.set(path, name+".Device", "State", uint32(110)) })
 	f.once(active, func() { f.set(active, name+".Connection.Active", "State", uint32(2)) })
-	a, err := c.WaitActive(ctx, "u", d)
+	ready := false
+	time.AfterFunc(100*time.Millisecond, func() {
+		f.mu.Lock()
+		ready = true
+		f.mu.Unlock()
+		f.set(path, name+".Device", "State", uint32(30))
+	})
+	f.mu.Lock()
+	order := f.activated
+	f.activated = func(gotCon, gotDevice dbus.ObjectPath) dbus.ObjectPath {
+		f.mu.Lock()
+		if !ready {
+			t.Error("it was ordered while another try was failing")
+		}
+		f.mu.Unlock()
+		return order(gotCon, gotDevice)
+	}
+	f.mu.Unlock()
+	a, err := c.Up(ctx, con, "/mm/0")
 	if err != nil || !a.Activated() || a.Pending() {
 		t.Fatalf("active %+v, %v", a, err)
 	}
@@ -387,12 +403,18 @@ func TestActivation(t *testing.T) {
 	}
 
 	t.Run("it comes up and goes down", func(t *testing.T) {
-		for reason, want := range map[uint32]string{25: "the APN was refused", 1: "", 0: ""} { // 0: NetworkManager is past the failure already
-			f.set(root, name, "ActiveConnections", []dbus.ObjectPath{active})
-			f.set(active, name+".Connection.Active", "State", uint32(1))
-			f.set(path, name+".Device", "StateReason", struct{ State, Reason uint32 }{120, reason})
-			f.once(active, func() { f.set(root, name, "ActiveConnections", []dbus.ObjectPath{}) })
-			_, err := c.WaitActive(ctx, "u", d)
+		for reason, want := range map[uint32]string{25: "the APN was refused", 99: "NetworkManager's reason 99", 1: "", 0: ""} {
+			f.set(root, name, "ActiveConnections", []dbus.ObjectPath{})
+			f.once(active, func() {
+				// As NetworkManager does it: by the time anybody asks, it is ready for the next.
+				f.set(root, name, "ActiveConnections", []dbus.ObjectPath{})
+				for _, change := range [][3]uint32{{120, 40, reason}, {30, 120, 0}} {
+					if err := f.conn.Emit(path, name+".Device.StateChanged", change[0], change[1], change[2]); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			_, err := c.Up(ctx, con, "/mm/0")
 			var ae *nm.ActivationError
 			if !errors.As(err, &ae) || ae.Reason != want || fault.Of(err).Code != "no-bearer" {
 				t.Errorf("reason %d: got %v", reason, err)
@@ -402,17 +424,55 @@ func TestActivation(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the modem goes meanwhile", func(t *testing.T) {
+		f.once(active, func() { f.set(path, name+".Device", "Udi", "/mm/1") })
+		_, err := c.Up(ctx, con, "/mm/0")
+		f.set(path, name+".Device", "Udi", "/mm/0")
+		var ae *nm.ActivationError
+		if !errors.As(err, &ae) || !strings.Contains(ae.Reason, "modem has gone") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("it never comes up", func(t *testing.T) {
 		short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer stop()
-		if _, err := c.WaitActive(short, "u", d); !errors.Is(err, context.DeadlineExceeded) || fault.Of(err).Code != "no-bearer" {
+		if _, err := c.Up(short, con, "/mm/0"); !errors.Is(err, context.DeadlineExceeded) || fault.Of(err).Code != "no-bearer" {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
+		f.set(root, name, "ActiveConnections", []dbus.ObjectPath{})
 		f.order(name + ".UnknownDevice")
-		if _, err := c.Activate(ctx, con, d); !systembus.Transient(err) {
+		if _, err := c.Up(ctx, con, "/mm/0"); !systembus.Transient(err) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// What was read from one run of NetworkManager is not asked of the next, in
+// which the same path is another connection.
+func TestNetworkManagerRestarts(t *testing.T) {
+	b := bustest.Start(t)
+	first := startFake(t, b)
+	c := newClient(t, b)
+	path := first.add("1", gsmSettings("u"), nil, properties{})
+	con, found, err := c.Find(t.Context(), "u")
+	if err != nil || !found || con.Path != path {
+		t.Fatalf("connection %+v, %v", con, err)
+	}
+	if err := first.conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := startFake(t, b)
+	if second.add("1", gsmSettings("other"), nil, properties{}) != path {
+		t.Fatal("the paths are not the same: this is not the case to be tested")
+	}
+	for what, err := range map[string]error{"delete": c.Delete(t.Context(), con), "update": c.SetAutoconnect(t.Context(), con, false), "keep": c.Keep(t.Context(), con)} {
+		if !systembus.Transient(err) || fault.Of(err).Code != "networkmanager-absent" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if all, err := c.Mobile(t.Context()); err != nil || len(all) != 1 || all[0].UUID() != "other" || !all[0].Settings.Autoconnect() {
+		t.Errorf("connections %+v, %v", all, err)
+	}
 }

@@ -1,6 +1,7 @@
 package nm
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
@@ -38,6 +39,13 @@ func digits(iccid string) string { return strings.TrimRight(strings.ToUpper(icci
 // a person to tell the profiles of one card apart.
 const idDigits = 6
 
+// retries is how often NetworkManager tries in a row by itself. 0 is "for ever":
+// a device in the field has nobody to try again for it.
+const (
+	retries     = "autoconnect-retries"
+	keptRetries = int32(0)
+)
+
 // ForProfile makes the settings of lpad's own connection for a profile, from
 // nothing: no field of an earlier profile or of a hand-made connection can
 // survive in it. NetworkManager may activate it by itself.
@@ -47,8 +55,7 @@ func ForProfile(iccid string, apn modem.APN) Settings {
 	s := Settings{
 		"connection": {"id": v(IDPrefix + d[max(0, len(d)-idDigits):]), "uuid": v(UUID(iccid)), "type": v(gsm),
 			"autoconnect-priority": v(priority),
-			// 0 is "for ever": a device in the field has nobody to try again for it.
-			"autoconnect-retries": v(int32(0))},
+			retries:                v(keptRetries)},
 		gsm:    {},
 		"ipv4": {"method": v("auto")},
 		"ipv6": {"method": v("auto")},
@@ -81,6 +88,24 @@ func ForProfile(iccid string, apn modem.APN) Settings {
 	addDNS(s, apn)
 	addRoutes(s, apn)
 	return s
+}
+
+// trialRetries of a connection on trial: NetworkManager brings it back once
+// after it was up and went down, and otherwise leaves trying to lpad. One that
+// the network refuses would be tried a hundred times a second.
+const trialRetries = int32(1)
+
+// OnTrial returns the settings as they are until lpad knows that the connection
+// does; see [Client.Keep].
+func (s Settings) OnTrial() Settings { return s.with("connection", retries, trialRetries) }
+
+// Keep ends the trial: NetworkManager brings the connection up by itself, for
+// ever. Nothing is written if it is so already.
+func (c *Client) Keep(ctx context.Context, con Connection) error {
+	if con.Settings["connection"][retries].Value() == keptRetries {
+		return nil
+	}
+	return c.update(ctx, con, con.Settings.with("connection", retries, keptRetries), OnDisk)
 }
 
 // addAuth names the one method that is allowed; NetworkManager takes it from
