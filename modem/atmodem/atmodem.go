@@ -25,11 +25,11 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"lpad/internal/fault"
 	"lpad/modem/at"
+	"lpad/modem/quirks"
 )
 
 // Errors of this package; see the package comment.
@@ -58,24 +58,61 @@ var (
 
 // Bounds of commands that take longer than at.DefaultTimeout.
 const (
-	powerTime  = 30 * time.Second  // AT+CFUN: some modems detach first
-	cycleTime  = 10 * time.Second  // for one step of Reread, of which the answer may be lost
-	attachTime = 150 * time.Second // AT+COPS and AT+CGATT; makers document up to 140 s
-	waitTime   = 60 * time.Second  // of WaitSIM and Reread when the context has no deadline
-	pollTime   = 500 * time.Millisecond
-	settleTime = 2 * time.Second // for an OK that some modems forget
+	powerTime  = 30 * time.Second       // AT+CFUN: some modems detach first
+	cycleTime  = 10 * time.Second       // for one step of Reread, of which the answer may be lost
+	attachTime = 150 * time.Second      // AT+COPS and AT+CGATT; makers document up to 140 s
+	waitTime   = 60 * time.Second       // of WaitSIM and Reread when the context has no deadline
+	pollTime   = 500 * time.Millisecond // between two questions of the same; see firstPoll
+	firstPoll  = 50 * time.Millisecond  // between the first two, then twice as long each time
+	settleTime = 2 * time.Second        // for an OK that some modems forget
 )
 
 // Modem is a modem behind an AT port.
 type Modem struct {
-	conn *at.Conn
-
-	mu    sync.Mutex
-	iccid int // place in iccidCommands that worked; -1: not known yet
+	conn   *at.Conn
+	mem    *Memory
+	quirks quirks.Quirks
 }
 
+// Option changes a Modem at its making.
+type Option func(*Modem)
+
+// WithQuirks says what is known of this kind of modem: its commands for the
+// ICCID, its messages about the SIM, its ladder. They may also come later, by
+// [Modem.Learn].
+func WithQuirks(q quirks.Quirks) Option { return func(m *Modem) { m.Learn(q) } }
+
+// WithMemory gives the Modem the memory of an earlier one of the same modem.
+func WithMemory(k *Memory) Option { return func(m *Modem) { m.mem = k } }
+
 // New drives the modem behind conn. The connection stays the caller's.
-func New(conn *at.Conn) *Modem { return &Modem{conn: conn, iccid: -1} }
+func New(conn *at.Conn, opts ...Option) *Modem {
+	m := &Modem{conn: conn, mem: &Memory{}}
+	for _, o := range opts {
+		o(m)
+	}
+	return m
+}
+
+// Learn says what is known of this kind of modem, once it has told what it is.
+// Call it before anything that depends on it; it is not safe beside other calls.
+func (m *Modem) Learn(q quirks.Quirks) {
+	m.quirks = q
+	m.mem.mu.Lock()
+	defer m.mem.mu.Unlock()
+	m.mem.urcs = q.SIM.URCs
+}
+
+// Subscribe switches the messages about the SIM on that are known to be off
+// otherwise. A modem that refuses does without.
+func (m *Modem) Subscribe(ctx context.Context) error {
+	for _, cmd := range m.quirks.SIM.Subscribe {
+		if err := m.command(ctx, cmd); err != nil && !at.Refused(err) {
+			return fmt.Errorf("subscribe to the SIM: %w", err)
+		}
+	}
+	return nil
+}
 
 // Init brings the port into a known state: what an earlier user left is thrown
 // away, echo off, errors with numbers, no messages about registration (they are

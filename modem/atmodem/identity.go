@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"lpad/modem"
@@ -16,6 +17,12 @@ const maxIdentity = 128
 // Identity says which modem this is. What the modem does not tell is empty; it
 // is an error only if it tells nothing at all.
 func (m *Modem) Identity(ctx context.Context) (modem.Identity, error) {
+	return m.Recognise(ctx, modem.Identity{})
+}
+
+// Recognise is Identity that asks for maker and model only if IMEI or firmware
+// are not those of the modem that is known already.
+func (m *Modem) Recognise(ctx context.Context, known modem.Identity) (modem.Identity, error) {
 	var id modem.Identity
 	var first error
 	for _, q := range []struct {
@@ -23,11 +30,14 @@ func (m *Modem) Identity(ctx context.Context) (modem.Identity, error) {
 		cmds  []string
 		parse func([]string) string
 	}{
+		{&id.IMEI, []string{"AT+CGSN", "AT+GSN"}, imei},
+		{&id.Revision, []string{"AT+CGMR", "AT+GMR"}, word},
 		{&id.Manufacturer, []string{"AT+CGMI", "AT+GMI"}, word},
 		{&id.Model, []string{"AT+CGMM", "AT+GMM"}, word},
-		{&id.Revision, []string{"AT+CGMR", "AT+GMR"}, word},
-		{&id.IMEI, []string{"AT+CGSN", "AT+GSN"}, imei},
 	} {
+		if q.to == &id.Manufacturer && id.IMEI != "" && id.IMEI == known.IMEI && id.Revision == known.Revision {
+			return known, nil
+		}
 		for _, cmd := range q.cmds {
 			name := cmd[len("AT"):]
 			lines, err := m.run(ctx, at.Request{Text: cmd, Settle: settleTime})
@@ -108,47 +118,35 @@ func luhn(s string) byte {
 // iccidCommands are the ways to ask a modem for the ICCID that it shows, most
 // common first. None is standard but the last, which reads the file; some modems
 // cannot do that one (EG916Q).
-var iccidCommands = []struct {
-	cmd   string
-	names []string
-	crsm  bool
-}{
-	{cmd: "AT+CCID", names: []string{"+CCID", "+ICCID", "ICCID", "CCID"}},
-	{cmd: "AT+QCCID", names: []string{"+QCCID", "+CCID"}},
-	{cmd: "AT+ICCID", names: []string{"+ICCID", "ICCID", "+CCID"}},
-	{cmd: "AT^ICCID?", names: []string{"^ICCID"}},
-	{cmd: "AT#CCID", names: []string{"#CCID"}},
-	{cmd: "AT+CRSM=176,12258,0,0,10", names: []string{"+CRSM"}, crsm: true},
-}
+var iccidCommands = []string{"AT+CCID", "AT+QCCID", "AT+ICCID", "AT^ICCID?", "AT#CCID", "AT+CRSM=176,12258,0,0,10"}
+
+// iccidNames are the names of the answers: some modems answer by another name
+// than that of the command.
+var iccidNames = []string{"+CCID", "+QCCID", "+ICCID", "ICCID", "CCID", "^ICCID", "#CCID", "!ICCID", "+CICCID"}
 
 // ICCID is the number of the profile that the modem shows, 18 to 20 digits. It
 // may be an old one for as long as the modem has not read the SIM again.
 func (m *Modem) ICCID(ctx context.Context) (string, error) {
-	m.mu.Lock()
-	known := m.iccid
-	m.mu.Unlock()
+	known := m.mem.ICCIDCommand()
+	var order []string
+	for _, cmd := range append(append([]string{known}, m.quirks.SIM.ICCID...), iccidCommands...) {
+		if cmd != "" && !slices.Contains(order, cmd) {
+			order = append(order, cmd)
+		}
+	}
 	var worst error
-	for turn := -1; turn < len(iccidCommands); turn++ {
-		i := turn
-		if turn < 0 {
-			i = known
-		} else if turn == known {
-			continue
-		}
-		if i < 0 {
-			continue
-		}
-		iccid, err := m.askICCID(ctx, i)
+	for _, cmd := range order {
+		iccid, err := m.askICCID(ctx, cmd)
 		if err == nil {
-			m.mu.Lock()
-			m.iccid = i
-			m.mu.Unlock()
+			m.mem.mu.Lock()
+			m.mem.command = cmd
+			m.mem.mu.Unlock()
 			return iccid, nil
 		}
 		if worst == nil || !saysSIM(worst) {
 			worst = err // what is said of the SIM is worth more than that a command is unknown
 		}
-		if m.conn.Err() != nil || ctx.Err() != nil || turn < 0 && saysSIM(err) {
+		if m.conn.Err() != nil || ctx.Err() != nil || cmd == known && saysSIM(err) {
 			break
 		}
 	}
@@ -158,27 +156,25 @@ func (m *Modem) ICCID(ctx context.Context) (string, error) {
 // readsFile reports that the last ICCID came out of the card's file, which is
 // the new one from the moment that the card has switched, whatever the modem has
 // read.
-func (m *Modem) readsFile() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.iccid >= 0 && iccidCommands[m.iccid].crsm
-}
+func (m *Modem) readsFile() bool { return isCRSM(m.mem.ICCIDCommand()) }
+
+func isCRSM(cmd string) bool { return strings.HasPrefix(cmd, "AT+CRSM=") }
 
 // saysSIM reports whether the modem knows the command and means the SIM.
 func saysSIM(err error) bool {
 	return errors.Is(err, at.ErrNoSIM) || errors.Is(err, at.ErrBusy) || errors.Is(err, at.ErrSIMFailure) || errors.Is(err, at.ErrLocked)
 }
 
-func (m *Modem) askICCID(ctx context.Context, i int) (string, error) {
-	c := iccidCommands[i]
-	if c.crsm {
-		b, err := m.crsm(ctx, c.cmd)
+func (m *Modem) askICCID(ctx context.Context, cmd string) (string, error) {
+	if isCRSM(cmd) {
+		b, err := m.crsm(ctx, cmd)
 		if err != nil {
 			return "", err
 		}
 		return parseICCID(fmt.Sprintf("%X", swapNibbles(b)))
 	}
-	lines, err := m.ask(ctx, c.cmd, c.names...)
+	name, _, _ := strings.Cut(strings.TrimRight(cmd[len("AT"):], "?"), "=")
+	lines, err := m.ask(ctx, cmd, append([]string{name}, iccidNames...)...)
 	if err != nil {
 		return "", err
 	}
@@ -189,7 +185,7 @@ func (m *Modem) askICCID(ctx context.Context, i int) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("%s: %w", c.cmd, ErrUnreadable)
+	return "", fmt.Errorf("%s: %w", cmd, ErrUnreadable)
 }
 
 // parseICCID takes the filler off and checks what is left: 18 to 20 digits (a

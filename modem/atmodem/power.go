@@ -18,13 +18,6 @@ const (
 	Airplane = 4 // radio off, SIM on
 )
 
-// Rungs of the ladder that Reread climbs, cheapest first.
-const (
-	RungRefresh = "refresh"  // the modem had followed by itself
-	RungCFUN01  = "cfun-0-1" // the SIM was powered off and on
-	RungCFUN41  = "cfun-4-1" // where AT+CFUN=0 is refused
-)
-
 // Functionality reads the level of functionality.
 func (m *Modem) Functionality(ctx context.Context) (int, error) {
 	lines, err := m.ask(ctx, "AT+CFUN?", "+CFUN")
@@ -58,28 +51,34 @@ func (m *Modem) SetFunctionality(ctx context.Context, fun int) error {
 func (m *Modem) WaitSIM(ctx context.Context) error {
 	ctx, cancel := deadline(ctx, waitTime)
 	defer cancel()
-	err := m.poll(ctx, func() error {
-		lines, err := m.ask(ctx, "AT+CPIN?", "+CPIN")
-		if err != nil {
-			if errors.Is(err, at.ErrLocked) {
-				return &finalError{err}
-			}
-			return err
-		}
-		for _, line := range lines {
-			switch state := strings.ToUpper(unquote(line)); {
-			case state == "READY", strings.HasSuffix(state, "2"): // PIN2 and PUK2 are not needed for service
-				return nil
-			case strings.HasSuffix(state, "PIN"), strings.HasSuffix(state, "PUK"):
-				return &finalError{fmt.Errorf("AT+CPIN: %w", at.ErrLocked)}
-			}
-		}
-		return fmt.Errorf("AT+CPIN: %w", at.ErrBusy) // "NOT READY", "NOT INSERTED" on its way
-	})
+	err := m.poll(ctx, func() error { return m.simReady(ctx) })
 	if err != nil {
 		return fmt.Errorf("wait for the SIM: %w", err)
 	}
 	return nil
+}
+
+// errNotReady: the modem itself says that it has not read the SIM yet.
+var errNotReady = fmt.Errorf("AT+CPIN: not ready: %w", at.ErrBusy)
+
+// simReady is nil if the SIM is ready, a finalError if it waits for a PIN.
+func (m *Modem) simReady(ctx context.Context) error {
+	lines, err := m.ask(ctx, "AT+CPIN?", "+CPIN")
+	if err != nil {
+		if errors.Is(err, at.ErrLocked) {
+			return &finalError{err}
+		}
+		return err
+	}
+	for _, line := range lines {
+		switch state := strings.ToUpper(unquote(line)); {
+		case state == "READY", strings.HasSuffix(state, "2"): // PIN2 and PUK2 are not needed for service
+			return nil
+		case strings.HasSuffix(state, "PIN"), strings.HasSuffix(state, "PUK"):
+			return &finalError{fmt.Errorf("AT+CPIN: %w", at.ErrLocked)}
+		}
+	}
+	return errNotReady // "NOT READY", "NOT INSERTED" on its way
 }
 
 // finalError ends a poll.
@@ -96,7 +95,7 @@ func (m *Modem) poll(ctx context.Context, check func() error) error {
 	timer := time.NewTimer(pollTime)
 	defer timer.Stop()
 	var last error // what the modem said; worth more than that ctx ended in the middle of a question
-	for {
+	for pause := firstPoll; ; pause = min(2*pause, pollTime) {
 		err := check()
 		var final *finalError
 		switch {
@@ -112,7 +111,7 @@ func (m *Modem) poll(ctx context.Context, check func() error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", last, ctx.Err())
 		}
-		timer.Reset(pollTime)
+		timer.Reset(pause)
 		if waitErr := m.wait(ctx, timer.C, messages); waitErr != nil {
 			return fmt.Errorf("%w: %w", last, waitErr)
 		}
@@ -129,124 +128,13 @@ func (m *Modem) wait(ctx context.Context, timer <-chan time.Time, messages <-cha
 			if !ok {
 				return m.conn.Err()
 			}
-			if aboutSIM(line) {
+			if m.mem.Heard(line) || begins(line, wakeMessages) || begins(line, bootMessages) {
 				return nil
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// aboutSIM knows the messages that modems send when they have read a SIM again
-// (lab notes, section F).
-func aboutSIM(line string) bool {
-	for _, p := range []string{"+CPIN", "+QUSIM", "^SCKS", "#QSS", "+SIM", "+CIEV", "+UUSIMSTAT", "^SIMST", "%NOTIFYEV", "+QIND", "PB DONE", "RDY"} {
-		if strings.HasPrefix(strings.ToUpper(line), p) {
-			return true
-		}
-	}
-	return false
-}
-
-// Reread makes the modem read the SIM again and waits until it shows the profile
-// with this ICCID (digits; an F at the end does not count), until the end of ctx
-// (60 s if it has none). It returns the rung that worked: RungRefresh when the
-// modem shows the profile already, by a command of its own (the file on the card
-// says nothing of what the modem has read), RungCFUN01 or RungCFUN41 after switching the
-// SIM off and on. ErrOldSIM means that a stronger rung is needed (a reset).
-//
-// Switching off may lose its answer, or drop the port: at.ErrHangup. Then open the
-// port again and call Reread again: it finds the modem switched off and goes on
-// from there. In every other case the modem is switched on again on return, even
-// if ctx is over.
-func (m *Modem) Reread(ctx context.Context, iccid string) (rung string, err error) {
-	ctx, cancel := deadline(ctx, waitTime)
-	defer cancel()
-	want, err := parseICCID(iccid)
-	if err != nil {
-		return "", fmt.Errorf("re-read SIM: %w", err)
-	}
-	if m.shows(ctx, want) == nil && !m.readsFile() {
-		return RungRefresh, nil
-	}
-	rung, err = m.switchOff(ctx)
-	if err != nil {
-		return rung, fmt.Errorf("re-read SIM: %w", err)
-	}
-	if err := m.switchOn(ctx); err != nil {
-		return rung, fmt.Errorf("re-read SIM: %w", err)
-	}
-	err = m.poll(ctx, func() error { return m.shows(ctx, want) })
-	switch {
-	case err == nil:
-		return rung, nil
-	case m.conn.Err() != nil:
-		return rung, fmt.Errorf("re-read SIM: %w", err)
-	}
-	return rung, fmt.Errorf("re-read SIM: %w: %w", ErrOldSIM, err)
-}
-
-// PowerCycle takes the power from the SIM and gives it back, whatever profile it
-// shows, and waits until it is ready, until the end of ctx (60 s if it has
-// none). A card that is stuck in a toolkit session begins anew. The modem looks
-// for a network again afterwards.
-func (m *Modem) PowerCycle(ctx context.Context) error {
-	ctx, cancel := deadline(ctx, waitTime)
-	defer cancel()
-	if _, err := m.switchOff(ctx); err != nil {
-		return fmt.Errorf("power-cycle SIM: %w", err)
-	}
-	if err := m.switchOn(ctx); err != nil {
-		return fmt.Errorf("power-cycle SIM: %w", err)
-	}
-	return m.WaitSIM(ctx)
-}
-
-// shows is nil if the modem shows the profile.
-func (m *Modem) shows(ctx context.Context, want string) error {
-	got, err := m.ICCID(ctx)
-	if err == nil && got != want {
-		err = ErrOldSIM
-	}
-	return err
-}
-
-// switchOff takes the SIM from the modem. An answer that is lost is no error:
-// what the modem does then, the next step shows. After an error on a line that
-// lives, the modem is switched on again.
-func (m *Modem) switchOff(ctx context.Context) (rung string, err error) {
-	rung = RungCFUN01
-	if fun, err := m.Functionality(ctx); err == nil && fun == Minimum {
-		return rung, nil // an earlier attempt lost the port here
-	}
-	if err = m.cycle(ctx, Minimum); at.Refused(err) {
-		rung, err = RungCFUN41, m.cycle(ctx, Airplane)
-	}
-	if errors.Is(err, at.ErrTimeout) && ctx.Err() == nil {
-		return rung, nil
-	}
-	if err != nil && m.conn.Err() == nil {
-		err = errors.Join(err, m.switchOn(ctx))
-	}
-	return rung, err
-}
-
-// switchOn ends what switchOff began: without it the device stays off the air,
-// so it does not end with ctx. Right after switching off some modems refuse.
-func (m *Modem) switchOn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), powerTime)
-	defer cancel()
-	return m.poll(ctx, func() error {
-		err := m.cycle(ctx, Full)
-		if !errors.Is(err, at.ErrTimeout) {
-			return err
-		}
-		if fun, askErr := m.Functionality(ctx); askErr == nil && fun == Full { // only the answer was lost
-			return nil
-		}
-		return err
-	})
 }
 
 // cycle is SetFunctionality with the bound of one step of Reread.

@@ -97,6 +97,10 @@ func Candidates(sysfs, usb string) []string {
 	return out
 }
 
+// Ports lists every port that sysfs knows, by place and then by name. sysfs is
+// where that is mounted; empty: /sys.
+func Ports(sysfs string) []Where { return ports(sysfs) }
+
 func device(name string) string { return "/dev/" + name }
 
 // ports lists what sysfs knows, by place and then by name.

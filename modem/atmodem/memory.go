@@ -1,0 +1,115 @@
+package atmodem
+
+import (
+	"strings"
+	"sync"
+)
+
+// Memory is what a modem has said that outlives a [Modem] and its line: which
+// command for the ICCID it knows, and what it showed before the card was
+// touched. Who opens the line anew gives the next Modem the Memory of the last
+// one ([WithMemory]). It is safe for concurrent use.
+//
+// Whoever opens a channel to the card says so ([Memory.Touched]): from then on
+// the card may hold another profile than the modem has read, and messages about
+// the SIM that came before prove nothing any more.
+type Memory struct {
+	mu      sync.Mutex
+	command string   // for the ICCID, that worked last
+	urcs    []string // beginnings of messages that tell of a changed SIM, of the quirks
+	heard   bool     // such a message came since the card was touched
+	before  identity // the subscription that the modem showed before that
+	proven  string   // ICCID that the modem was proven to have read since then
+}
+
+// identity is an IMSI, or the certainty that the modem shows none.
+type identity struct {
+	known bool
+	imsi  string // empty: none
+}
+
+// ICCIDCommand is the command for the ICCID that this modem knows; "" is not
+// known yet.
+func (k *Memory) ICCIDCommand() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.command
+}
+
+// Remember says which command for the ICCID worked in an earlier life.
+func (k *Memory) Remember(command string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.command == "" {
+		k.command = command
+	}
+}
+
+// Forget empties the memory: it is another modem.
+func (k *Memory) Forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.command, k.urcs, k.heard, k.before, k.proven = "", nil, false, identity{}, ""
+}
+
+// Touched is to be called before the card may change behind the modem's back.
+func (k *Memory) Touched() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.heard, k.proven = false, ""
+}
+
+// Heard takes a message of the modem. It reports whether it tells of a SIM that
+// the modem has noticed to be gone, changed, or read again.
+func (k *Memory) Heard(line string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	is := begins(line, simMessages) || begins(line, k.urcs)
+	k.heard = k.heard || is
+	return is
+}
+
+func (k *Memory) hasHeard() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.heard
+}
+
+func (k *Memory) prove(iccid string, now identity) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.proven, k.before, k.heard = iccid, now, false
+}
+
+func (k *Memory) provenAs() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.proven
+}
+
+func (k *Memory) was() identity {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.before
+}
+
+// simMessages begin the messages that modems send when a SIM went or was read
+// again, and at no other time (lab notes, section F). "+CIEV" is not among them:
+// it tells of signal strength too.
+var simMessages = []string{"+CPIN:", "+QUSIM:", "^SCKS:", "#QSS:", "+SIM:", "+SIM DROP", "+UUSIMSTAT:", "^SIMST:", `%NOTIFYEV: "SIMREFRESH"`, "SIM DROP", "SIM REMOVED", "SIM INSERTED"}
+
+// wakeMessages begin further ones that go with a SIM that becomes ready.
+var wakeMessages = []string{"+CIEV", "+QIND", "PB DONE", "%NOTIFYEV"}
+
+// bootMessages begin the messages of a modem that has just started.
+var bootMessages = []string{"RDY", "APP RDY", "ATREADY", "START", "^SYSSTART", "+CFUN: 1", "POWERED DOWN", "NORMAL POWER DOWN"}
+
+func begins(line string, with []string) bool {
+	line = strings.ToUpper(line)
+	for _, p := range with {
+		if strings.HasPrefix(line, strings.ToUpper(p)) {
+			return true
+		}
+	}
+	return false
+}
