@@ -240,7 +240,7 @@ func (c call) genericAccess() reply {
 	d := &c.m.cfg.Dialect
 	if lock := c.arg(0); d.CSIMLocks && len(c.args) == 1 && (lock == "0" || lock == "1") {
 		moment := map[string]Moment{"0": Unlocked, "1": Locked}[lock]
-		return reply{final: "OK", after: func() { c.m.say(moment) }}
+		return reply{final: "OK", after: func() { c.m.afterAnswer(func() { c.m.say(moment) }) }}
 	}
 	command, good := c.apduArgs(0)
 	if !good {

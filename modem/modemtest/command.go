@@ -121,7 +121,7 @@ func commands() map[string]command {
 	return map[string]command{
 		// command.go, settings of the port
 		"E": {run: call.echo}, "V": {run: accept}, "Q": {run: accept}, "X": {run: accept}, "S": {run: accept},
-		"Z": {run: call.resetPort}, "&F": {run: call.resetPort}, "&C": {run: accept}, "&D": {run: accept}, "&K": {run: accept},
+		"Z": {run: call.resetPort}, "&F": {run: call.resetPort}, "&C": {run: accept}, "&D": {run: accept}, "&K": {run: accept}, `\Q`: {run: accept},
 		"H": {run: accept}, "I": {run: call.identify}, "D": {run: call.dial},
 		"+CMEE": {run: call.errorFormat, help: "(0-2)"}, "+IFC": {run: call.keep, help: "(0-2),(0-2)"}, "+CRC": {run: call.keep, help: "(0,1)"},
 		"+CMER": {run: call.keep, help: "(1),(0),(0),(0,1),(0)"}, "+CGEREP": {run: call.keep, help: "(0-2),(0,1)"},
@@ -230,7 +230,7 @@ func fixedAnswer(text string) reply {
 }
 
 // splitLine parses a command line after its AT: basic commands (a letter or
-// & and a letter, and a number) may follow each other, extended ones end at a
+// & or \ and a letter, and a number) may follow each other, extended ones end at a
 // semicolon (ITU-T V.250, section 5.2).
 func splitLine(line string) []call {
 	var calls []call
@@ -241,9 +241,9 @@ func splitLine(line string) []call {
 		case b == 'D' || b == 'd': // a dial string is the rest of the line
 			calls = append(calls, call{name: "D", raw: line[1:]})
 			line = ""
-		case 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || b == '&' && len(line) > 1:
+		case 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || (b == '&' || b == '\\') && len(line) > 1:
 			n := 1
-			if b == '&' {
+			if b == '&' || b == '\\' {
 				n = 2
 			}
 			end := n

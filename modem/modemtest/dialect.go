@@ -72,6 +72,10 @@ type Dialect struct {
 	Delays Delays // how long it takes, in small: see Config.Delays
 }
 
+// hidesICCID reports whether ModemManager 1.20, which knows no way but AT+CRSM
+// with most plugins, shows a SIM without its ICCID.
+func (d Dialect) hidesICCID() bool { return slices.Contains(d.NoCRSM, efICCID) }
+
 // BareError in Dialect.Refuses is ERROR without a code, whatever AT+CMEE says.
 const BareError = -1
 
@@ -94,10 +98,11 @@ type USB struct {
 	Manufacturer, ProductString string
 
 	// Interfaces are the numbers of the USB interfaces of ModemManager's AT port,
-	// the agent's AT port and the network interface; all zero: 0, 1, 2. The kernel
-	// driver is "option" for all ttys, whatever it is in life: it is one that
-	// ModemManager's strict filter lets pass.
+	// the agent's AT port and the network interface; all zero: 0, 1, 2.
 	Interfaces [3]int
+	// Driver is the kernel's for the ttys, by which some plugins of ModemManager
+	// choose; "" is option.
+	Driver string
 	// NoNet is a modem without a network interface: packets go over PPP on a tty.
 	NoNet bool
 

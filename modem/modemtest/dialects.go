@@ -147,8 +147,9 @@ var QuectelRM5xx = Dialect{
 var FibocomFM350 = Dialect{
 	Name: "fibocom-fm350", Manufacturer: "Fibocom Wireless Inc.", Model: "FM350-GL", Revision: "81600.0000.00.29.23.06", IMEI: "862146050000010", Plugin: "fibocom",
 	// In life it sits on PCIe, or on USB under MediaTek's vendor id, which ModemManager knows with MBIM only: this is the id
-	// of Fibocom's, with a product that no rule knows.
-	USB: USB{Vendor: "2cb7", Product: "01ff", Manufacturer: "Fibocom", ProductString: "FM350-GL", Interfaces: [3]int{2, 3, 4}, NoNet: true},
+	// of Fibocom's, with a product that no rule knows. The plugin chooses by the driver of the network interface, and then
+	// dials PPP all the same, as there is no AT+GTRNDIS here.
+	USB: USB{Vendor: "2cb7", Product: "01ff", Manufacturer: "Fibocom", ProductString: "FM350-GL", Interfaces: [3]int{2, 3, 4}},
 	Has: []string{"+ICCID", "+CPWROFF", "+GTDUALSIM"},
 	Answers: map[string]string{ // lpac#442, #300: "=?" is silent
 		"+CCHO=?": Silence, "+CGLA=?": Silence, "+CCHC=?": Silence, "+CSIM=?": Silence,
@@ -189,10 +190,12 @@ var SIMComSIM7600 = Dialect{
 var SierraMC7455 = Dialect{
 	Name: "sierra-mc7455", Manufacturer: "Sierra Wireless, Incorporated", Model: "MC7455", Revision: "SWI9X30C_02.33.03.00", IMEI: "359072060000012", Plugin: "sierra-legacy",
 	// 0 diag, 2 NMEA, 3 AT (MM 77-mm-sierra.rules). The real one has a single AT port; the agent's is one more, with no rule.
-	USB:            USB{Vendor: "1199", Product: "9071", Manufacturer: "Sierra Wireless, Incorporated", ProductString: "MC7455", Interfaces: [3]int{3, 4, 8}, NoNet: true},
+	// ModemManager's plugin for AT wants the driver sierra; with the real qcserial and qmi_wwan it would talk QMI.
+	USB: USB{Vendor: "1199", Product: "9071", Manufacturer: "Sierra Wireless, Incorporated", ProductString: "MC7455", Interfaces: [3]int{3, 4, 8},
+		Driver: "sierra", NoNet: true},
 	Has:            []string{"!ICCID", "!RESET", "!UIMS"},
-	Answers:        map[string]string{"+CGLA=?": "ERROR"}, // lpac#139
-	SessionFormat:  "%016x",                               // lpac#138, #139
+	Answers:        map[string]string{"+CGLA=?": "ERROR", "%IPSYS?": "OK"}, // lpac#139; see Generic
+	SessionFormat:  "%016x",                                                // lpac#138, #139
 	SessionBase:    0x38aa32e,
 	InlineResponse: true, // lpac#138: the answer to SELECT comes with its data
 	NoRefresh:      true, // Ours, with the next line: the modem for which only a reset helps

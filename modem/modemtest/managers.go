@@ -109,7 +109,7 @@ func (s *Stack) waitManagers(ctx context.Context) error {
 	sim := st.SIM
 	err = s.poll(ctx, "ModemManager to show the modem", func() (bool, error) {
 		m, err := s.MMModem(ctx)
-		return err == nil && (sim.State != SIMReady || m.ICCID == sim.ICCID), err
+		return err == nil && (sim.State != SIMReady || m.ICCID == sim.ICCID || s.cfg.dialect().hidesICCID()), err
 	})
 	if err != nil || s.cfg.WithoutNetworkManager {
 		return err

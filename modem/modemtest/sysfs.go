@@ -12,6 +12,7 @@ type usbPort struct {
 	subsystem string // "tty" or "net"
 	name      string
 	number    int
+	driver    string
 }
 
 // ports are the two AT ports and, unless packets go over PPP, the network
@@ -21,9 +22,13 @@ func (u USB) ports() []usbPort {
 	if n == [3]int{} {
 		n = [3]int{0, 1, 2}
 	}
-	ports := []usbPort{{"tty", mmPort, n[0]}, {"tty", agentPort, n[1]}}
+	driver := u.Driver
+	if driver == "" {
+		driver = "option"
+	}
+	ports := []usbPort{{"tty", mmPort, n[0], driver}, {"tty", agentPort, n[1], driver}}
 	if !u.NoNet {
-		ports = append(ports, usbPort{"net", deviceInterface, n[2]})
+		ports = append(ports, usbPort{"net", deviceInterface, n[2], "cdc_ether"})
 	}
 	return ports
 }
@@ -34,8 +39,7 @@ const usbDevice = "devices/platform/hcd/usb1/1-1"
 // shows it: what ModemManager reads to find vendor, driver and interface.
 func makeSysfs(root string, u USB) error {
 	var w sysfsWriter
-	for _, d := range []string{"bus/usb/drivers/usb", "bus/usb/drivers/option", "bus/usb/drivers/cdc_ether",
-		"bus/usb-serial/drivers/option1", "class/tty", "class/net"} {
+	for _, d := range []string{"bus/usb/drivers/usb", "class/tty", "class/net"} {
 		w.dir(filepath.Join(root, d))
 	}
 	dev := filepath.Join(root, usbDevice)
@@ -55,11 +59,8 @@ func makeSysfs(root string, u USB) error {
 		}
 		w.file(filepath.Join(dir, "bInterfaceNumber"), fmt.Sprintf("%02x", p.number))
 		w.link("/sys/bus/usb", filepath.Join(dir, "subsystem"))
-		driver := "option"
-		if p.subsystem == "net" {
-			driver = "cdc_ether"
-		}
-		w.link("/sys/bus/usb/drivers/"+driver, filepath.Join(dir, "driver"))
+		w.dir(filepath.Join(root, "bus/usb/drivers", p.driver))
+		w.link("/sys/bus/usb/drivers/"+p.driver, filepath.Join(dir, "driver"))
 		w.node(root, p)
 	}
 	return errors.Join(w.errs...)
@@ -87,7 +88,12 @@ func (w *sysfsWriter) node(root string, p usbPort) {
 		node = filepath.Join(p.name, "tty", p.name)
 		w.dir(filepath.Join(dir, node))
 		w.link("/sys/bus/usb-serial", filepath.Join(dir, p.name, "subsystem"))
-		w.link("/sys/bus/usb-serial/drivers/option1", filepath.Join(dir, p.name, "driver"))
+		driver := p.driver
+		if driver == "option" {
+			driver = "option1" // as the kernel calls the serial half of it
+		}
+		w.dir(filepath.Join(root, "bus/usb-serial/drivers", driver))
+		w.link("/sys/bus/usb-serial/drivers/"+driver, filepath.Join(dir, p.name, "driver"))
 	case "net":
 		node = filepath.Join("net", p.name)
 		w.dir(filepath.Join(dir, node))
