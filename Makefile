@@ -20,7 +20,7 @@ LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
             network-manager mobile-broadband-provider-info iproute2 util-linux udev
 
-.PHONY: help setup build programs demo test bench fuzz size lint faults deb cross clean
+.PHONY: help setup build programs demo test bench fuzz size lint faults soak deb cross clean
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -77,6 +77,11 @@ lint: ## gofmt, vet, staticcheck, go.mod in order
 
 faults: setup build ## kills, power cuts, lost answers and broken lines at every place, and what must hold after each
 	@$(BUILD)/lpalab faults $(FAULTS)
+
+CYCLES ?= 500
+
+soak: setup build ## CYCLES (500) of install, switch, switch back and delete on one device, with faults: nothing lost, nothing grows
+	@$(BUILD)/lpalab soak --cycles $(CYCLES) $(SOAK)
 
 deb: ## (comes with the Debian package)
 	@echo "make deb: the Debian package is not built yet"; exit 1

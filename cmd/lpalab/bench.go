@@ -45,6 +45,9 @@ func benchCommand() *cobra.Command {
 					return fmt.Errorf("download with block %d: %w", b.block, err)
 				}
 			}
+			if err := f.stateWritten(cmd.Context(), dir); err != nil {
+				return fmt.Errorf("what an install and switch writes: %w", err)
+			}
 			return f.err()
 		},
 	}
@@ -97,6 +100,36 @@ func (f *figures) download(ctx context.Context, block int, bound float64) (err e
 	f.add("tls-connections"+name, float64(w.SMDP.Accepted()-connections), "connections", 1)
 	f.add("rss-idle"+name, rss, "MB", 12)
 	f.add("rss-peak"+name, peak, "MB", 20)
+	return nil
+}
+
+// stateWritten measures what one install and switch writes to the state
+// directory. The log is not in it: it goes into a pipe.
+func (f *figures) stateWritten(ctx context.Context, programs string) (err error) {
+	p, err := lab.NewPKI()
+	if err != nil {
+		return err
+	}
+	sc := *scenarioNamed("install-enable")
+	sc.disk = brokenDisk // a block device, whatever holds the machine's temporary files
+	r, err := newRig(ctx, p, programs, &sc, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.start(ctx); err != nil {
+		return err
+	}
+	before := r.stateWritten()
+	id, ordered := r.orderOnce(ctx, &sc)
+	if err := r.converge(ctx, &sc, id, ordered); err != nil {
+		return err
+	}
+	written := r.stateWritten() - before
+	if !sc.reached(r) || written <= 0 {
+		return fmt.Errorf("the card has %v, and %g KiB were written", iccidsOf(r), written)
+	}
+	f.add("state-written", written, "KiB", soakStateBound)
 	return nil
 }
 

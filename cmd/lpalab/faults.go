@@ -65,6 +65,9 @@ func faults(ctx context.Context, o faultOptions) error {
 		}
 		return nil
 	}
+	if err := inOwnMounts(); err != nil {
+		return err
+	}
 	programs, err := lab.FindPrograms("")
 	if err != nil {
 		return err
@@ -129,6 +132,10 @@ func survey(ctx context.Context, p *pki.PKI, programs string, o faultOptions) ([
 	} else {
 		fmt.Printf("without the faults of a device with ModemManager and NetworkManager: %s\n", missing)
 	}
+	disks := canMount()
+	if disks != "" {
+		fmt.Printf("without the faults of disks: %s\n", disks)
+	}
 	lines := make([]baseline, len(all))
 	errs := make([]error, len(all))
 	each(o.parallel, len(all), func(i int) {
@@ -151,6 +158,9 @@ func survey(ctx context.Context, p *pki.PKI, programs string, o faultOptions) ([
 	}
 	var places []place
 	for _, k := range kinds {
+		if disks != "" && slices.ContainsFunc(diskKinds, func(d kind) bool { return d.name == k.name }) {
+			continue
+		}
 		for i, s := range all {
 			class := k.name + "." + s.name
 			if !slices.Contains(k.scenarios, s.name) || !strings.Contains(class, o.class) {

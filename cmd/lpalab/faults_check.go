@@ -20,6 +20,7 @@ type evidence struct {
 	JournalError  string        // why the journal cannot be read, or what was damaged; empty: nothing
 	Exits         []string      // exits of the daemon that nobody asked for
 	StopError     string        // what was wrong with the stop that was asked for
+	Wrong         []string      // what was wrong with what the daemon said of its disk on the way
 
 	CardPower   bool
 	Channels    []int    // logical channels that are open on the card
@@ -114,6 +115,9 @@ var invariants = []invariant{
 			return fmt.Errorf("%s", e.StopError)
 		}
 		return nil
+	}},
+	{"disk-told", func(e evidence, _ expectation) error {
+		return none("of a bad disk", e.Wrong)
 	}},
 	{"jobs-ended", func(e evidence, _ expectation) error {
 		return none("not ended", append(unended("the daemon", e.Jobs), unended("the journal", e.JournalJobs)...))

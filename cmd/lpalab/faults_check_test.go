@@ -52,6 +52,7 @@ func TestCheckFindsEveryViolation(t *testing.T) {
 		{"daemon-idle", "card missing", func(e *evidence) { e.AgentState = "card-missing" }},
 		{"daemon-idle", "busy", func(e *evidence) { e.AgentState = "busy" }},
 		{"daemon-stops", "exit status", func(e *evidence) { e.StopError = "exit status 1" }},
+		{"disk-told", "another name", func(e *evidence) { e.Wrong = []string{"the daemon calls it \"internal\""} }},
 		{"jobs-ended", "in the daemon", func(e *evidence) { e.Jobs = append(e.Jobs, jobSeen{"2", "loading", false}) }},
 		{"jobs-ended", "in the journal", func(e *evidence) { e.JournalJobs = append(e.JournalJobs, jobSeen{"2", "loading", false}) }},
 		{"journal-readable", "damage", func(e *evidence) { e.JournalError = "record 3" }},

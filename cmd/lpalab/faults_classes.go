@@ -37,7 +37,8 @@ type fault struct {
 	afterwards func(r *rig) error // when the order has been carried out
 	resetAfter int                // bytes of the server on connection n, until it is reset
 	managed    func(ctx context.Context, d *lab.Device) error
-	watchPower bool // the card's own fault takes its power: the modem is switched off and on then
+	disk       string // a disk of this kind for the state directory
+	watchPower bool   // the card's own fault takes its power: the modem is switched off and on then
 }
 
 func (f *fault) name() string { return fmt.Sprintf("%s/%d", f.class, f.index) }
@@ -58,7 +59,7 @@ func (f *fault) command(r *rig, text string) *spoil {
 
 func (f *fault) request(r *rig, w http.ResponseWriter, req *http.Request) {
 	if f == nil || f.requestDo == nil {
-		r.world.SMDP.ServeHTTP(w, req)
+		r.server(req).ServeHTTP(w, req)
 		return
 	}
 	f.requestDo(r, w, req)
@@ -107,7 +108,7 @@ func steps(from, to, step int) []int {
 }
 
 // quick are the scenarios that do not wait for anything.
-var quick = []string{"install", "install-enable", "first", "switch", "switch-csim", "replace", "rollback", "disable", "delete"}
+var quick = []string{"install", "install-enable", "first", "switch", "switch-csim", "replace", "rollback", "disable", "delete", "notifications"}
 
 // withoutDownload are those that are about the switch.
 var withoutDownload = []string{"switch", "switch-csim", "replace", "rollback", "disable", "delete"}
@@ -131,9 +132,9 @@ func atServer(sf smdp.Fault) func(*fault, rng) {
 		f.requestDo = func(r *rig, w http.ResponseWriter, req *http.Request) {
 			sf := sf
 			sf.Times = 1
-			r.world.SMDP.Inject(sf)
-			defer r.world.SMDP.ClearFaults()
-			r.world.SMDP.ServeHTTP(w, req)
+			r.server(req).Inject(sf)
+			defer r.server(req).ClearFaults()
+			r.server(req).ServeHTTP(w, req)
 		}
 	}
 }
@@ -142,9 +143,11 @@ func atServer(sf smdp.Fault) func(*fault, rng) {
 var kinds = append([]kind{
 	{"kill-append", "kill -9 of the daemon when the journal has grown", append([]string{"no-service"}, quick...), upTo(onAppend),
 		func(f *fault, _ rng) { f.at, f.n, f.appendDo = onAppend, f.index, (*rig).kill }},
+	{"kill-compact", "kill -9 while the journal is made anew, smaller", []string{"notifications"}, upTo(onCompact),
+		func(f *fault, _ rng) { f.at, f.n, f.appendDo = onCompact, f.index, (*rig).kill }},
 	{"kill-torn", "kill -9 in the middle of a write of the journal, which stays torn", []string{"install-enable", "switch", "rollback"}, journalPlaces(37),
 		func(f *fault, _ rng) { f.prepare = tornAt(f.index, true) }},
-	{"disk-full", "the disk takes no more from a place in the journal on, for a while", []string{"install-enable", "switch"}, journalPlaces(8),
+	{"disk-limit", "no file may grow beyond a place in the journal (EFBIG), for a while", []string{"install-enable", "switch"}, journalPlaces(8),
 		func(f *fault, _ rng) { f.prepare, f.patience = tornAt(f.index, false), 20*time.Second }},
 
 	{"kill-before-apdu", "kill -9 when an APDU has reached the card, which does not execute it", quick, upTo(onAPDU),
@@ -303,7 +306,7 @@ var kinds = append([]kind{
 		atRequest(func(r *rig, _ http.ResponseWriter, _ *http.Request) { r.kill(); panic(http.ErrAbortHandler) })},
 	{"kill-after-request", "kill -9 when the server has handled a request, before its answer", downloads, upTo(onRequest),
 		atRequest(func(r *rig, _ http.ResponseWriter, req *http.Request) {
-			r.world.SMDP.ServeHTTP(httptest.NewRecorder(), req)
+			r.server(req).ServeHTTP(httptest.NewRecorder(), req)
 			r.kill()
 			panic(http.ErrAbortHandler)
 		})},
@@ -335,10 +338,10 @@ var kinds = append([]kind{
 				return answer, errors.Join(err, os.Truncate(r.journalPath(), max(0, size)))
 			}
 		}},
-}, managedFaults()...)
+}, append(diskKinds, managedFaults()...)...)
 
 // downloads are the scenarios with requests.
-var downloads = []string{"install-enable", "first", "switch", "delete"}
+var downloads = []string{"install-enable", "first", "switch", "delete", "notifications"}
 
 // journalPlaces are n places in the journal, from its beginning to its end.
 func journalPlaces(n int) func(baseline) []int {

@@ -196,7 +196,7 @@ func (m *managedRun) evidence(ctx context.Context, w *lab.World, store *recordin
 	agent := m.device.Client()
 	defer agent.Close()
 	for limit := time.Now().Add(convergeLimit); ; time.Sleep(100 * time.Millisecond) {
-		e, err := witnesses{agent, w, m.device.Stack.Modem, store}.evidence(ctx)
+		e, err := witnesses{agent: agent, world: w, modem: m.device.Stack.Modem, store: store}.evidence(ctx)
 		e.Orders, e.Managed = nil, true
 		if err == nil {
 			e.Connections, err = m.device.Stack.ActiveConnections(ctx)

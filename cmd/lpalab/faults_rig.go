@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/pki"
+	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/cmd/lpalab/lab"
 	"lpad/modem/modemtest"
 )
@@ -51,8 +53,16 @@ const (
 	onAT                   // an AT command line, on the wire
 	onRequest              // an ES9+ request, at the server
 	onAppend               // a write of the journal
+	onCompact              // a step of making the journal anew: the new file made, written, renamed
 	touches
 )
+
+// step is one meeting of the daemon with the world.
+type step struct {
+	touch touch
+	n     int // of its kind, from 1
+	what  string
+}
 
 // rig is a device in the lab that faults are done to: card, modem, server and
 // the real daemon, with a hook at each of its ways into the world.
@@ -68,6 +78,9 @@ type rig struct {
 	served  sync.WaitGroup
 	tail    tail
 	client  *client.Client
+	disk    *disk        // of the state directory; nil: the machine's
+	other   *smdp.Server // a second receiver of notifications; nil: there is none
+	inotify *os.File
 
 	mu      sync.Mutex
 	proc    *process
@@ -79,6 +92,14 @@ type rig struct {
 	strikes chan struct{} // closed when the fault has struck
 	begin   time.Time
 	history []string
+
+	trace       []step   // what was met, in this order
+	journalMost int64    // bytes, that the journal ever had
+	connections int      // at the server, since the order
+	held        int      // what is under way in the background and must end before there is rest
+	parked      bool     // nobody starts the daemon: the device is off
+	told        bool     // the daemon has said in its status what is wrong with its disk
+	wrongs      []string // what was seen to be wrong on the way
 }
 
 // process is one life of the daemon.
@@ -101,6 +122,28 @@ func newRig(ctx context.Context, p *pki.PKI, programs string, sc *scenario, f *f
 			err = errors.Join(err, r.close())
 		}
 	}()
+	if err = os.Mkdir(r.stateDir(), 0o700); err != nil {
+		return nil, err
+	}
+	kind := sc.disk
+	if f != nil && f.disk != "" {
+		kind = f.disk
+	}
+	if kind != "" {
+		if r.disk, err = mountDisk(kind, r.stateDir(), filepath.Join(r.dir, "disk")); err != nil {
+			return nil, err
+		}
+	}
+	if sc.journal > 0 {
+		if err = fillJournal(r.journalPath(), sc.journal); err != nil {
+			return nil, err
+		}
+	}
+	if sc.receivers == 2 {
+		if r.other, err = smdp.New(smdp.ConfigUnder(p, otherHost)); err != nil {
+			return nil, err
+		}
+	}
 	r.world, err = lab.New(lab.Options{PKI: p, ProfileSize: faultProfileSize, EmptyCard: sc.empty, Card: func(c *euicc.Config) {
 		c.Store = r.store
 		if sc.installed {
@@ -188,11 +231,12 @@ socket: %[1]s/lpad.sock
 card: {backend: at, at_port: %[1]s/ttyAT0, apdu_path: %[6]s, block_size: %[2]d}
 modem: {manage: none}
 params: {provider_db: %[1]s/none.xml, oem_dir: %[1]s/none.d}
-rsp: {trust_dir: %[1]s/trust.d, timeout: 1s, notification_retry: 1s, notification_retry_max: 1s, addresses: {%[3]s: "%[4]s"}}
+rsp: {trust_dir: %[1]s/trust.d, timeout: 1s, notification_retry: 1s, notification_retry_max: 1s, addresses: {%[3]s: "%[4]s", %[7]s: "%[4]s"}}
 network: {backend: none, dead_man: %[5]s}
 log: {level: debug}
-`, r.dir, block, lab.Host, address, deadMan, way)
-	return errors.Join(os.MkdirAll(r.stateDir(), 0o700), os.WriteFile(filepath.Join(r.dir, "lpad.yaml"), []byte(yaml), 0o600))
+journal: {max_bytes: %[8]d}
+`, r.dir, block, lab.Host, address, deadMan, way, otherHost, sc.journalLimit())
+	return os.WriteFile(filepath.Join(r.dir, "lpad.yaml"), []byte(yaml), 0o600)
 }
 
 func (r *rig) stateDir() string    { return filepath.Join(r.dir, "var") }
@@ -204,21 +248,40 @@ func (r *rig) serve(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	certificates := []tls.Certificate{certificate}
+	if r.other != nil {
+		id, err := r.world.PKI.CI.IssueServer(pki.DPTLS, pki.ServerOptions{OID: "2.999.12", Host: otherHost})
+		if err != nil {
+			return "", err
+		}
+		if certificate, err = id.TLSCertificate(); err != nil {
+			return "", err
+		}
+		certificates = append(certificates, certificate)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.met(onRequest, filepath.Base(req.URL.Path)).request(r, w, req)
+		r.met(onRequest, filepath.Base(req.URL.Path)+" at "+req.Host).request(r, w, req)
 	})
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: log.New(discard{}, "", 0)}
-	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	config := &tls.Config{Certificates: certificates, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	r.served.Go(func() {
 		// It ends when it is closed below.
 		_ = server.Serve(tls.NewListener(&hookedListener{Listener: l, rig: r}, config))
 	})
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	return l.Addr().String(), nil
+}
+
+// server is the one that a request is meant for.
+func (r *rig) server(req *http.Request) *smdp.Server {
+	if r.other != nil && strings.HasPrefix(req.Host, otherHost) {
+		return r.other
+	}
+	return r.world.SMDP
 }
 
 type discard struct{}
@@ -233,6 +296,7 @@ func (r *rig) met(t touch, what string) *fault {
 		return nil
 	}
 	r.counts[t]++
+	r.trace = append(r.trace, step{t, r.counts[t], what})
 	if r.verbose {
 		r.noteLocked(fmt.Sprintf("%s %d: %.70s", touchNames[t], r.counts[t], what))
 	}
@@ -251,7 +315,7 @@ func (r *rig) met(t touch, what string) *fault {
 	return nil
 }
 
-var touchNames = [touches]string{"APDU", "AT command", "ES9+ request", "journal append"}
+var touchNames = [touches]string{"APDU", "AT command", "ES9+ request", "journal append", "journal compaction"}
 
 // strike notes that a fault has struck which no touch has met.
 func (r *rig) strike(what string) {
@@ -282,7 +346,7 @@ func (r *rig) noteLocked(text string) {
 func (r *rig) arm() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts, r.armed = [touches]int{}, true
+	r.counts, r.connections, r.trace, r.armed = [touches]int{}, 0, nil, true
 }
 
 // disarm lifts the fault.
@@ -292,6 +356,51 @@ func (r *rig) disarm() {
 	r.mu.Unlock()
 	r.world.Card.ClearFaults()
 	r.world.SMDP.ClearFaults()
+	if r.other != nil {
+		r.other.ClearFaults()
+	}
+}
+
+// current is the fault that is to be done, nil if there is none.
+func (r *rig) current() *fault {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fault
+}
+
+// hold counts what is under way in the background.
+func (r *rig) hold(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held += n
+}
+
+// wrong notes what must not be.
+func (r *rig) wrong(err error) {
+	r.note("WRONG: %v", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wrongs = append(r.wrongs, err.Error())
+}
+
+// tell notes that the daemon has said what is wrong with its disk.
+func (r *rig) tell() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = true
+}
+
+// off keeps the daemon from being started while do is done.
+func (r *rig) off(do func() error) error {
+	park := func(on bool) {
+		r.mu.Lock()
+		r.parked = on
+		r.mu.Unlock()
+	}
+	park(true)
+	defer park(false)
+	r.kill()
+	return do()
 }
 
 // start starts the daemon and returns when it has looked at its card, or has
@@ -415,10 +524,11 @@ func (r *rig) watchJournal(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the journal: %w", err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, r.stateDir(), unix.IN_MODIFY); err != nil {
-		return errors.Join(fmt.Errorf("watch the journal: %w", err), unix.Close(fd))
-	}
 	f := os.NewFile(uintptr(fd), "inotify")
+	r.inotify = f
+	if err := r.watchState(); err != nil {
+		return errors.Join(err, f.Close())
+	}
 	context.AfterFunc(ctx, func() { _ = f.Close() })
 	r.served.Go(func() {
 		buf := make([]byte, 64<<10)
@@ -429,14 +539,38 @@ func (r *rig) watchJournal(ctx context.Context) error {
 			}
 			for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
 				length := int(uint32(b[12]) | uint32(b[13])<<8 | uint32(b[14])<<16 | uint32(b[15])<<24)
+				head := b[:unix.SizeofInotifyEvent]
 				name := string(bytes.TrimRight(b[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+length], "\x00"))
 				b = b[unix.SizeofInotifyEvent+length:]
-				if name == "journal" {
+				switch mask := uint32(head[4]) | uint32(head[5])<<8 | uint32(head[6])<<16 | uint32(head[7])<<24; {
+				case name == "journal" && mask&unix.IN_MODIFY != 0:
+					size := r.journalSize()
+					r.mu.Lock()
+					r.journalMost = max(r.journalMost, size)
+					r.mu.Unlock()
 					r.met(onAppend, "").appended(r)
+				case name == "journal.new" && mask&unix.IN_MOVED_FROM == 0, name == "journal" && mask&unix.IN_MOVED_TO != 0:
+					r.met(onCompact, name).appended(r)
 				}
 			}
 		}
 	})
+	return nil
+}
+
+// watchState watches the state directory, which is another one after a mount.
+func (r *rig) watchState() error {
+	raw, err := r.inotify.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("watch the journal: %w", err)
+	}
+	var werr error
+	err = raw.Control(func(fd uintptr) {
+		_, werr = unix.InotifyAddWatch(int(fd), r.stateDir(), unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO)
+	})
+	if err = errors.Join(err, werr); err != nil {
+		return fmt.Errorf("watch the journal: %w", err)
+	}
 	return nil
 }
 
@@ -490,6 +624,12 @@ func (r *rig) close() error {
 		r.world.SMDP.Close()
 	}
 	r.served.Wait()
+	if r.other != nil {
+		r.other.Close()
+	}
+	if r.disk != nil {
+		errs = append(errs, r.disk.close())
+	}
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }
 
@@ -497,6 +637,7 @@ func (r *rig) close() error {
 type witnesses struct {
 	agent *client.Client
 	world *lab.World
+	other *smdp.Server // nil: there is one server
 	modem *modemtest.Modem
 	store *recordingStore
 }
@@ -538,8 +679,14 @@ func (w witnesses) evidence(ctx context.Context) (evidence, error) {
 	for _, n := range w.world.Card.Notifications() {
 		e.Waiting = append(e.Waiting, noteSeen{Seq: n.SeqNumber, Receiver: n.Address})
 	}
-	for _, n := range w.world.SMDP.Notifications() {
-		e.Received = append(e.Received, noteSeen{n.SeqNumber, n.Address, n.Verified})
+	received := func(s *smdp.Server, host string) {
+		for _, n := range s.Notifications() {
+			e.Received = append(e.Received, noteSeen{n.SeqNumber, n.Address, n.Verified && strings.EqualFold(n.Address, host)})
+		}
+	}
+	received(w.world.SMDP, lab.Host)
+	if w.other != nil {
+		received(w.other, otherHost)
 	}
 	for _, o := range w.world.SMDP.Orders() {
 		e.Orders = append(e.Orders, orderSeen{o.ICCID.String(), o.State})
@@ -549,10 +696,10 @@ func (w witnesses) evidence(ctx context.Context) (evidence, error) {
 
 // evidence asks everybody.
 func (r *rig) evidence(ctx context.Context) (evidence, error) {
-	e, err := witnesses{r.client, r.world, r.at, r.store}.evidence(ctx)
+	e, err := witnesses{r.client, r.world, r.other, r.at, r.store}.evidence(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.Exits = slices.Clone(r.exits)
+	e.Exits, e.Wrong = slices.Clone(r.exits), slices.Clone(r.wrongs)
 	return e, err
 }
 
@@ -582,7 +729,7 @@ type hookedCard struct {
 
 // Transmit implements modemtest.Card.
 func (c *hookedCard) Transmit(ctx context.Context, command []byte) ([]byte, error) {
-	if f := c.rig.fault; f != nil && f.watchPower {
+	if f := c.rig.current(); f != nil && f.watchPower {
 		answer, err := c.Card.Transmit(ctx, command)
 		if errors.Is(err, euicc.ErrNoPower) {
 			c.rig.strike("the card has lost its power")
@@ -602,8 +749,6 @@ func (c *hookedCard) Transmit(ctx context.Context, command []byte) ([]byte, erro
 type hookedListener struct {
 	net.Listener
 	rig *rig
-	mu  sync.Mutex
-	n   int
 }
 
 // Accept implements net.Listener.
@@ -612,14 +757,11 @@ func (l *hookedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.rig.mu.Lock()
+	defer l.rig.mu.Unlock()
+	l.rig.connections++
 	f := l.rig.fault
-	if f == nil || f.resetAfter == 0 {
-		return c, nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.n++
-	if l.n != f.n {
+	if f == nil || f.resetAfter == 0 || l.rig.connections != f.n {
 		return c, nil
 	}
 	return &resettingConn{Conn: c, rig: l.rig, left: f.resetAfter}, nil

@@ -14,9 +14,12 @@ import (
 type result struct {
 	fault      *fault
 	reached    bool // the fault has struck
+	told       bool // the daemon has said what is wrong with its disk
 	violations []violation
 	counts     [touches]int
+	trace      []step
 	journal    int64 // bytes at the end
+	made       int   // notifications
 	took       time.Duration
 	history    []string
 	log        string
@@ -38,7 +41,8 @@ func run(ctx context.Context, p *pki.PKI, programs string, sc *scenario, f *faul
 	r.verbose = verbose
 	defer func() {
 		r.mu.Lock()
-		res.counts, res.history, res.reached = r.counts, r.history, r.struck
+		res.counts, res.trace, res.history, res.reached = r.counts, r.trace, r.history, r.struck
+		res.made, res.told = len(r.store.all()), r.told
 		r.mu.Unlock()
 		res.log = r.tail.last(maxTail)
 		// Its errors are those of taking down what was broken on purpose.
@@ -113,8 +117,8 @@ func (r *rig) orderOnce(ctx context.Context, sc *scenario) (id string, ok bool) 
 // ordering again what a user would.
 func (r *rig) converge(ctx context.Context, sc *scenario, id string, ordered bool) error {
 	limit := convergeLimit
-	if r.fault != nil {
-		limit += r.fault.patience
+	if f := r.current(); f != nil {
+		limit += f.patience
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -122,7 +126,7 @@ func (r *rig) converge(ctx context.Context, sc *scenario, id string, ordered boo
 	seen := ""
 	var lastStatus api.Status
 	for tick := time.NewTicker(8 * time.Millisecond); ; {
-		if r.dead() {
+		if r.dead() && !r.isOff() {
 			r.mu.Lock()
 			crashed := len(r.exits)
 			r.mu.Unlock()
@@ -143,7 +147,7 @@ func (r *rig) converge(ctx context.Context, sc *scenario, id string, ordered boo
 				r.note("job %s: %s", status.Job.ID, seen)
 			}
 			r.lift(status)
-			if resting(status) {
+			if resting(status) && !r.busy() {
 				again, err := r.wantsMore(ctx, sc, ordered)
 				switch {
 				case err != nil:
@@ -199,7 +203,21 @@ func (r *rig) lift(s api.Status) {
 
 // resting reports whether the daemon has nothing to do.
 func resting(s api.Status) bool {
-	return s.Job == nil && s.Queued == 0 && (s.State == "ready" || s.State == "needs-provisioning") && s.Notifications.Pending == 0
+	return s.Job == nil && s.Queued == 0 && (s.State == "ready" || s.State == "needs-provisioning") && s.Notifications.Pending == 0 && s.Journal == nil
+}
+
+// isOff reports whether the daemon is not to be started.
+func (r *rig) isOff() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.parked
+}
+
+// busy reports whether the lab itself has something under way.
+func (r *rig) busy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held > 0
 }
 
 // wantsMore decides for the user: an order that got lost, or that failed and

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
 	"lpad/agent/api"
+	"lpad/agent/journal"
+	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/cmd/lpalab/lab"
 )
@@ -23,6 +26,9 @@ type scenario struct {
 	csim      bool                // the APDUs travel in AT+CSIM
 	refuses   string              // a command that begins like this is refused by the modem
 	card      func(*euicc.Config) // further changes
+	disk      string              // a disk of this kind for the state directory
+	journal   int                 // bytes of the journal before the order, most of them old; then it is bounded as tightly as can be configured
+	receivers int                 // of notifications: 2, or one
 	order     func(ctx context.Context, r *rig) (api.Job, error)
 	before    ending // when the order has not been carried out
 	after     ending // when it has
@@ -101,13 +107,7 @@ var scenarios = []*scenario{
 	{name: "switch", what: "switch to an installed profile", installed: true, before: bothOld, after: bothNew, order: enableNew},
 	{name: "switch-csim", what: "the same over AT+CSIM, where the daemon opens its logical channels itself", csim: true, installed: true,
 		before: bothOld, after: bothNew, order: enableNew},
-	{name: "replace", what: "switch to an installed profile and delete the old one", installed: true, before: bothOld, after: onlyNew,
-		order: func(ctx context.Context, r *rig) (api.Job, error) {
-			if enabledOf(r) == newICCID { // the old one is left over
-				return r.client.Delete(ctx, oldICCID)
-			}
-			return switchTo(ctx, r, newICCID, true)
-		}},
+	{name: "replace", what: "switch to an installed profile and delete the old one", installed: true, before: bothOld, after: onlyNew, order: replaceOld},
 	{name: "rollback", what: "switch to a profile whose access point the modem refuses, and back", installed: true, before: bothOld, after: bothOld,
 		refuses: `"` + lab.NewOperator.APN + `"`, order: enableNew, goesBack: true},
 	{name: "no-service", what: "switch to a profile that no network serves, and back", installed: true, before: bothOld, after: bothOld,
@@ -116,6 +116,48 @@ var scenarios = []*scenario{
 		order: func(ctx context.Context, r *rig) (api.Job, error) { return r.client.Disable(ctx, oldICCID) }},
 	{name: "delete", what: "delete a disabled profile", installed: true, before: bothOld, after: onlyOld,
 		order: func(ctx context.Context, r *rig) (api.Job, error) { return r.client.Delete(ctx, newICCID) }},
+	{name: "notifications", what: "switch and delete the old profile, six notifications for two receivers, and the journal made anew on the way",
+		installed: true, receivers: 2, journal: tightJournal - 5000, before: bothOld, after: onlyNew, card: notifyTwo, order: replaceOld},
+}
+
+// otherHost is the second receiver of notifications.
+const otherHost = "reports.lpad.example"
+
+// tightJournal is the least limit that can be configured.
+const tightJournal = 64 << 10
+
+func (s *scenario) journalLimit() int {
+	if s.journal > 0 {
+		return tightJournal
+	}
+	return 1 << 20 // the default
+}
+
+// fillJournal makes a journal of so many bytes, most of them of old records.
+func fillJournal(path string, size int) error {
+	j, err := journal.Open(path, journal.Options{MaxBytes: 1 << 20})
+	if err != nil {
+		return err
+	}
+	for i := 0; err == nil && j.Size() < size; i++ {
+		err = j.PutSetting("lab", fmt.Sprintf("%01000d", i))
+	}
+	return errors.Join(err, j.Close())
+}
+
+// notifyTwo makes every event of every profile known to two receivers.
+func notifyTwo(c *euicc.Config) {
+	for i := range c.Profiles {
+		c.Profiles[i].Notifications = []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: lab.Host}, {Events: rsp.AllEvents, Address: otherHost}}
+	}
+}
+
+// replaceOld switches to the new profile and deletes the old one.
+func replaceOld(ctx context.Context, r *rig) (api.Job, error) {
+	if enabledOf(r) == newICCID { // the old one is left over
+		return r.client.Delete(ctx, oldICCID)
+	}
+	return switchTo(ctx, r, newICCID, true)
 }
 
 // expects is what is right at the end of a scenario, whatever happened.
@@ -126,7 +168,7 @@ func (s *scenario) expects() expectation {
 		x.Endings = append(x.Endings, bothOld)
 	case "first":
 		x.Endings = append(x.Endings, onlyNewIdle)
-	case "replace": // switched, and the deletion refused
+	case "replace", "notifications": // switched, and the deletion refused
 		x.Endings = append(x.Endings, bothNew)
 	}
 	return x

@@ -4,6 +4,8 @@
 //	lpalab demo [--keep]       the main job, from an activation code to a connected device
 //	lpalab bench               figures with their bounds
 //	lpalab faults              faults at every place, and what must hold after each
+//	lpalab notifications       kills at every step of a notification's life
+//	lpalab soak                many cycles on one device, and what must not grow
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
 // Demo and bench need root; all but size need lpad, lpactl and lpad-pcsc beside
@@ -25,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(demoCommand(), benchCommand(), sizeCommand(), faultsCommand())
+	root.AddCommand(demoCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {
 			fmt.Fprintln(os.Stderr, "error:", err)
