@@ -13,3 +13,10 @@ func Parse(b []byte) (*Table, error) {
 
 // ParseMemory reads the memory's file.
 var ParseMemory = parseMemory
+
+// Apply is what one line says.
+func Apply(l Line) Quirks {
+	q := unknown()
+	l.apply(&q)
+	return q
+}

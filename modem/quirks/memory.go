@@ -27,9 +27,10 @@ type Learned struct {
 }
 
 const (
-	maxModems     = 64 // in the memory; the one that changed longest ago goes
-	maxMemoryFile = 64 << 10
-	maxKey        = 3*128 + 2
+	maxModems     = 64        // in the memory; the one that changed longest ago goes
+	maxMemoryFile = 128 << 10 // bytes: 64 modems of the longest names, and some
+	maxWord       = 128       // bytes of a maker, model or firmware
+	maxKey        = 3*maxWord + 2
 )
 
 // Memory keeps what was learned per manufacturer, model and firmware: what one
@@ -90,13 +91,15 @@ func parseMemory(b []byte) (map[string]Learned, error) {
 		if len(k) > maxKey {
 			return nil, errors.New("the name of a modem is too long")
 		}
-		out[k] = l.checked()
+		if strings.Trim(k, "|") != "" {
+			out[k] = l.checked()
+		}
 	}
 	return out, nil
 }
 
-// checked is l without what nobody could have learned. The commands of the file
-// are sent to the modem.
+// checked is l without what nobody could have learned. A command of the file is
+// sent to the modem, so it must be one that reads an ICCID.
 func (l Learned) checked() Learned {
 	if l.Path != CCHO && l.Path != CSIM {
 		l.Path = ""
@@ -107,7 +110,7 @@ func (l Learned) checked() Learned {
 	if !slices.Contains(rungs(), string(l.Rung)) {
 		l.Rung = ""
 	}
-	if !isCommand(l.ICCID) {
+	if !isCommand(l.ICCID) || !strings.Contains(l.ICCID, "CID") && !strings.HasPrefix(l.ICCID, "AT+CRSM=176,") {
 		l.ICCID = ""
 	}
 	if b, err := hex.DecodeString(l.ISDR); err != nil || len(b) < 5 || len(b) > 16 { // ISO 7816-4: an AID
@@ -116,14 +119,19 @@ func (l Learned) checked() Learned {
 	return l
 }
 
-// key is the modem's name in the file.
+// key is the modem's name in the file, in printable ASCII.
 func key(id modem.Identity) string {
 	words := []string{id.Manufacturer, id.Model, id.Revision}
 	for i, w := range words {
-		w = strings.ToValidUTF8(strings.ToLower(strings.TrimSpace(w)), "")
-		words[i] = strings.ReplaceAll(w[:min(len(w), (maxKey-2)/3)], "|", "/")
+		w = strings.Map(func(c rune) rune {
+			if c < 0x20 || c > 0x7E || strings.ContainsRune(`|"\\<>&`, c) { // what JSON writes longer
+				return '?'
+			}
+			return c
+		}, strings.ToLower(strings.TrimSpace(w)))
+		words[i] = w[:min(len(w), maxWord)]
 	}
-	return strings.ToValidUTF8(strings.Join(words, "|"), "")
+	return strings.Join(words, "|")
 }
 
 // Get is what is known of a modem; nothing is known of one without a name.

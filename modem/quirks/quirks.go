@@ -120,7 +120,7 @@ type Quirks struct {
 		Settle    time.Duration // wait after the SIM is ready
 	}
 
-	Reread       []Rung                 // the ladder; empty: DefaultReread
+	Reread       []Rung                 // the ladder; empty: DefaultReread. RungRefresh in it: the modem is known to follow by itself
 	RungTime     map[Rung]time.Duration // bound of a rung; absent: default
 	Reset        []string               // the vendor's reset commands: the first that is accepted; empty: none
 	ResetHangsUp bool                   // a reset takes the port away; it comes back, perhaps under another name
