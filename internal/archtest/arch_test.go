@@ -68,6 +68,7 @@ var arrows = []struct {
 
 	{"config", nil, "only importer of viper"},
 	{"internal/...", nil, "private helpers"},
+	{"packaging", nil, "what lies beside the programs; nobody's import"},
 
 	{"cmd/lpad", []string{"agent", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},

@@ -89,7 +89,14 @@ func (s *Stack) DialBus() (*dbus.Conn, error) {
 }
 
 func (s *Stack) startBus(ctx context.Context) error {
-	policy := s.cfg.BusPolicy
+	policy, where := s.cfg.BusPolicy, (*holder)(nil)
+	if s.cfg.Root != "" {
+		distribution, err := distributionPolicy()
+		if err != nil {
+			return err
+		}
+		policy, where = policy+distribution, s.device // where users and policies are those of the device
+	}
 	if policy == "" {
 		policy = openPolicy
 	}
@@ -97,7 +104,7 @@ func (s *Stack) startBus(ctx context.Context) error {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, busConfig, s.socket(), policy), 0o644); err != nil {
 		return err
 	}
-	if _, err := s.startDaemon(busDaemon, nil, "dbus-daemon", "--config-file="+conf, "--nofork", "--nopidfile"); err != nil {
+	if _, err := s.startDaemon(busDaemon, where, "dbus-daemon", "--config-file="+conf, "--nofork", "--nopidfile"); err != nil {
 		return err
 	}
 	// The socket's file is there a moment before anybody listens.
@@ -107,6 +114,9 @@ func (s *Stack) startBus(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if s.cfg.Root != "" {
+		return s.startPolkit(ctx)
 	}
 	return servePolkit(s.bus)
 }

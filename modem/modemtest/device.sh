@@ -26,4 +26,7 @@ if [ -d /etc/NetworkManager ]; then
 	mount --bind "$D/nm/run" /run/NetworkManager
 	mount --bind "$D/nm/lib" /var/lib/NetworkManager
 fi
+if [ -e "$D/mounts" ]; then
+	while read -r from to; do mount --bind "$from" "$to"; done <"$D/mounts"
+fi
 mount --rbind "$D/sys" /sys

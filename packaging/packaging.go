@@ -1,0 +1,63 @@
+// Package packaging is what a distribution's package puts on a device beside the
+// programs: the user that lpad runs as, what that user may ask of ModemManager,
+// NetworkManager and pcscd, and which AT port is its own. The files lie in the
+// folders beside this one, to be read; [Files] says where each of them goes, and
+// [Install] puts them there.
+//
+//	err := packaging.Install("/tmp/root") // usr/share/polkit-1/rules.d/lpad.rules and the others
+//
+// The programs do not use it. The tests beside it hold the files against the
+// real polkitd, dbus-daemon, ModemManager, NetworkManager, udev and systemd.
+package packaging
+
+import (
+	"embed"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// User is whom lpad runs as; its group has the same name. GroupAdmin are those
+// who may change things over the socket.
+const (
+	User       = "lpad"
+	GroupAdmin = "lpad-admin"
+)
+
+// File is one file of the package.
+type File struct {
+	Source string // below this folder, with slashes
+	Target string // below the root of the device, with slashes
+}
+
+// Files are all of them. Each is for everybody to read (mode 0644, of root), and
+// none is a configuration file: who wants another one puts it under /etc.
+var Files = []File{
+	{"dbus/lpad.conf", "usr/share/dbus-1/system.d/lpad.conf"},
+	{"polkit/lpad.rules", "usr/share/polkit-1/rules.d/lpad.rules"},
+	{"sysusers.d/lpad.conf", "usr/lib/sysusers.d/lpad.conf"},
+	{"tmpfiles.d/lpad.conf", "usr/lib/tmpfiles.d/lpad.conf"},
+	{"udev/78-mm-lpad.rules", "usr/lib/udev/rules.d/78-mm-lpad.rules"},
+	{"udev/79-lpad.rules", "usr/lib/udev/rules.d/79-lpad.rules"},
+}
+
+//go:embed dbus polkit sysusers.d tmpfiles.d udev
+var files embed.FS
+
+// Install writes the files below root, making the folders.
+func Install(root string) error {
+	for _, f := range Files {
+		text, err := files.ReadFile(f.Source)
+		if err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+		target := filepath.Join(root, filepath.FromSlash(f.Target))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+		if err := os.WriteFile(target, text, 0o644); err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+	}
+	return nil
+}
