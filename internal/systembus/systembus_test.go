@@ -202,6 +202,31 @@ func TestWait(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("listen", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var sum atomic.Int64
+		emitted := false
+		heard := func(s *dbus.Signal) {
+			if n, ok := s.Body[0].(int64); s.Name == iface+".Told" && ok {
+				sum.Add(n)
+			}
+		}
+		err := c.Listen(ctx, []systembus.Service{echo}, heard, func(context.Context) (bool, error) {
+			if !emitted { // nothing that is sent from the first check on is missed
+				emitted = true
+				for n := range int64(4) {
+					if err := e.conn.Emit(path, iface+".Told", n+1); err != nil {
+						return true, err
+					}
+				}
+			}
+			return sum.Load() == 10, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("no signal, read again", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()

@@ -23,6 +23,7 @@
 package mm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -333,16 +334,24 @@ func (c *Client) WaitSIM(ctx context.Context, device, iccid string, atLeast Stat
 
 // WaitRegistered waits until a network serves the modem. A refusal by the
 // network is waited through, for it is often followed by another network's
-// acceptance; when ctx ends first it is in the error.
+// acceptance; when ctx ends first it is in the error, also if ModemManager or
+// the modem went away after it.
 func (c *Client) WaitRegistered(ctx context.Context, device string) (Modem, error) {
 	var found Modem
+	var denied error
 	err := c.bus.Wait(ctx, []systembus.Service{Service}, func(ctx context.Context) (bool, error) {
 		m, err := c.Modem(ctx, device)
 		switch {
+		case err != nil && !systembus.Transient(err) && !errors.Is(err, ErrNoModem):
+			return true, err
 		case err != nil:
-			return !systembus.Transient(err) && !errors.Is(err, ErrNoModem), err
+			return false, cmp.Or(denied, err)
 		case !m.Registration.State.Registered():
-			return false, &WaitingError{Modem: m, For: "network"}
+			waiting := &WaitingError{Modem: m, For: "network"}
+			if denied = nil; m.Registration.State == modem.Denied {
+				denied = waiting
+			}
+			return false, waiting
 		}
 		found = m
 		return true, nil

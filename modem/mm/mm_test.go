@@ -156,6 +156,16 @@ func TestWaitEnds(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("the modem goes after a refusal", func(t *testing.T) {
+		path := f.add("1", iccidB, 7, nil)
+		f.set(path, name+".Modem.Modem3gpp", "RegistrationState", uint32(3))
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		time.AfterFunc(50*time.Millisecond, func() { f.remove(path) })
+		if err := network(ctx); fault.Of(err).Code != "registration-denied" {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -1,62 +1,93 @@
-//go:build drill
-
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"text/tabwriter"
 	"time"
 
-	diff "github.com/google/go-cmp/cmp"
+	cmpdiff "github.com/google/go-cmp/cmp"
 
 	"lpad/agent/api"
 	"lpad/agent/rsp"
 	"lpad/cmd/lpalab/lab"
+	"lpad/internal/systembus"
 	"lpad/modem/modemtest"
+	"lpad/modem/nm"
 )
 
-// deadMan is how long a new profile has in the drill.
-const deadMan = 12 * time.Second
+// deadMan is how long a new profile has in the drill. One that the network
+// refuses by its APN is given up before the long one is over.
+const (
+	deadMan     = 10 * time.Second
+	longDeadMan = 90 * time.Second
+)
 
 // TestRollbackDrill switches to profiles that do not work, in the ways that
 // profiles do not, with the power failing on top of it. Each time the device
-// must come back to where it was, to the byte, and tell everybody.
+// must come back to where it was, to the byte, and tell everybody. It prints a
+// table of how long that took:
+//
+//	gave up   from EnableProfile until the job goes back
+//	back      from there until the old profile's context is active
+//	asked     how often the new profile asked a network to attach or for a context
+//	tries     that the quarantine counts
+//	deaths    of ModemManager and NetworkManager, which are started again
 func TestRollbackDrill(t *testing.T) {
 	t.Parallel()
+	var table drillTable
+	t.Cleanup(func() { t.Log(table.String()) })
+	wrongAPN := `{"version":1,"apns":[{"name":"wrong.example","purposes":["default","ia"],"pdnType":"v4"}]}`
+	refused := fmt.Sprintf("context 1, APN %q, refused", "wrong.example")
+	lenient := func(c *modemtest.Config) { c.StrictAttach = false } // everybody attaches, but gets no context with a wrong APN
 	unknown := func(c *modemtest.Config) { c.Subscriptions = []modemtest.Subscription{lab.OldOperator.Subscription()} }
 	for name, test := range map[string]struct {
 		modem      func(*modemtest.Config)
 		parameters string
 		uncovered  bool // the new profile's network does not reach here
+		deadMan    time.Duration
 		disturb    func(context.Context, *lab.Device) error
+		deaths     int      // of managers, by disturb
 		stages     []string // the modem's log has these of the new SIM
-		code       string
+		code, says string
+		atLeast    time.Duration // it does not give up before; 0: the dead-man time, less what the steps before have used
+		atMost     time.Duration
 	}{
 		"never registers": {modem: unknown, code: "registration-denied", stages: []string{"attach of " + lab.NewOperator.IMSI}},
 		"no coverage":     {uncovered: true, code: "not-registered"},
-		"never registers, kill -9": {modem: unknown, code: "registration-denied", disturb: func(ctx context.Context, d *lab.Device) error {
+		"never registers, kill -9 of lpad": {modem: unknown, code: "registration-denied", disturb: func(ctx context.Context, d *lab.Device) error {
 			return errors.Join(d.Kill(), d.Start(ctx))
 		}},
-		"never registers, reboot": {modem: unknown, code: "registration-denied", disturb: reboot},
-		"no coverage, reboot":     {uncovered: true, code: "not-registered", disturb: reboot},
-		// The network lets everybody attach, but gives no context to a wrong APN.
-		"wrong APN": {parameters: `{"version":1,"apns":[{"name":"wrong.example","purposes":["default","ia"],"pdnType":"v4"}]}`,
-			modem: func(c *modemtest.Config) { c.StrictAttach = false }, code: "no-bearer",
-			stages: []string{`context 1, APN "wrong.example", refused`}},
+		"never registers, rebooted": {modem: unknown, code: "registration-denied", disturb: reboot},
+		"never registers, managers crash": {modem: unknown, code: "registration-denied", deaths: 2, disturb: func(_ context.Context, d *lab.Device) error {
+			return errors.Join(d.Stack.CrashManager(modemtest.NetworkManager), d.Stack.CrashManager(modemtest.ModemManager))
+		}},
+		"wrong APN": {parameters: wrongAPN, modem: lenient, deadMan: longDeadMan, code: "apn-refused", says: `refused the APN "wrong.example"`,
+			stages: []string{refused}, atLeast: 20 * time.Second, atMost: 40 * time.Second},
+		"wrong APN, rebooted": {parameters: wrongAPN, modem: lenient, code: "apn-refused", says: `refused the APN "wrong.example"`,
+			stages: []string{refused}, disturb: reboot},
+		"wrong APN, managers crash": {parameters: wrongAPN, modem: lenient, code: "apn-refused", says: `refused the APN "wrong.example"`,
+			stages: []string{refused}, deaths: 2, disturb: func(_ context.Context, d *lab.Device) error {
+				return errors.Join(d.Stack.CrashManager(modemtest.NetworkManager), d.Stack.CrashManager(modemtest.ModemManager))
+			}},
 		"dead data path": {modem: func(c *modemtest.Config) { c.Subscriptions[1].NoData = true }, code: "probe-failed",
 			stages: []string{fmt.Sprintf("context 1 active: APN %q address %s", lab.NewOperator.APN, lab.NewOperator.Address.Addr())}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			limit := cmp.Or(test.deadMan, deadMan)
 			w := newWorld(t, lab.Options{})
-			ctx, d := startDevice(t, w, lab.DeviceOptions{Stack: withSpare, Modem: test.modem, Config: fmt.Sprintf("network: {dead_man: %s}\n", deadMan)})
+			ctx, d := startDevice(t, w, lab.DeviceOptions{Stack: withSpare, Modem: test.modem, Config: fmt.Sprintf("network: {dead_man: %s}\n", limit)})
 			old, operator := lab.OldOperator, lab.NewOperator
 			rewrite(ctx, t, d)
-			before := settings(ctx, t, d)
+			before, connections := settings(ctx, t, d), allConnections(ctx, t, d)
 			c := d.Client()
 			t.Cleanup(c.Close)
 			log := d.Stack.Modem.Log()
@@ -91,7 +122,7 @@ func TestRollbackDrill(t *testing.T) {
 			}
 			if test.disturb != nil {
 				eventually(ctx, t, "the job is verifying", func() bool { return job().State == "verifying" })
-				time.Sleep(deadMan / 4) // not at its beginning, which the classes of make faults have
+				time.Sleep(limit / 4) // not at its beginning, which the classes of make faults have
 				if s := job().State; s != "verifying" {
 					t.Errorf("the job is %s already", s)
 				}
@@ -106,7 +137,7 @@ func TestRollbackDrill(t *testing.T) {
 			var j api.Job
 			eventually(ctx, t, "the job ends", func() bool { j = job(); return j.Ended })
 
-			if p := j.Problem; j.State != "failed" || p == nil || strings.Contains(p.Title, "reason 0") || p.Code != test.code || p.Title == "" || p.Who == "" || p.Next == "" {
+			if p := j.Problem; j.State != "failed" || p == nil || p.Code != test.code || p.Title == "" || !strings.Contains(p.Title, test.says) || p.Who == "" || p.Next == "" {
 				t.Errorf("the job is %s with the problem %+v, want failed with %s, explained", j.State, p, test.code)
 			}
 			trace := log.Entries()
@@ -135,7 +166,10 @@ func TestRollbackDrill(t *testing.T) {
 				t.Errorf("connections %q are up, %v", up, err)
 			}
 			if after := settings(ctx, t, d); after != before {
-				t.Errorf("settings before (-) and after (+):\n%s", diff.Diff(before, after))
+				t.Errorf("settings before (-) and after (+):\n%s", cmpdiff.Diff(before, after))
+			}
+			if d := cmpdiff.Diff(connections, allConnections(ctx, t, d)); d != "" {
+				t.Errorf("connections of NetworkManager, with secrets, before (-) and after (+):\n%s", d)
 			}
 
 			eventually(ctx, t, "the card's notifications are delivered", func() bool { return len(w.Card.Notifications()) == 0 })
@@ -154,22 +188,111 @@ func TestRollbackDrill(t *testing.T) {
 				}
 			}
 
+			var way []string
 			gaveUp := time.Time{}
 			for _, m := range j.Timeline {
+				way = append(way, m.State)
 				if m.State == "rolling-back" && gaveUp.IsZero() {
 					gaveUp = m.At
 				}
 			}
-			start := trace[enable].Time
-			if waited := gaveUp.Sub(start); waited < deadMan/2 || waited > deadMan+8*time.Second {
-				t.Errorf("it gave up %v after EnableProfile, dead_man is %v", waited, deadMan)
+			if n := len(way); n < 2 || way[n-1] != "failed" || !slices.Contains(way, "verifying") || slices.Index(way, "rolling-back") < slices.Index(way, "verifying") {
+				t.Errorf("the job's report: %s", strings.Join(way, ", "))
 			}
-			seconds := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
-			t.Logf("drill: %s: gave up after %s, back on line %s later, %s in all (dead_man %v, %s)", name,
-				seconds(gaveUp.Sub(start)), seconds(trace[back].Time.Sub(gaveUp)), seconds(trace[back].Time.Sub(start)), deadMan, test.code)
+			if deaths := d.Stack.Deaths(); len(deaths) != test.deaths {
+				t.Errorf("%d managers died, want %d: %v", len(deaths), test.deaths, deaths)
+			}
+			start := trace[enable].Time
+			waited := gaveUp.Sub(start)
+			if waited < cmp.Or(test.atLeast, limit-4*time.Second) || waited > cmp.Or(test.atMost, limit+8*time.Second) {
+				t.Errorf("it gave up %v after EnableProfile, dead_man is %v", waited, limit)
+			}
+			asked := 0
+			for _, e := range trace[newSIM:backSIM] {
+				if request.MatchString(e.Text) {
+					asked++
+				}
+			}
+			row := drillRow{name, limit, waited, trace[back].Time.Sub(gaveUp), trace[back].Time.Sub(start), asked, test.code, len(d.Stack.Deaths()), !t.Failed()}
+			table.add(row)
+			t.Logf("drill: %s: gave up after %s (dead_man %v, %s), back on line %s later, %s in all; the network was asked %d times",
+				name, seconds(row.gaveUp), limit, test.code, seconds(row.back), seconds(row.total), asked)
 		})
 	}
 }
+
+// request is a question that the modem has put to a network.
+var request = regexp.MustCompile(`^(attach of |context \d+ active: |context \d+, APN ".*", refused)`)
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// drillRow is how one case of the drill went.
+type drillRow struct {
+	name                         string
+	deadMan, gaveUp, back, total time.Duration
+	asked                        int
+	code                         string
+	deaths                       int
+	good                         bool
+}
+
+// drillTable collects the rows; the cases run beside each other.
+type drillTable struct {
+	mu   sync.Mutex
+	rows []drillRow
+}
+
+func (d *drillTable) add(r drillRow) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rows = append(d.rows, r)
+}
+
+// String is the table.
+func (d *drillTable) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slices.SortFunc(d.rows, func(a, b drillRow) int { return strings.Compare(a.name, b.name) })
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\ncase\tdead_man\tgave up\tback\tin all\tasked\ttries\treason\tdeaths\t")
+	for _, r := range d.rows {
+		how := ""
+		if !r.good {
+			how = "FAILED"
+		}
+		fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%d\t1\t%s\t%d\t%s\n", r.name, r.deadMan, seconds(r.gaveUp), seconds(r.back), seconds(r.total), r.asked, r.code, r.deaths, how)
+	}
+	_ = w.Flush() // into memory
+	return b.String()
+}
+
+// allConnections is every mobile connection as NetworkManager has it on the
+// bus, GetSettings and GetSecrets, each value with its type.
+func allConnections(ctx context.Context, t *testing.T, d *lab.Device) map[string]string {
+	t.Helper()
+	bus := systembus.New(d.Stack.BusAddress())
+	defer bus.Close()
+	all, err := nm.New(bus).Mobile(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, c := range all {
+		b, err := json.Marshal(c.Settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[c.ID()] = lastUpValue.ReplaceAllString(string(b), "")
+	}
+	if !strings.Contains(out["spare"], "its own") {
+		t.Errorf("the secret of a connection is not there: %s", out["spare"])
+	}
+	return out
+}
+
+// lastUpValue is lastUp on the bus.
+var lastUpValue = regexp.MustCompile(`,"timestamp":\{"t":"\d+"\}`)
 
 // reboot is what a power cut does to a device: lpad and the managers are gone at
 // once, the modem begins anew with what it keeps.
