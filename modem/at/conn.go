@@ -141,6 +141,10 @@ type Request struct {
 	// last line of information. Then the lines come with ErrNoFinal: there are
 	// modems that forget the OK of some commands (AT+CGSN on Snapdragon 410).
 	Settle time.Duration
+	// Then is a second command line that leaves together with Text, for a modem
+	// whose port goes away at Text; empty: none. Nobody waits for its answer, and
+	// the line is resynchronised before the next command.
+	Then string
 }
 
 // Command sends one command line and returns the information lines of its
@@ -157,6 +161,9 @@ func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
 	if err := checkCommand(r.Text); err != nil {
 		return nil, fmt.Errorf("AT command: %w", err)
 	}
+	if err := checkCommand(r.Then); r.Then != "" && err != nil {
+		return nil, fmt.Errorf("AT command: %w", err)
+	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if err := c.acquire(ctx); err != nil {
@@ -171,6 +178,7 @@ func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
 	x := newExchange(r)
 	begin := time.Now()
 	err := c.exchange(ctx, x, r.Settle)
+	c.dirty = c.dirty || r.Then != ""
 	c.trace(ctx, "command", slog.String("name", nameOf(r.Text)), slog.Int("length", len(r.Text)), slog.Int("lines", len(x.lines)),
 		slog.Int("bytes", x.size), slog.Duration("took", time.Since(begin)), slog.Any("err", err))
 	if err != nil {
@@ -242,6 +250,7 @@ func ended(ctx context.Context) error {
 // is finished or taken back; after that only its owner touches it.
 type exchange struct {
 	text     string
+	then     string   // a second line behind it
 	names    []string // of the lines that belong to the answer
 	extended bool     // the command is an extended one
 	shows    bool     // the command shows settings (ATI, AT&V), in lines of any name
@@ -260,7 +269,7 @@ type exchange struct {
 
 func newExchange(r Request) *exchange {
 	x := &exchange{
-		text: r.Text, names: r.Prefixes, dials: dials(r.Text),
+		text: r.Text, then: r.Then, names: r.Prefixes, dials: dials(r.Text),
 		seen: make(chan struct{}, 1), end: make(chan struct{}),
 	}
 	x.extended = len(r.Text) > 2 && extended(r.Text[2:])
@@ -285,8 +294,12 @@ func (c *Conn) exchange(ctx context.Context, x *exchange, settle time.Duration) 
 		c.cur = nil
 		c.mu.Unlock()
 	}()
+	lines := x.text + "\r"
+	if x.then != "" {
+		lines += x.then + "\r"
+	}
 	select {
-	case c.writes <- []byte(x.text + "\r"):
+	case c.writes <- []byte(lines):
 		c.dirty = true
 	case <-ctx.Done():
 		return ended(ctx) // nothing was sent

@@ -24,7 +24,6 @@ const (
 
 // Bounds of the rungs that the quirks do not set.
 var rungTimes = map[quirks.Rung]time.Duration{
-	quirks.RungRefresh:     5 * time.Second, // where the modem is known to follow by itself
 	quirks.RungCFUN01:      30 * time.Second,
 	quirks.RungCFUN41:      20 * time.Second,
 	quirks.RungCFUN11:      90 * time.Second, // the port may be away for half a minute
@@ -34,6 +33,8 @@ var rungTimes = map[quirks.Rung]time.Duration{
 // Other times of the ladder.
 const (
 	ladderTime  = 5 * time.Minute  // of all rungs, when the context has no deadline
+	refreshTime = 3 * time.Second  // for a modem that is known to follow by itself; EG25 and EG916Q take 2 s
+	keptTime    = 5 * time.Second  // for a modem that is on again with the old profile, as if nothing had happened
 	followTime  = 20 * time.Second // for a modem that has begun to read the SIM again by itself
 	backTime    = 45 * time.Second // for a port that is away when the climb begins
 	proofTime   = 5 * time.Second  // for a proof, once the ICCID is right
@@ -101,6 +102,9 @@ type Attempt struct {
 
 // errRefused: the modem does not know the rung.
 var errRefused = errors.New("refused by the modem")
+
+// errOther: it shows another profile.
+var errOther = fmt.Errorf("another ICCID: %w", ErrOldSIM)
 
 // errUnproven: it shows the right ICCID, and it cannot be told whether it has
 // read the SIM.
@@ -403,12 +407,12 @@ func (c *climb) follow(ctx context.Context) error {
 		switch {
 		case m.isOff(bounded): // by us, as a rule, a life ago
 		case c.message, c.gone && c.other: // that a modem shows no SIM at all may be the card that was empty
-			wait = followTime
+			wait = max(followTime, m.quirks.RungTime[quirks.RungRefresh])
 			if end, ok := ctx.Deadline(); ok {
 				wait = min(wait, time.Until(end)/2)
 			}
 		case c.l.Best == quirks.RungRefresh, c.l.Best == "" && slices.Contains(m.quirks.Reread, quirks.RungRefresh):
-			wait = c.bound(ctx, quirks.RungRefresh, true)
+			wait = refreshTime
 		}
 		if time.Since(begin) >= wait {
 			return &finalError{last}
@@ -451,11 +455,14 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 		return err
 	}
 	var shown time.Time // since when the ICCID is right and nothing proves it
+	on := time.Now()
 	err = c.poll(bounded, func(m *Modem) error {
 		err := c.look(bounded, m)
 		switch {
 		case errors.Is(err, at.ErrLocked):
 			return &finalError{err} // no rung knows the PIN
+		case errors.Is(err, errOther) && !c.since && c.down.IsZero() && time.Since(on) >= keptTime:
+			return &finalError{err} // the SIM has kept its power
 		case !errors.Is(err, errUnproven):
 			shown = time.Time{}
 			return err
@@ -473,8 +480,8 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 	case err == nil:
 		c.Learnt = true
 		return c.settle(ctx)
-	case errors.As(err, &final) && errors.Is(err, errUnproven):
-		return errUnproven // not final for the ladder
+	case errors.As(err, &final) && (errors.Is(err, errUnproven) || errors.Is(err, errOther)):
+		return final.error // not final for the ladder
 	}
 	return err
 }
@@ -516,7 +523,7 @@ func (c *climb) look(ctx context.Context, m *Modem) error {
 		if !m.readsFile() {
 			c.other = true
 		}
-		return ErrOldSIM
+		return errOther
 	}
 	if err := m.simReady(ctx); err != nil && (saysSIM(err) || !at.Refused(err)) { // not every modem knows AT+CPIN
 		c.sim(err)
@@ -709,10 +716,7 @@ func (c *climb) switchOn(ctx context.Context) error {
 func (m *Modem) offAndOn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, cycleTime)
 	defer cancel()
-	_, err := m.conn.Command(ctx, "AT+CFUN=0;+CFUN=1")
-	if at.Refused(err) {
-		return m.cycle(ctx, Minimum)
-	}
+	_, err := m.conn.Run(ctx, at.Request{Text: "AT+CFUN=0", Then: "AT+CFUN=1"})
 	return err
 }
 

@@ -64,7 +64,7 @@ func (k *Memory) Touched() {
 func (k *Memory) Heard(line string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	is := begins(line, simMessages) || begins(line, k.urcs)
+	is := (begins(line, simMessages) || begins(line, k.urcs)) && !begins(line, otherMessages)
 	k.heard = k.heard || is
 	return is
 }
@@ -97,6 +97,11 @@ func (k *Memory) was() identity {
 // again, and at no other time (lab notes, section F). "+CIEV" is not among them:
 // it tells of signal strength too.
 var simMessages = []string{"+CPIN:", "+QUSIM:", "^SCKS:", "#QSS:", "+SIM:", "+SIM DROP", "+UUSIMSTAT:", "^SIMST:", `%NOTIFYEV: "SIMREFRESH"`, "SIM DROP", "SIM REMOVED", "SIM INSERTED"}
+
+// otherMessages begin messages of the same names that tell of no SIM that was read
+// again: a REFRESH that failed or waits (u-blox), and indicators of any kind, of
+// which the SIM's has another number on each modem.
+var otherMessages = []string{"+UUSIMSTAT: 10", "+UUSIMSTAT: 11", "+CIEV"}
 
 // wakeMessages begin further ones that go with a SIM that becomes ready.
 var wakeMessages = []string{"+CIEV", "+QIND", "PB DONE", "%NOTIFYEV"}
