@@ -10,76 +10,52 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// factReaders are the keys that a line may have beyond its match. Each reads a
-// value, reports what is wrong with it, and gives the way to set it.
-func factReaders() map[string]factReader {
-	return map[string]factReader{
-		"at":                  word([]string{"works", "partly", "fails"}, func(q *Quirks, v string) { q.APDU.Known = v }),
-		"paths":               words([]string{string(CCHO), string(CSIM)}, func(q *Quirks, v []string) { q.APDU.Paths = as[Path](v) }),
-		"block_size":          number(1, maxBlock, func(q *Quirks, v int) { q.APDU.BlockSize = v }),
-		"channel_le":          number(-1, 255, func(q *Quirks, v int) { q.APDU.ChannelLe = v }),
-		"channels":            number(1, 19, func(q *Quirks, v int) { q.APDU.Channels = v }),
-		"handle":              word([]string{"decimal", "hex", "bare"}, func(q *Quirks, v string) { q.APDU.Handle = v }),
-		"command":             bound(func(q *Quirks, v time.Duration) { q.APDU.Command = v }),
-		"last_block":          bound(func(q *Quirks, v time.Duration) { q.APDU.LastBlock = v }),
-		"terminal_capability": yes(func(q *Quirks, v bool) { q.APDU.TerminalCapability = v }),
-		"open_retries":        number(1, 20, func(q *Quirks, v int) { q.APDU.OpenRetries = v }),
+// factKey is a key that a line may have beyond its match. The type of the member
+// says what is read.
+type factKey struct {
+	member      func(*Quirks) any // address of the member that it sets
+	of          []string          // the words that it may be; nil: any
+	command     bool              // AT commands
+	least, most int               // of a number
+}
 
-		"enable": words([]string{EnableICCID, EnableICCIDRefresh, EnableAID, EnableAIDRefresh}, func(q *Quirks, v []string) { q.Enable = v }),
+// factKeys are all of them; docs/modems.md says what they mean.
+func factKeys() map[string]factKey {
+	rungs := rungNames()
+	return map[string]factKey{
+		"at":                  {member: func(q *Quirks) any { return &q.APDU.Known }, of: []string{"works", "partly", "fails"}},
+		"paths":               {member: func(q *Quirks) any { return &q.APDU.Paths }, of: []string{string(CCHO), string(CSIM)}},
+		"block_size":          {member: func(q *Quirks) any { return &q.APDU.BlockSize }, least: 1, most: maxBlock},
+		"channel_le":          {member: func(q *Quirks) any { return &q.APDU.ChannelLe }, least: -1, most: 255},
+		"channels":            {member: func(q *Quirks) any { return &q.APDU.Channels }, least: 1, most: 19},
+		"handle":              {member: func(q *Quirks) any { return &q.APDU.Handle }, of: []string{"decimal", "hex", "bare"}},
+		"command":             {member: func(q *Quirks) any { return &q.APDU.Command }},
+		"last_block":          {member: func(q *Quirks) any { return &q.APDU.LastBlock }},
+		"terminal_capability": {member: func(q *Quirks) any { return &q.APDU.TerminalCapability }},
+		"open_retries":        {member: func(q *Quirks) any { return &q.APDU.OpenRetries }, least: 1, most: 20},
 
-		"urcs":      words(nil, func(q *Quirks, v []string) { q.SIM.URCs = v }),
-		"subscribe": commands(func(q *Quirks, v []string) { q.SIM.Subscribe = v }),
-		"iccid":     commands(func(q *Quirks, v []string) { q.SIM.ICCID = v }),
-		"settle":    bound(func(q *Quirks, v time.Duration) { q.SIM.Settle = v }),
+		"enable": {member: func(q *Quirks) any { return &q.Enable }, of: []string{EnableICCID, EnableICCIDRefresh, EnableAID, EnableAIDRefresh}},
 
-		"reread":         words(rungs(), func(q *Quirks, v []string) { q.Reread = as[Rung](v) }),
-		"rung_time":      rungTimes,
-		"reset":          commands(func(q *Quirks, v []string) { q.Reset = v }),
-		"reset_hangs_up": yes(func(q *Quirks, v bool) { q.ResetHangsUp = v }),
-		"cfun0_hangs_up": yes(func(q *Quirks, v bool) { q.CFUN0HangsUp = v }),
-		"after_switch":   commands(func(q *Quirks, v []string) { q.AfterSwitch = v }),
+		"urcs":      {member: func(q *Quirks) any { return &q.SIM.URCs }},
+		"subscribe": {member: func(q *Quirks) any { return &q.SIM.Subscribe }, command: true},
+		"iccid":     {member: func(q *Quirks) any { return &q.SIM.ICCID }, command: true},
+		"settle":    {member: func(q *Quirks) any { return &q.SIM.Settle }},
 
-		"ports":      ports,
-		"slot_query": command(func(q *Quirks, v string) { q.Slots.Query = v }),
-		"slot_set":   slotSet,
+		"reread":         {member: func(q *Quirks) any { return &q.Reread }, of: rungs},
+		"rung_time":      {member: func(q *Quirks) any { return &q.RungTime }, of: rungs},
+		"reset":          {member: func(q *Quirks) any { return &q.Reset }, command: true},
+		"reset_hangs_up": {member: func(q *Quirks) any { return &q.ResetHangsUp }},
+		"cfun0_hangs_up": {member: func(q *Quirks) any { return &q.CFUN0HangsUp }},
+		"after_switch":   {member: func(q *Quirks) any { return &q.AfterSwitch }, command: true},
+
+		"ports":      {member: func(q *Quirks) any { return &q.Ports }, of: []string{string(RoleAT), string(RoleAT2), string(RoleModem), string(RoleGPS), string(RoleDiag)}},
+		"slot_query": {member: func(q *Quirks) any { return &q.Slots.Query }, command: true},
+		"slot_set":   {member: func(q *Quirks) any { return &q.Slots.Set }, command: true},
 	}
 }
 
-func rungs() []string {
+func rungNames() []string {
 	return []string{string(RungRefresh), string(RungCFUN01), string(RungCFUN41), string(RungCFUN11), string(RungVendorReset), string(RungManager)}
-}
-
-func as[T ~string](v []string) []T {
-	out := make([]T, len(v))
-	for i := range v {
-		out[i] = T(v[i])
-	}
-	return out
-}
-
-type factReader = func(*reader, *yaml.Node, string) func(*Quirks)
-
-// words is a list of words, one of a few or any.
-func words(of []string, set func(*Quirks, []string)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
-		list := r.texts(n, key)
-		for _, w := range list {
-			if of != nil && w != "" && !slices.Contains(of, w) {
-				r.fail(n, "%s: %q is none of %s", key, w, strings.Join(of, ", "))
-			}
-		}
-		return func(q *Quirks) { set(q, slices.Clone(list)) }
-	}
-}
-
-func word(of []string, set func(*Quirks, string)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
-		w := r.text(n, key)
-		if w != "" && !slices.Contains(of, w) {
-			r.fail(n, "%s: %q is none of %s", key, w, strings.Join(of, ", "))
-		}
-		return func(q *Quirks) { set(q, w) }
-	}
 }
 
 // isCommand keeps what is written to a modem to one command line.
@@ -87,53 +63,112 @@ func isCommand(s string) bool {
 	return len(s) > len("AT") && len(s) <= maxText && strings.HasPrefix(s, "AT") && !strings.ContainsFunc(s, func(c rune) bool { return c < 0x20 || c > 0x7E })
 }
 
-func commands(set func(*Quirks, []string)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
-		list := r.texts(n, key)
-		for _, c := range list {
-			if c != "" && !isCommand(c) {
-				r.fail(n, "%s: %q is no AT command", key, c)
-			}
+// fact reads the value of one key.
+func (r *reader) fact(key string, k factKey, n *yaml.Node) Fact {
+	var value Quirks // holds what is read, until it is merged
+	switch p := k.member(&value).(type) {
+	case *[]string:
+		*p = r.words(n, key, k)
+	case *[]Path:
+		for _, w := range r.words(n, key, k) {
+			*p = append(*p, Path(w))
 		}
-		return func(q *Quirks) { set(q, slices.Clone(list)) }
-	}
-}
-
-func command(set func(*Quirks, string)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
-		c := r.text(n, key)
-		if c != "" && !isCommand(c) {
-			r.fail(n, "%s: %q is no AT command", key, c)
+	case *[]Rung:
+		for _, w := range r.words(n, key, k) {
+			*p = append(*p, Rung(w))
 		}
-		return func(q *Quirks) { set(q, c) }
-	}
-}
-
-// slotSet is a command with the number of the slot in it.
-func slotSet(r *reader, n *yaml.Node, key string) func(*Quirks) {
-	if strings.Count(n.Value, "%") != 1 || strings.Count(n.Value, "%d") != 1 {
-		r.fail(n, "%s: %%d is wanted once, for the number of the slot", key)
-	}
-	return command(func(q *Quirks, v string) { q.Slots.Set = v })(r, n, key)
-}
-
-func number(least, most int, set func(*Quirks, int)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
+	case *string:
+		*p = r.word(n, key, k)
+		if key == "slot_set" && (strings.Count(*p, "%") != 1 || !strings.Contains(*p, "%d")) {
+			r.fail(n, "%s: %%d is wanted once, for the number of the slot", key)
+		}
+	case *int:
 		v, err := strconv.Atoi(r.text(n, key))
-		if err != nil || v < least || v > most {
-			r.fail(n, "%s: a number from %d to %d is wanted", key, least, most)
+		if err != nil || v < k.least || v > k.most {
+			r.fail(n, "%s: a number from %d to %d is wanted", key, k.least, k.most)
 		}
-		return func(q *Quirks) { set(q, v) }
-	}
-}
-
-func yes(set func(*Quirks, bool)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
+		*p = v
+	case *bool:
 		v := r.text(n, key)
 		if v != "true" && v != "false" {
 			r.fail(n, "%s: true or false is wanted", key)
 		}
-		return func(q *Quirks) { set(q, v == "true") }
+		*p = v == "true"
+	case *time.Duration:
+		*p = r.duration(n, key)
+	case *map[Rung]time.Duration:
+		*p = map[Rung]time.Duration{}
+		r.pairs(n, key, func(name string, at, v *yaml.Node) {
+			r.among(at, key, name, k.of)
+			(*p)[Rung(name)] = r.duration(v, key)
+		})
+	case *[]Port:
+		r.pairs(n, key, func(name string, at, v *yaml.Node) {
+			i, err := strconv.Atoi(name)
+			if role := r.text(v, key); err != nil || i < 0 || i > 31 || !slices.Contains(k.of, role) {
+				r.fail(at, "%s: the number of a USB interface with one of %s is wanted", key, strings.Join(k.of, ", "))
+			}
+			*p = append(*p, Port{i, Role(v.Value)})
+		})
+	}
+	return Fact{key, flat(n), func(q *Quirks) { merge(k.member(q), k.member(&value)) }}
+}
+
+// merge sets a member. What a line says takes the place of what was known, whole;
+// only the times of the rungs are merged one by one, since a line may know of one.
+func merge(to, from any) {
+	switch from := from.(type) {
+	case *[]string:
+		*to.(*[]string) = slices.Clone(*from)
+	case *[]Path:
+		*to.(*[]Path) = slices.Clone(*from)
+	case *[]Rung:
+		*to.(*[]Rung) = slices.Clone(*from)
+	case *string:
+		*to.(*string) = *from
+	case *int:
+		*to.(*int) = *from
+	case *bool:
+		*to.(*bool) = *from
+	case *time.Duration:
+		*to.(*time.Duration) = *from
+	case *[]Port:
+		*to.(*[]Port) = slices.Clone(*from)
+	case *map[Rung]time.Duration:
+		times := to.(*map[Rung]time.Duration)
+		if *times == nil {
+			*times = map[Rung]time.Duration{}
+		}
+		maps.Copy(*times, *from)
+	}
+}
+
+// words are the words of a list, or the one that stands alone.
+func (r *reader) words(n *yaml.Node, key string, k factKey) []string {
+	var out []string
+	for _, i := range r.items(n, key) {
+		out = append(out, r.word(i, key, k))
+	}
+	return out
+}
+
+func (r *reader) word(n *yaml.Node, key string, k factKey) string {
+	w := r.text(n, key)
+	if w == "" {
+		return "" // has been said
+	}
+	if k.of != nil {
+		r.among(n, key, w, k.of)
+	}
+	if k.command && !isCommand(w) {
+		r.fail(n, "%s: %q is no AT command", key, w)
+	}
+	return w
+}
+
+func (r *reader) among(n *yaml.Node, key, word string, of []string) {
+	if !slices.Contains(of, word) {
+		r.fail(n, "%s: %q is none of %s", key, word, strings.Join(of, ", "))
 	}
 }
 
@@ -143,42 +178,4 @@ func (r *reader) duration(n *yaml.Node, key string) time.Duration {
 		r.fail(n, "%s: a time up to %v is wanted, with its unit: 30s", key, maxBound)
 	}
 	return v
-}
-
-func bound(set func(*Quirks, time.Duration)) factReader {
-	return func(r *reader, n *yaml.Node, key string) func(*Quirks) {
-		v := r.duration(n, key)
-		return func(q *Quirks) { set(q, v) }
-	}
-}
-
-// rungTimes merges: a line may know of one rung only.
-func rungTimes(r *reader, n *yaml.Node, key string) func(*Quirks) {
-	times := map[Rung]time.Duration{}
-	r.pairs(n, key, func(name string, k, v *yaml.Node) {
-		if !slices.Contains(rungs(), name) {
-			r.fail(k, "%s: %q is none of %s", key, name, strings.Join(rungs(), ", "))
-		}
-		times[Rung(name)] = r.duration(v, key)
-	})
-	return func(q *Quirks) {
-		if q.RungTime == nil {
-			q.RungTime = map[Rung]time.Duration{}
-		}
-		maps.Copy(q.RungTime, times)
-	}
-}
-
-// ports replaces the whole layout: that of another model is no help.
-func ports(r *reader, n *yaml.Node, key string) func(*Quirks) {
-	var list []Port
-	roles := []string{string(RoleAT), string(RoleAT2), string(RoleModem), string(RoleGPS), string(RoleDiag)}
-	r.pairs(n, key, func(name string, k, v *yaml.Node) {
-		i, err := strconv.Atoi(name)
-		if role := r.text(v, key); err != nil || i < 0 || i > 31 || !slices.Contains(roles, role) {
-			r.fail(k, "%s: the number of a USB interface with one of %s is wanted", key, strings.Join(roles, ", "))
-		}
-		list = append(list, Port{i, Role(v.Value)})
-	})
-	return func(q *Quirks) { q.Ports = slices.Clone(list) }
 }

@@ -107,7 +107,7 @@ func (l Learned) checked() Learned {
 	if l.BlockSize < 0 || l.BlockSize > maxBlock {
 		l.BlockSize = 0
 	}
-	if !slices.Contains(rungs(), string(l.Rung)) {
+	if !slices.Contains(rungNames(), string(l.Rung)) {
 		l.Rung = ""
 	}
 	if !isCommand(l.ICCID) || !strings.Contains(l.ICCID, "CID") && !strings.HasPrefix(l.ICCID, "AT+CRSM=176,") {

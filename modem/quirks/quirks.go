@@ -232,11 +232,8 @@ type criterion struct {
 // before maker; among lines that are equal in that the longer pattern is the more
 // specific one.
 func (t *Table) find(of func(*Match) []criterion) Quirks {
-	type found struct {
-		line   *Line
-		weight []int
-	}
-	var lines []found
+	var lines []*Line // ordered by weight; a handful, so they are inserted where they belong
+	var weights [][]int
 	for i := range t.lines {
 		l := &t.lines[i]
 		weight := []int{l.layer}
@@ -247,14 +244,18 @@ func (t *Table) find(of func(*Match) []criterion) Quirks {
 			fits = fits && n >= 0
 			weight = append(weight, n)
 		}
-		if asked && fits {
-			lines = append(lines, found{l, weight})
+		if !asked || !fits {
+			continue
+		}
+		lines, weights = append(lines, l), append(weights, weight)
+		for j := len(lines) - 1; j > 0 && slices.Compare(weights[j-1], weights[j]) > 0; j-- {
+			lines[j-1], lines[j] = lines[j], lines[j-1]
+			weights[j-1], weights[j] = weights[j], weights[j-1]
 		}
 	}
-	slices.SortStableFunc(lines, func(a, b found) int { return slices.Compare(a.weight, b.weight) })
 	q := unknown()
-	for _, f := range lines {
-		f.line.apply(&q)
+	for _, l := range lines {
+		l.apply(&q)
 	}
 	return q
 }

@@ -117,7 +117,7 @@ func (t *Table) read(name string, b []byte, layer int) error {
 	if len(b) > maxFile {
 		return fmt.Errorf("%s: more than %d bytes", name, maxFile)
 	}
-	r := reader{file: name, layer: layer, facts: factReaders()}
+	r := reader{file: name, layer: layer, keys: factKeys()}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -155,7 +155,7 @@ type reader struct {
 	file   string
 	layer  int
 	short  map[string]string // "lpac#": beginning of an address
-	facts  map[string]factReader
+	keys   map[string]factKey
 	faults []error
 }
 
@@ -301,12 +301,12 @@ func (r *reader) line(n *yaml.Node) Line {
 				l.Sources = append(l.Sources, r.source(s))
 			}
 		default:
-			read, ok := r.facts[key]
+			fact, ok := r.keys[key]
 			if !ok {
 				r.fail(k, "unknown key %q", key)
 				return
 			}
-			l.Facts = append(l.Facts, Fact{key, flat(v), read(r, v, key)})
+			l.Facts = append(l.Facts, r.fact(key, fact, v))
 		}
 	})
 	if len(l.Match.Reader) > 0 {
