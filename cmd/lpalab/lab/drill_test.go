@@ -137,7 +137,10 @@ func TestRollbackDrill(t *testing.T) {
 			var j api.Job
 			eventually(ctx, t, "the job ends", func() bool { j = job(); return j.Ended })
 
-			if p := j.Problem; j.State != "failed" || p == nil || p.Code != test.code || p.Title == "" || !strings.Contains(p.Title, test.says) || p.Who == "" || p.Next == "" {
+			if j.Problem == nil {
+				t.Fatalf("the job is %s, without a problem", j.State)
+			}
+			if p := j.Problem; j.State != "failed" || p.Code != test.code || p.Title == "" || !strings.Contains(p.Title, test.says) || p.Who == "" || p.Next == "" {
 				t.Errorf("the job is %s with the problem %+v, want failed with %s, explained", j.State, p, test.code)
 			}
 			trace := log.Entries()
@@ -181,8 +184,12 @@ func TestRollbackDrill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			tries := 0
 			for _, p := range profiles.Profiles {
 				q := p.Quarantine
+				if q != nil {
+					tries += q.Attempts
+				}
 				if p.ICCID == operator.ICCID != (q != nil) || q != nil && (q.Attempts != 1 || q.Code != test.code) {
 					t.Errorf("quarantine of %s: %+v", p.ICCID, q)
 				}
@@ -213,7 +220,7 @@ func TestRollbackDrill(t *testing.T) {
 					asked++
 				}
 			}
-			row := drillRow{name, limit, waited, trace[back].Time.Sub(gaveUp), trace[back].Time.Sub(start), asked, test.code, len(d.Stack.Deaths()), !t.Failed()}
+			row := drillRow{name, limit, waited, trace[back].Time.Sub(gaveUp), trace[back].Time.Sub(start), asked, tries, j.Problem.Code, len(d.Stack.Deaths()), !t.Failed()}
 			table.add(row)
 			t.Logf("drill: %s: gave up after %s (dead_man %v, %s), back on line %s later, %s in all; the network was asked %d times",
 				name, seconds(row.gaveUp), limit, test.code, seconds(row.back), seconds(row.total), asked)
@@ -230,7 +237,7 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds())
 type drillRow struct {
 	name                         string
 	deadMan, gaveUp, back, total time.Duration
-	asked                        int
+	asked, tries                 int
 	code                         string
 	deaths                       int
 	good                         bool
@@ -261,7 +268,7 @@ func (d *drillTable) String() string {
 		if !r.good {
 			how = "FAILED"
 		}
-		fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%d\t1\t%s\t%d\t%s\n", r.name, r.deadMan, seconds(r.gaveUp), seconds(r.back), seconds(r.total), r.asked, r.code, r.deaths, how)
+		fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", r.name, r.deadMan, seconds(r.gaveUp), seconds(r.back), seconds(r.total), r.asked, r.tries, r.code, r.deaths, how)
 	}
 	_ = w.Flush() // into memory
 	return b.String()
