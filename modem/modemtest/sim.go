@@ -521,7 +521,7 @@ func (m *Modem) refresh(ctx context.Context, qualifier byte) {
 	m.log.add("", Happened, fmt.Sprintf("REFRESH %02X", qualifier))
 	m.detach(ctx, NotRegistered)
 	m.say(RefreshStart)
-	if m.cfg.Dialect.RefreshHangsUp {
+	if m.cfg.Dialect.RefreshHangsUp && pause(ctx, answerFlush) {
 		m.bouncePorts(false)
 	}
 	m.startSIM(qualifier == refreshUICCReset || qualifier == refreshProfileState, RefreshEnd)
