@@ -20,3 +20,12 @@ func Apply(l Line) Quirks {
 	l.apply(&q)
 	return q
 }
+
+// Keys are the keys of facts.
+func Keys() []string {
+	var keys []string
+	for k := range factKeys() {
+		keys = append(keys, k)
+	}
+	return keys
+}
