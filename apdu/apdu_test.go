@@ -376,6 +376,32 @@ func TestCommandTooLong(t *testing.T) {
 	}
 }
 
+// fixed answers everything with one error.
+type fixed struct{ err error }
+
+func (f fixed) Transmit(context.Context, []byte) ([]byte, error) { return nil, f.err }
+
+// A block that the link does not carry and a status word that comes as an error
+// leave the channel whole; anything else breaks it.
+func TestErrorsThatDoNotBreak(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		broken bool
+	}{
+		{&apdu.BlockSizeError{Size: 60, Cause: errLine}, false},
+		{&apdu.BlockSizeError{Size: 60}, false},
+		{errors.Join(errLine, &apdu.StatusError{SW: 0x6A80}), false},
+		{errLine, true},
+	} {
+		ch := apdu.NewSession(fixed{c.err}, "1", nil, nil)
+		_, err := ch.Transmit(t.Context(), apdu.Command{INS: 0xE2, Data: []byte{1}})
+		_, again := ch.Transmit(t.Context(), apdu.Command{INS: 0xE2, Data: []byte{1}})
+		if !errors.Is(err, c.err) || errors.Is(again, apdu.ErrBroken) != c.broken {
+			t.Errorf("%v, then %v, want broken %v", err, again, c.broken)
+		}
+	}
+}
+
 // Two goroutines on one channel: the second is told so at once.
 func TestInUse(t *testing.T) {
 	inside, goOn := make(chan struct{}), make(chan struct{})

@@ -176,9 +176,34 @@ func (c *Channel) once(ctx context.Context, cmd Command) (Response, error) {
 			return r, nil
 		}
 	}
-	c.broken = err
+	var size *BlockSizeError
+	var status *StatusError
+	if !errors.As(err, &size) && !errors.As(err, &status) { // the card is where it was, or has answered
+		c.broken = err
+	}
 	return Response{}, err
 }
+
+// BlockSizeError says that the link to the card does not carry a command of this
+// size, and that nothing has come of it: the card is where it was, and the
+// channel goes on. A chain of blocks must be begun again with smaller ones. Only
+// transports that find out their block size give it ([Card].BlockSize is where
+// they stand), and never to a command that the card acts upon.
+type BlockSizeError struct {
+	Size  int   // bytes of data that the next try may have
+	Cause error // what came instead of the card's answer; nil: the size is known, nothing was sent
+}
+
+// Error names the size.
+func (e *BlockSizeError) Error() string {
+	if e.Cause == nil {
+		return fmt.Sprintf("the link carries blocks of %d bytes", e.Size)
+	}
+	return fmt.Sprintf("the link carries no block of this size, at most %d bytes: %v", e.Size, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *BlockSizeError) Unwrap() error { return e.Cause }
 
 // Close gives the channel back to the card. It may be called again, and when
 // ctx is over already: it then has [CloseTimeout] of its own. A channel that

@@ -13,6 +13,32 @@
 //	ch, err := card.OpenChannel(ctx, aid)
 //	defer ch.Close(ctx)
 //
+// # Block size
+//
+// Modems have line buffers of all sizes, and none tells. Unless [Options.BlockSize]
+// says it, a card begins with the largest plausible block and goes down, 255, 180,
+// 120, 60, 32 bytes, when the modem refuses one, loses a part of it or is silent,
+// or when the card gets it damaged (6601, 6700).
+//
+// There is no probe for that: a harmless command of ES10 that is long does not
+// exist, and a chain that is begun and left is one more state that a card may get
+// wrong. The first long message does it, and that is AuthenticateServer on a fresh
+// modem. A size is only ever tried with the first block of a chain that goes on
+// (STORE DATA with P1 b8 0 and P2 00). The card acts on the last block alone, so
+// this one may be sent again, smaller, under the same number, even when the answer
+// is lost and the card has had it. The transport says so by an
+// *apdu.BlockSizeError, and package es10 cuts the message anew. A block that the
+// card acts upon is never sent twice, but for one to which the card itself said
+// that it came damaged (6601). When the first long command of all is such a block,
+// or the card does not understand the whole of a first long chain, the error goes
+// up with [ErrBlockLost], and the next attempt has smaller blocks.
+//
+// A size has worked when a chain with it was understood to its end. From then on
+// no refusal is taken for one of the size: modems refuse for many reasons.
+// [Card.Learned] is for whoever keeps it for the next time ([Options.StartBlock]).
+// In the other direction, an answer that lost a part makes later ones be fetched
+// in smaller pieces, by GET RESPONSE.
+//
 // # Time
 //
 // An APDU may take long: a signature some seconds, the last block of a bound
@@ -74,32 +100,44 @@ func (p Path) String() string {
 	return "auto"
 }
 
+// DefaultBlockSize is where the search for the block size begins.
+const DefaultBlockSize = maxBlockSize
+
 // Defaults and bounds.
 const (
-	// DefaultBlockSize is how many bytes of data one command carries: 250
-	// hexadecimal digits and a little more on the line. Full blocks of 255 bytes
-	// overrun the line buffer of several modems.
-	DefaultBlockSize = 120
-	maxBlockSize     = 255
-
 	commandTime   = 30 * time.Second  // for any APDU
 	lastBlockTime = 120 * time.Second // for a STORE DATA that the card acts upon
 	channelTime   = 10 * time.Second  // for AT+CCHO: a SELECT on the card
 	probeTime     = 5 * time.Second   // for what a modem answers at once or never
-	lateTime      = 120 * time.Second // for a session that is opened after all; see closeLate
+	lateTime      = 120 * time.Second // for a channel that is opened after all; see late
 	settleTime    = 5 * time.Second   // for the OK after an answer; some modems forget it
 
-	maxAID    = 16 // ISO 7816-4: an AID has 5 to 16 bytes
-	maxHandle = 32 // characters; the longest one known has 16
+	maxAID     = 16 // ISO 7816-4: an AID has 5 to 16 bytes
+	maxHandle  = 32 // characters; the longest one known has 16
+	maxRetries = 20 // of opening a channel
 )
 
-// Options choose what Open does; the zero value is right for most modems.
+// Options choose what Open does; the zero value is right for most modems. What a
+// person configured goes into Path and BlockSize, what is known of the modem into
+// the others.
 type Options struct {
-	Path      Path          // of the APDUs
-	BlockSize int           // bytes of data in one command, 1 to 255; 0: DefaultBlockSize
+	Path      Path          // of the APDUs, no other is tried; Auto: by Paths
+	Paths     []Path        // in the order in which they are tried; empty: CCHO, CSIM
+	BlockSize int           // bytes of data in one command, 1 to 255, no other is tried; 0: found out
+	Start     int           // block size to begin the search with, 1 to 255: that of last time, or what the modem is known for; 0: 255
 	Command   time.Duration // bound of one APDU; 0: 30 s
 	LastBlock time.Duration // bound of a last STORE DATA block, on which the card acts; 0: 120 s
-	Memory    *Memory       // of channels that are ours, for the next Card; nil: one of its own
+	ChannelLe int           // Le of MANAGE CHANNEL (open) by AT+CSIM: 0: 1; -1: none; 256: 00
+	// Channels is how many logical channels the modem has, when that is so few
+	// that those of others are not among them; 0: unknown. When none is free and
+	// none is ours, AT+CSIM closes them all: a run before us left them open.
+	Channels    int
+	OpenRetries int // how often an opening that is refused for the moment is tried again, at most 20
+	// TerminalCapability tells the card by AT+CSIM, once after each of its resets
+	// ([Card.WasReset]), that the device has a local profile assistant. Some cards
+	// hide their ISD-R until then, and most modems say it themselves.
+	TerminalCapability bool
+	Memory             *Memory // of channels that are ours, for the next Card; nil: one of its own
 }
 
 var (
@@ -108,6 +146,12 @@ var (
 	ErrTruncated = fault.New(fault.Fault{
 		Code: "modem-truncated", Text: "the modem lost a part of the card's answer", Retry: true, Who: fault.Configuration,
 		Next: "try a smaller block size or the other AT path for this modem",
+	}, nil)
+	// ErrBlockLost means that a long command came to nothing on the way to the
+	// card, or not whole. From now on blocks are smaller.
+	ErrBlockLost = fault.New(fault.Fault{
+		Code: "modem-block-size", Text: "a long command did not get through the modem", Retry: true, Who: fault.Device,
+		Next: "it is tried again in smaller parts; set card.block_size if that does not end",
 	}, nil)
 	// ErrMalformed means that the modem's answer cannot be read.
 	ErrMalformed = fault.New(fault.Fault{
@@ -123,22 +167,33 @@ type Card struct {
 	conn *at.Conn
 	opt  Options
 
+	turn chan struct{} // holds a token while channels are opened, and while left ones are closed
+	late *late         // an opening whose answer is still to come; guarded by turn
+
 	mu     sync.Mutex
 	path   Path     // Auto until a channel was opened
 	using  []string // ids of channels that are open and in use
 	closed bool
+	told   bool // TERMINAL CAPABILITY was sent since the last reset
+	blocks blocks
 }
 
 // Open makes a card of a modem. It sends one command, AT+CMEE=1, so that the
 // modem gives reasons; whether there is an eUICC shows in OpenChannel. The
 // connection stays with the caller, who closes it after the card.
 func Open(ctx context.Context, conn *at.Conn, opt Options) (*Card, error) {
-	switch {
-	case opt.BlockSize == 0:
-		opt.BlockSize = DefaultBlockSize
-	case opt.BlockSize < 1 || opt.BlockSize > maxBlockSize:
-		return nil, fmt.Errorf("open card: block size %d: 1 to %d bytes are possible", opt.BlockSize, maxBlockSize)
+	for _, size := range []int{opt.BlockSize, opt.Start} {
+		if size < 0 || size > maxBlockSize {
+			return nil, fmt.Errorf("open card: block size %d: 1 to %d bytes are possible", size, maxBlockSize)
+		}
 	}
+	if len(opt.Paths) == 0 {
+		opt.Paths = []Path{CCHO, CSIM}
+	}
+	if opt.Path != Auto {
+		opt.Paths = []Path{opt.Path}
+	}
+	opt.OpenRetries = min(opt.OpenRetries, maxRetries)
 	if opt.Command <= 0 {
 		opt.Command = commandTime
 	}
@@ -153,11 +208,32 @@ func Open(ctx context.Context, conn *at.Conn, opt Options) (*Card, error) {
 	if _, err := conn.Command(ctx, "AT+CMEE=1"); err != nil && !at.Refused(err) {
 		return nil, fmt.Errorf("open card: %w", err)
 	}
-	return &Card{conn: conn, opt: opt, path: opt.Path}, nil
+	return &Card{conn: conn, opt: opt, turn: make(chan struct{}, 1), path: opt.Path, blocks: newBlocks(opt.BlockSize, opt.Start)}, nil
 }
 
-// BlockSize is how many bytes of data one command may carry.
-func (c *Card) BlockSize() int { return c.opt.BlockSize }
+// BlockSize is how many bytes of data one command may carry, as far as is known
+// now.
+func (c *Card) BlockSize() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.blocks.size
+}
+
+// Learned is what has worked with this modem: the path (Auto: none yet) and the
+// block size (0: no long message was sent yet, or it was configured).
+func (c *Card) Learned() (Path, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.path, c.blocks.learned()
+}
+
+// WasReset is to be called when the card behind the modem was reset, by us or by
+// somebody else: it has to be told again what the terminal can do.
+func (c *Card) WasReset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = false
+}
 
 // Path is the path in use; Auto as long as no channel was opened.
 func (c *Card) Path() Path {
@@ -202,32 +278,119 @@ func (c *Card) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 	if len(aid) == 0 || len(aid) > maxAID {
 		return nil, fmt.Errorf("open channel: AID of %d bytes: 1 to %d are possible", len(aid), maxAID)
 	}
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	swept := false
+	for try := 0; ; try++ {
+		ch, err := c.open(ctx, path, aid)
+		if errors.Is(err, apdu.ErrNoChannel) && !swept && c.closeAll(ctx) {
+			swept = true
+			ch, err = c.open(ctx, path, aid)
+		}
+		if err == nil || try >= c.opt.OpenRetries || ctx.Err() != nil || !passing(err) {
+			return ch, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// retryPause is between two attempts to open a channel.
+const retryPause = 500 * time.Millisecond
+
+// passing reports whether a refusal to open may be over in a moment. Silence is
+// not among them: it has had its time.
+func passing(err error) bool {
+	return errors.Is(err, apdu.ErrNoChannel) || !errors.Is(err, apdu.ErrNotFound) && !errors.Is(err, at.ErrNoSIM) && !errors.Is(err, at.ErrLocked) && at.Refused(err)
+}
+
+// open is one attempt.
+func (c *Card) open(ctx context.Context, path Path, aid []byte) (*apdu.Channel, error) {
+	if err := c.settleLate(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.closeLeft(ctx); err != nil {
 		return nil, err
 	}
-	if path == CSIM {
+	if err := c.tell(ctx); err != nil {
+		return nil, err
+	}
+	paths := c.opt.Paths
+	if path != Auto {
+		paths = []Path{path}
+	}
+	var first error
+	for i, p := range paths {
+		ch, err := c.openBy(ctx, p, aid)
+		if err == nil {
+			c.settle(p)
+			return ch, nil
+		}
+		last := i == len(paths)-1 || ctx.Err() != nil
+		var status *apdu.StatusError
+		switch {
+		case !last && p == CCHO && mayBeUnsupported(err), !last && p == CSIM && (mayBeUnsupported(err) || errors.Is(err, apdu.ErrNoChannel)):
+			if first == nil {
+				first = err
+			}
+		case first == nil, errors.As(err, &status), p == CCHO && errors.Is(err, apdu.ErrNotFound):
+			return nil, err // the card itself has spoken
+		case at.Refused(err):
+			return nil, fmt.Errorf("%w (and %v)", first, err)
+		default:
+			return nil, fmt.Errorf("%w (after %v)", err, first)
+		}
+	}
+	return nil, first
+}
+
+func (c *Card) openBy(ctx context.Context, p Path, aid []byte) (*apdu.Channel, error) {
+	if p == CSIM {
 		return c.openByCSIM(ctx, aid)
 	}
-	ch, first := c.openByCCHO(ctx, aid)
-	switch {
-	case first == nil:
-		c.settle(CCHO)
-		return ch, nil
-	case path == CCHO, ctx.Err() != nil, !mayBeUnsupported(first):
-		return nil, first
+	return c.openByCCHO(ctx, aid)
+}
+
+// closeAll frees the channels of a modem that has only a few, unless one of them
+// is in use; see [Options.Channels]. Whether it helped shows at the next opening.
+func (c *Card) closeAll(ctx context.Context) (tried bool) {
+	c.mu.Lock()
+	used := len(c.using) > 0
+	c.mu.Unlock()
+	if used || c.opt.Channels == 0 {
+		return false
 	}
-	ch, second := c.openByCSIM(ctx, aid)
-	var status *apdu.StatusError
-	switch {
-	case second == nil:
-		c.settle(CSIM)
-		return ch, nil
-	case errors.As(second, &status):
-		return nil, second // the card itself has spoken
-	case at.Refused(second):
-		return nil, fmt.Errorf("%w (and %v)", first, second)
+	for n := 1; n <= min(c.opt.Channels, maxChannel); n++ {
+		if c.CloseStale(ctx, strconv.Itoa(n)) != nil {
+			break // the line is silent or gone
+		}
 	}
-	return nil, fmt.Errorf("%w (after %v)", second, first)
+	return true
+}
+
+// terminalCapability is TERMINAL CAPABILITY (ETSI TS 102 221, section 11.1.19):
+// extended logical channels, and local functions of an eUICC in the device (83).
+var terminalCapability = []byte{0x80, 0xAA, 0x00, 0x00, 0x0A, 0xA9, 0x08, 0x81, 0x00, 0x82, 0x01, 0x01, 0x83, 0x01, 0x07}
+
+// tell sends it where the card needs it. A card that does not know it, and a
+// modem without AT+CSIM, are no error.
+func (c *Card) tell(ctx context.Context) error {
+	c.mu.Lock()
+	needed := c.opt.TerminalCapability && !c.told
+	c.mu.Unlock()
+	if !needed {
+		return nil
+	}
+	if _, err := c.send(ctx, "+CSIM", "AT+CSIM=", terminalCapability, probeTime); err != nil && (ctx.Err() != nil || c.conn.Err() != nil) {
+		return fmt.Errorf("tell the card what the terminal can do: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = true
+	return nil
 }
 
 // mayBeUnsupported tells the refusals (and the silence) that say more about the
@@ -250,12 +413,12 @@ func mayBeUnsupported(err error) bool {
 func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error) {
 	ctx, cancel := context.WithTimeout(ctx, channelTime)
 	defer cancel()
-	late, forget := c.conn.Notify("+CCHO")
+	lines, forget := c.conn.Notify("+CCHO")
 	guess := c.opt.Memory.opening(isSession)
 	// Upper case: a Qualcomm based Foxconn refuses lower case (lpac issue 428).
-	lines, err := c.conn.Run(ctx, at.Request{Text: fmt.Sprintf(`AT+CCHO="%X"`, aid), Settle: settleTime})
+	answer, err := c.conn.Run(ctx, at.Request{Text: fmt.Sprintf(`AT+CCHO="%X"`, aid), Settle: settleTime})
 	if lost(err) {
-		go c.closeLate(late, forget)
+		c.awaitLate(lines, forget, guess, sessionOf)
 	} else {
 		forget()
 	}
@@ -265,7 +428,7 @@ func (c *Card) openByCCHO(ctx context.Context, aid []byte) (*apdu.Channel, error
 	if err != nil && !errors.Is(err, at.ErrNoFinal) {
 		return nil, fmt.Errorf("open channel: %w", cardError(err, true))
 	}
-	handle, err := parseHandle(lines)
+	handle, err := parseHandle(answer)
 	if err != nil {
 		return nil, fmt.Errorf("open channel: AT+CCHO: %w", err)
 	}
@@ -318,25 +481,6 @@ func (c *Card) closeLeft(ctx context.Context) error {
 // come.
 func lost(err error) bool {
 	return errors.Is(err, at.ErrTimeout) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// closeLate closes a session that the modem opens when nobody waits for it any
-// more: nobody else would, and some modems have only one. It ends with the
-// connection at the latest.
-func (c *Card) closeLate(late <-chan string, forget func()) {
-	defer forget()
-	gone := time.NewTimer(lateTime)
-	defer gone.Stop()
-	select {
-	case line, ok := <-late: // not ok: the connection has ended
-		handle, err := parseHandle([]string{line})
-		if !ok || err != nil {
-			return
-		}
-		// Nobody is left to be told when it does not work.
-		_ = c.closeSession(context.Background(), handle)
-	case <-gone.C:
-	}
 }
 
 func (c *Card) openByCSIM(ctx context.Context, aid []byte) (*apdu.Channel, error) {
@@ -392,6 +536,8 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	if _, err := c.begin(); err != nil {
 		return nil, err
 	}
+	c.turn <- struct{}{} // it may be MANAGE CHANNEL
+	defer func() { <-c.turn }()
 	return basic{c}.Transmit(ctx, command)
 }
 
@@ -414,15 +560,44 @@ func (b basic) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 		b.card.unuse(strconv.Itoa(int(command[3])), err == nil || at.Refused(err))
 		return response, err
 	}
+	lines, forget := b.card.conn.Notify("+CSIM")
 	guess := b.card.opt.Memory.opening(isChannel)
-	response, err := b.card.transmit(ctx, "+CSIM", "AT+CSIM=", command)
-	switch {
-	case err == nil && len(response) == 3 && response[0] > 0 && response[0] <= maxChannel: // its number, and 9000
-		b.card.use(strconv.Itoa(int(response[0])), guess)
+	response, err := b.card.transmit(ctx, "+CSIM", "AT+CSIM=", b.card.withChannelLe(command))
+	if err == nil && len(response) == 2 && response[0] == 0x6C { // the card wants the length that it is used to
+		response, err = b.card.transmit(ctx, "+CSIM", "AT+CSIM=", append(command[:4:4], response[1]))
+	}
+	if lost(err) {
+		b.card.awaitLate(lines, forget, guess, channelOf)
+	} else {
+		forget()
+	}
+	switch number := channelNumber(response); {
+	case err == nil && number > 0:
+		b.card.use(strconv.Itoa(number), guess)
 	case err == nil, at.Refused(err):
 		b.card.opt.Memory.closed(guess)
 	}
 	return response, err
+}
+
+// withChannelLe gives MANAGE CHANNEL (open) the Le of the options.
+func (c *Card) withChannelLe(command []byte) []byte {
+	switch le := c.opt.ChannelLe; {
+	case le == 0 || len(command) != 5:
+		return command
+	case le < 0:
+		return command[:4]
+	default:
+		return append(command[:4:4], byte(le)) // 256 is 00
+	}
+}
+
+// channelNumber reads the answer to MANAGE CHANNEL (open); 0 is none.
+func channelNumber(response []byte) int {
+	if len(response) == 3 && response[0] <= maxChannel && response[1] == 0x90 {
+		return int(response[0])
+	}
+	return 0
 }
 
 // session is one application by AT+CGLA.
@@ -435,11 +610,57 @@ func (s *session) Transmit(ctx context.Context, command []byte) ([]byte, error) 
 	return s.card.transmit(ctx, "+CGLA", "AT+CGLA="+s.handle+",", command)
 }
 
+// transmit sends a command, minding its size; see the package comment.
 func (c *Card) transmit(ctx context.Context, name, prefix string, command []byte) ([]byte, error) {
 	limit, err := c.limit(command)
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	t := c.blocks.begin(command)
+	c.mu.Unlock()
+	if t.known != nil {
+		return nil, t.known
+	}
+	if t.trial && limit > trialTime {
+		limit = trialTime
+	}
+	for again := 0; ; again++ {
+		response, err := c.send(ctx, name, prefix, t.command, limit)
+		if t.trial && errors.Is(err, at.ErrTimeout) && !c.lives(ctx) {
+			return nil, err // the modem is silent to everything: the size is not to blame
+		}
+		c.mu.Lock()
+		if forgotten(response, err) {
+			c.told = false
+		}
+		verdict := c.blocks.judge(t, response, err)
+		c.mu.Unlock()
+		if verdict == nil && damaged(response) && t.data > 0 && again < damagedTries {
+			continue // the card says that it has not got it
+		}
+		if verdict != nil {
+			return nil, verdict
+		}
+		return response, err
+	}
+}
+
+// forgotten reports that the card was reset: it does not know the channel any more.
+func forgotten(response []byte, err error) bool {
+	n := len(response)
+	return errors.Is(err, apdu.ErrChannelClosed) || n >= 2 && response[n-2] == 0x68 && response[n-1] == 0x81
+}
+
+// lives reports whether a modem that was silent answers something else.
+func (c *Card) lives(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
+	return c.conn.Resync(ctx) == nil
+}
+
+// send is one APDU on its way.
+func (c *Card) send(ctx context.Context, name, prefix string, command []byte, limit time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	command = withoutLe(command)
@@ -455,7 +676,11 @@ func (c *Card) transmit(ctx context.Context, name, prefix string, command []byte
 	return response, nil
 }
 
-const insStoreData = 0xE2 // GlobalPlatform, section 11.11
+const (
+	insStoreData   = 0xE2 // GlobalPlatform, section 11.11
+	insGetResponse = 0xC0
+	lastBlock      = 0x80 // b8 of P1 of STORE DATA
+)
 
 // limit is the bound of an APDU by what the card does upon it. All commands of
 // an eUICC come as STORE DATA; only the last block (b8 of P1) makes it work.
@@ -464,7 +689,7 @@ func (c *Card) limit(command []byte) (time.Duration, error) {
 	if len(command) < minCommand || len(command) > maxCommand {
 		return 0, fmt.Errorf("APDU of %d bytes: %d to %d are possible", len(command), minCommand, maxCommand)
 	}
-	if ins, p1 := command[1], command[2]; ins == insStoreData && p1&0x80 != 0 {
+	if ins, p1 := command[1], command[2]; ins == insStoreData && p1&lastBlock != 0 {
 		return c.opt.LastBlock, nil
 	}
 	return c.opt.Command, nil

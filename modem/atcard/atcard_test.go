@@ -388,6 +388,267 @@ func TestOpenedTooLate(t *testing.T) {
 	})
 }
 
+// A logical channel that MANAGE CHANNEL opens when nobody waits for it any more
+// is closed: by itself, or before the next one is opened. The modem has only one.
+func TestChannelOpenedTooLate(t *testing.T) {
+	for _, idle := range []bool{true, false} {
+		for _, remembered := range []bool{true, false} {
+			t.Run(fmt.Sprintf("idle %v, remembered %v", idle, remembered), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					uicc := &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1}
+					f := newFront(t, uicc)
+					var slow atomic.Bool
+					conn, s := attest.Dial(t, func(cmd string) string {
+						answer := f.answer(cmd)
+						if strings.HasPrefix(cmd, `AT+CSIM=10,"00700000`) && slow.Swap(false) {
+							time.Sleep(40 * time.Second)
+						}
+						return answer
+					})
+					card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CSIM})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if remembered { // the number that it gives every time
+						ch, err := card.OpenChannel(t.Context(), aid)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := ch.Close(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					slow.Store(true)
+					if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, at.ErrTimeout) {
+						t.Fatalf("error %v, want ErrTimeout", err)
+					}
+					if uicc.Open() != 1 {
+						t.Fatal("the card has not opened a channel behind our back")
+					}
+					if idle {
+						time.Sleep(time.Minute)
+						if n := uicc.Open(); n != 0 {
+							t.Fatalf("%d channels are open; the modem got %q", n, s.Commands())
+						}
+					}
+					ch, err := card.OpenChannel(t.Context(), aid)
+					if err != nil {
+						t.Fatalf("%v; the modem got %q", err, s.Commands())
+					}
+					time.Sleep(3 * time.Minute) // what is still under way must not touch ours
+					if r, err := ch.Transmit(t.Context(), storeData(0xDF, 0x7F, 0x00, 0x12)); err != nil || len(r.Data) != 0x12 {
+						t.Errorf("%X, %v", r.Data, err)
+					}
+					if err := ch.Close(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if n := uicc.Open(); n != 0 {
+						t.Errorf("%d channels are open at the end", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Le of MANAGE CHANNEL as the modem wants it: 01 for the EC20 (with 00 the
+// channel opens and SELECT fails: VoCat esim.go), and what 6Cxx asks for.
+func TestChannelLe(t *testing.T) {
+	for _, tc := range []struct {
+		le   int
+		want []string
+	}{
+		{0, []string{`AT+CSIM=10,"0070000001"`}},
+		{1, []string{`AT+CSIM=10,"0070000001"`}},
+		{256, []string{`AT+CSIM=10,"0070000000"`, `AT+CSIM=10,"0070000001"`}}, // 6C01
+		{-1, []string{`AT+CSIM=8,"00700000"`, `AT+CSIM=10,"0070000001"`}},
+	} {
+		f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
+		conn, s := attest.Dial(t, f.answer)
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{Path: atcard.CSIM, ChannelLe: tc.le})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, err := card.OpenChannel(t.Context(), aid)
+		if err != nil {
+			t.Fatalf("Le %d: %v", tc.le, err)
+		}
+		if got := s.Commands()[1 : 1+len(tc.want)]; !slices.Equal(got, tc.want) {
+			t.Errorf("Le %d: the modem got %q, want %q", tc.le, got, tc.want)
+		}
+		if err := ch.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The order of the paths is that of the options, and the second is tried where
+// the first says more about the modem than about the card.
+func TestPaths(t *testing.T) {
+	both := []atcard.Path{atcard.CSIM, atcard.CCHO}
+	for _, tc := range []struct {
+		name  string
+		opt   atcard.Options
+		with  func(*front)
+		path  atcard.Path
+		first string // command of an opening
+	}{
+		{"CSIM first (EC20, lpac#186)", atcard.Options{Paths: both}, func(*front) {}, atcard.CSIM, "AT+CSIM"},
+		{"CSIM first, and it is not there", atcard.Options{Paths: both}, func(f *front) { f.noCSIM = true }, atcard.CCHO, "AT+CSIM"},
+		{"CSIM only", atcard.Options{Paths: both[:1]}, func(f *front) { f.noCSIM = true }, atcard.Auto, "AT+CSIM"},
+		{"what a person has set", atcard.Options{Path: atcard.CCHO, Paths: both}, func(*front) {}, atcard.CCHO, "AT+CCHO"},
+		{"no order", atcard.Options{}, func(*front) {}, atcard.CCHO, "AT+CCHO"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 2})
+			tc.with(f)
+			conn, s := attest.Dial(t, f.answer)
+			card, err := atcard.Open(t.Context(), conn, tc.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ch, err := card.OpenChannel(t.Context(), aid)
+			if (err == nil) != (tc.path != atcard.Auto) {
+				t.Fatal(err)
+			}
+			if got := s.Commands()[1]; !strings.HasPrefix(got, tc.first) {
+				t.Errorf("began with %s", got)
+			}
+			if err != nil {
+				return
+			}
+			if path, _ := card.Learned(); path != tc.path || card.Path() != tc.path {
+				t.Errorf("path %v, want %v", path, tc.path)
+			}
+			if err := ch.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TERMINAL CAPABILITY goes once before the first SELECT and again after each
+// reset, and a modem that cannot carry it is none the worse.
+func TestTerminalCapability(t *testing.T) {
+	const told = `AT+CSIM=30,"80AA00000AA9088100820101830107"`
+	for _, answer := range []string{"\r\n+CSIM: 4,\"9000\"" + ok, "\r\n+CSIM: 4,\"6D00\"" + ok, "\r\nERROR\r\n", "\r\nOK\r\n"} {
+		f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1})
+		reset := false
+		conn, s := attest.Dial(t, func(cmd string) string {
+			switch {
+			case cmd == told:
+				return answer
+			case reset && strings.HasPrefix(cmd, "AT+CGLA"):
+				return "\r\n+CGLA: 4,\"6881\"" + ok
+			}
+			return f.answer(cmd)
+		})
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{TerminalCapability: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []int{1, 1, 2, 3} {
+			before := len(s.Commands())
+			ch, err := card.OpenChannel(t.Context(), aid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := s.Commands()
+			n := 0
+			for _, cmd := range sent {
+				if cmd == told {
+					n++
+				}
+			}
+			if n != want || i == 0 && sent[before] != told {
+				t.Errorf("opening %d: told %d times, want %d: %q", i, n, want, sent[before:])
+			}
+			switch i {
+			case 1:
+				card.WasReset()
+			case 2:
+				reset = true // by somebody else: the card says so
+				if _, err := ch.Transmit(t.Context(), storeData(1)); !errors.Is(err, apdu.ErrChannelClosed) {
+					t.Error(err)
+				}
+				reset = false
+			}
+			if err := ch.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// An opening that is refused for the moment is tried again as often as was said,
+// and a modem with one channel is freed of what a run before us has left.
+func TestOpenRetries(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		opt     atcard.Options
+		answers []string // to AT+CCHO in turn, the last one for ever
+		tries   int
+		is      error
+	}{
+		{"busy for a moment (openpilot#37771)", atcard.Options{OpenRetries: 10}, []string{"\r\n+CME ERROR: 14\r\n", "\r\nERROR\r\n", "\r\n+CCHO: 1" + ok}, 3, nil},
+		{"busy for ever", atcard.Options{OpenRetries: 3}, []string{"\r\n+CME ERROR: 14\r\n"}, 4, at.ErrBusy},
+		{"not more than a person waits", atcard.Options{OpenRetries: 1000}, []string{"\r\nERROR\r\n"}, 21, at.ErrError},
+		{"no retries by default", atcard.Options{}, []string{"\r\n+CME ERROR: 14\r\n"}, 1, at.ErrBusy},
+		{"no such application", atcard.Options{OpenRetries: 5}, []string{"\r\n+CME ERROR: 22\r\n"}, 1, apdu.ErrNotFound},
+		{"no SIM", atcard.Options{OpenRetries: 5}, []string{"\r\n+CME ERROR: 10\r\n"}, 1, at.ErrNoSIM},
+		{"silence", atcard.Options{OpenRetries: 5}, []string{""}, 1, at.ErrTimeout},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries := 0
+				conn, _ := attest.Dial(t, func(cmd string) string {
+					switch {
+					case strings.HasPrefix(cmd, "AT+CCHO"):
+						tries++
+						return tc.answers[min(tries, len(tc.answers))-1]
+					case cmd == "AT+CMEE?":
+						return "\r\n+CMEE: 1" + ok
+					}
+					return "\r\nOK\r\n"
+				})
+				tc.opt.Path = atcard.CCHO
+				card, err := atcard.Open(t.Context(), conn, tc.opt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, tc.is) || tries != tc.tries {
+					t.Errorf("%v after %d tries, want %v after %d", err, tries, tc.is, tc.tries)
+				}
+			})
+		})
+	}
+	for channels, want := range map[int]error{0: apdu.ErrNoChannel, 1: nil} {
+		uicc := &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): app}, Channels: 1}
+		f := newFront(t, uicc)
+		f.noCCHO = true
+		f.transmit([]byte{0x00, 0x70, 0x00, 0x00, 0x01}) // left by a run that nobody remembers
+		conn, _ := attest.Dial(t, f.answer)
+		card, err := atcard.Open(t.Context(), conn, atcard.Options{Channels: channels})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch, err := card.OpenChannel(t.Context(), aid)
+		if !errors.Is(err, want) {
+			t.Errorf("%d channels: %v, want %v", channels, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		// The channel that is in use is not swept away for a second one.
+		if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, apdu.ErrNoChannel) {
+			t.Errorf("second channel: %v", err)
+		}
+		if _, err := ch.Transmit(t.Context(), storeData(1)); err != nil {
+			t.Errorf("the channel in use: %v", err)
+		}
+	}
+}
+
 // A channel that could not be closed because the modem was silent is closed
 // before the next one is opened.
 func TestClosedLater(t *testing.T) {
@@ -577,7 +838,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("block size %d: no error", size)
 		}
 	}
-	for size, want := range map[int]int{0: atcard.DefaultBlockSize, 60: 60, 255: 255} {
+	for size, want := range map[int]int{0: 255, 60: 60, 255: 255} {
 		card, err := atcard.Open(t.Context(), conn, atcard.Options{BlockSize: size})
 		if err != nil {
 			t.Fatal(err)

@@ -66,11 +66,12 @@ const (
 // Client speaks to the ISD-R.
 type Client struct {
 	ch    Channel
-	block int
+	block int // bytes of data; see New
 }
 
 // New returns a client on ch that sends blocks of at most blockSize bytes,
-// which is brought into 1 to [MaxBlockSize]; 0 means [DefaultBlockSize].
+// which is brought into 1 to [MaxBlockSize]; 0 means [DefaultBlockSize]. It goes
+// down from there when ch gives an *apdu.BlockSizeError.
 func New(ch Channel, blockSize int) *Client {
 	if blockSize == 0 {
 		blockSize = DefaultBlockSize
@@ -122,10 +123,24 @@ func IsUnknownFunction(err error) bool {
 }
 
 // storeData sends data as one chain of blocks and returns the response. The
-// last block may take last, the others [CommandTimeout]. Blocks before the
-// last return nothing; a card that says something early has given its answer,
-// and sending on would only hide it.
+// last block may take last, the others [CommandTimeout]. A link that turns out
+// to carry smaller blocks only gets the chain again from its beginning, and all
+// later ones, in those; the card has acted on nothing until then, see
+// apdu.BlockSizeError.
 func (c *Client) storeData(ctx context.Context, data []byte, last time.Duration) ([]byte, error) {
+	for {
+		answer, err := c.chain(ctx, data, last)
+		var size *apdu.BlockSizeError
+		if !errors.As(err, &size) || size.Size < 1 || size.Size >= c.block {
+			return answer, err
+		}
+		c.block = size.Size
+	}
+}
+
+// chain sends the blocks. Those before the last return nothing; a card that says
+// something early has given its answer, and sending on would only hide it.
+func (c *Client) chain(ctx context.Context, data []byte, last time.Duration) ([]byte, error) {
 	blocks := (len(data) + c.block - 1) / c.block
 	if blocks > maxBlocks {
 		return nil, fmt.Errorf("%d bytes do not fit into %d blocks of %d", len(data), maxBlocks, c.block)

@@ -472,6 +472,50 @@ func TestBlocks(t *testing.T) {
 
 func channel(c *card) Channel { return apdu.NewSession(c, "test", nil, nil) }
 
+// narrow is a link that finds out that it carries blocks of so many bytes.
+type narrow struct {
+	*card
+	carries int
+	says    int // what it says that it carries; 0: carries
+	refused int
+}
+
+func (n *narrow) Transmit(ctx context.Context, b []byte) ([]byte, error) {
+	if cmd, err := apdu.ParseCommand(b); err == nil && len(cmd.Data) > n.carries {
+		n.refused++
+		size := n.says
+		if size == 0 {
+			size = n.carries
+		}
+		return nil, &apdu.BlockSizeError{Size: size, Cause: errors.New("line too long")}
+	}
+	return n.card.Transmit(ctx, b)
+}
+
+// A link that carries less than it seemed: the message goes again from its
+// beginning, in smaller blocks, and so do all others.
+func TestSmallerBlocks(t *testing.T) {
+	link := &narrow{card: &card{t: t, answers: []string{"SW:9000", "SW:9000"}}, carries: 60}
+	c := New(apdu.NewSession(link, "1", nil, nil), 255)
+	for _, refused := range []int{1, 1} {
+		link.commands = 0
+		if _, err := c.storeData(context.Background(), make([]byte, 700), CommandTimeout); err != nil || link.commands != 12 || link.refused != refused {
+			t.Errorf("%v, %d commands, %d refused, want 12 and %d", err, link.commands, link.refused, refused)
+		}
+	}
+	if n := len(link.requests); n != 2 || len(link.requests[0]) != 700 {
+		t.Errorf("%d requests", n)
+	}
+	for _, says := range []int{255, 300, -1} { // that leads nowhere
+		link := &narrow{card: &card{t: t}, carries: 60, says: says}
+		_, err := New(apdu.NewSession(link, "1", nil, nil), 255).storeData(context.Background(), make([]byte, 700), CommandTimeout)
+		var size *apdu.BlockSizeError
+		if !errors.As(err, &size) || link.refused != 1 {
+			t.Errorf("%d: %v after %d", says, err, link.refused)
+		}
+	}
+}
+
 // ctx is looked at between commands; one that was sent is waited for.
 func TestContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
