@@ -70,6 +70,25 @@ func TestDocumentNamesEveryKey(t *testing.T) {
 	}
 }
 
+// TestDocumentExamples: the files that the page shows are files that are read.
+func TestDocumentExamples(t *testing.T) {
+	b, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(b), "```yaml\n")[1:]
+	if len(blocks) < 2 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		table, err := quirks.Parse([]byte(text))
+		if err != nil || len(table.Lines()) != 1 {
+			t.Errorf("%v in:\n%s", err, text)
+		}
+	}
+}
+
 // markdown is the table for people.
 func markdown(lines []quirks.Line) string {
 	var b strings.Builder

@@ -125,7 +125,7 @@ type Quirks struct {
 	Reset        []string               // the vendor's reset commands: the first that is accepted; empty: none
 	ResetHangsUp bool                   // a reset takes the port away; it comes back, perhaps under another name
 	CFUN0HangsUp bool                   // so does AT+CFUN=0: it and AT+CFUN=1 must be written in one go
-	AfterSwitch  []string               // commands for a modem that finds no network after a switch; RungCFUN11 follows them
+	AfterSwitch  []string               // commands after every switch, when the modem shows the new profile; AT+CFUN=1,1 among them restarts it
 
 	Ports []Port // by interface number
 	Slots struct {

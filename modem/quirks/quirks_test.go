@@ -81,7 +81,7 @@ func TestFind(t *testing.T) {
 		{"EC20", modem.Identity{Manufacturer: "Quectel", Model: "EC20F", Revision: "EC20CEHDLGR06A07M1G"}, "quectel quectel-ec20 quectel-ec25-ports",
 			func(q quirks.Quirks) bool {
 				return q.APDU.Paths[0] == quirks.CSIM && q.APDU.Channels == 1 && q.APDU.ChannelLe == 1 && q.APDU.BlockSize == 120 &&
-					q.APDU.Command == 30*s && q.SIM.Settle == 600*time.Millisecond && q.SIM.ICCID[0] == "AT+QCCID" && len(q.AfterSwitch) == 1 && q.Role(3) == quirks.RoleAT2
+					q.APDU.Command == 30*s && q.SIM.Settle == 600*time.Millisecond && q.SIM.ICCID[0] == "AT+QCCID" && q.RungTime[quirks.RungCFUN01] == 45*s && q.Role(3) == quirks.RoleAT2
 			}},
 		{"EG25", modem.Identity{Manufacturer: "Quectel", Model: "EG25-G"}, "quectel quectel-eg25 quectel-ec25-ports",
 			func(q quirks.Quirks) bool {
