@@ -90,7 +90,7 @@ func (s *ManagerStack) connect(ctx context.Context, iccid, uuid string) (modem.L
 			return modem.Link{}, err
 		case refused.stays(err):
 			return modem.Link{}, fmt.Errorf("refused %d times: %w", refused.n, err)
-		case last == nil || ctx.Err() == nil:
+		case last == nil || ctx.Err() == nil && !refused.outweigh(err):
 			last = err // what the end of ctx cuts short says less than what went wrong before
 		}
 		if refused.n > 0 {

@@ -121,3 +121,10 @@ func (r *refusals) stays(err error) bool {
 	}
 	return r.n >= refusedRounds && time.Since(r.since) >= refusedTime
 }
+
+// outweigh reports that an error says nothing about the network, which has
+// refused before: that remains the reason.
+func (r *refusals) outweigh(err error) bool {
+	var e *RefusedError
+	return r.n > 0 && !errors.As(err, &e)
+}

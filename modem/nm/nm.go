@@ -11,17 +11,17 @@
 //	active, err := client.Up(ctx, c, mmModemPath)
 //	link, err := client.Link(ctx, active)
 //
-// What NetworkManager was restarted after is asked for again: objects belong to
-// one run of it, whose name on the bus they are called by, for the next run
-// gives their paths to others.
+// Objects belong to one run of NetworkManager: the next run gives their paths to
+// others. So they are called by the run's own name on the bus, and calls fail
+// as to a service that is absent once NetworkManager was restarted.
 //
 // Three things learned from NetworkManager 1.42 shape the use of it. It aborts
 // when it is told to activate a connection on a modem on which another try is
-// just failing, so [Client.Up] waits until none is. gsm.sim-id
-// is no guard: it counts only once NetworkManager knows the SIM, and right
-// after a modem has come back it does not. So connections of other profiles
-// must not have autoconnect. And an update changes nothing on the line until
-// the connection is activated again.
+// just failing, so [Client.Up] waits until none is. gsm.sim-id is no guard: it
+// counts only once NetworkManager knows the SIM, and right after a modem has
+// come back it does not. So connections of other profiles must not have
+// autoconnect. And an update changes nothing on the line until the connection
+// is activated again.
 //
 // Errors are those of internal/systembus, [*ActivationError], or the
 // context's; all explain themselves as faults, with codes that begin with
@@ -131,15 +131,18 @@ type Connection struct {
 	Path     dbus.ObjectPath // good until NetworkManager is restarted
 	Settings Settings
 	InMemory bool // not on disk, or on one that does not last (/run)
-	of       systembus.Service
+	of       run
 }
 
-// service is the NetworkManager that the connection was read from.
-func (c Connection) service() systembus.Service {
-	if c.of.Bus == "" {
+// run is the NetworkManager that something was read from: whoever runs, if it
+// was not read.
+type run systembus.Service
+
+func (r run) service() systembus.Service {
+	if r.Bus == "" {
 		return Service
 	}
-	return c.of
+	return systembus.Service(r)
 }
 
 // UUID is what a connection is known by.
@@ -177,7 +180,7 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 
 // read reads one connection; ok is false if it is not a mobile one to keep.
 func (c *Client) read(ctx context.Context, of systembus.Service, path dbus.ObjectPath) (con Connection, ok bool, err error) {
-	con.Path, con.of = path, of
+	con.Path, con.of = path, run(of)
 	if con.Settings, err = settingsOf(c.bus.Call(ctx, of, path, ifaceSaved+".GetSettings")); err != nil {
 		return con, false, err
 	}
@@ -233,7 +236,7 @@ func (c *Client) update(ctx context.Context, con Connection, s Settings, mode Mo
 	if mode&Blocked != 0 {
 		flags |= blockAutoconnect
 	}
-	call := c.bus.Call(ctx, con.service(), con.Path, ifaceSaved+".Update2", s.wire(), flags, map[string]dbus.Variant{})
+	call := c.bus.Call(ctx, con.of.service(), con.Path, ifaceSaved+".Update2", s.wire(), flags, map[string]dbus.Variant{})
 	if err := call.Err(); err != nil {
 		return fmt.Errorf("update connection %s: %w", con.ID(), err)
 	}
@@ -321,7 +324,7 @@ func (c *Client) Put(ctx context.Context, s Settings, mode Mode) (Connection, er
 
 // Delete deletes a connection; one that has gone already is no error.
 func (c *Client) Delete(ctx context.Context, con Connection) error {
-	err := c.bus.Call(ctx, con.service(), con.Path, ifaceSaved+".Delete").Err()
+	err := c.bus.Call(ctx, con.of.service(), con.Path, ifaceSaved+".Delete").Err()
 	if err != nil && !ended(err) {
 		return fmt.Errorf("delete connection %s: %w", con.ID(), err)
 	}
@@ -382,6 +385,7 @@ type Active struct {
 	Device     dbus.ObjectPath // empty for a moment at the beginning
 	State      uint32          // 1 activating, 2 activated, 3 deactivating, 4 deactivated
 	ip4, ip6   dbus.ObjectPath
+	of         run
 }
 
 // Activated reports whether it is up.
@@ -410,7 +414,7 @@ func (c *Client) ActiveMobile(ctx context.Context) ([]Active, error) {
 			continue
 		}
 		a := Active{Path: path, UUID: p.String("Uuid"), ID: p.String("Id"), Connection: p.Path("Connection"), State: uint32(p.Int("State")),
-			ip4: p.Path("Ip4Config"), ip6: p.Path("Ip6Config")}
+			ip4: p.Path("Ip4Config"), ip6: p.Path("Ip6Config"), of: run(now)}
 		if devices := p.Paths("Devices"); len(devices) > 0 {
 			a.Device = devices[0]
 		}
@@ -422,7 +426,7 @@ func (c *Client) ActiveMobile(ctx context.Context) ([]Active, error) {
 // activate asks NetworkManager to bring the connection up on the device; it
 // answers at once.
 func (c *Client) activate(ctx context.Context, con Connection, d Device) error {
-	if err := c.bus.Call(ctx, con.service(), root, iface+".ActivateConnection", con.Path, d.Path, none).Err(); err != nil {
+	if err := c.bus.Call(ctx, con.of.service(), root, iface+".ActivateConnection", con.Path, d.Path, none).Err(); err != nil {
 		return fmt.Errorf("activate connection %s: %w", con.ID(), err)
 	}
 	return nil
@@ -430,8 +434,8 @@ func (c *Client) activate(ctx context.Context, con Connection, d Device) error {
 
 // Deactivate takes a connection down; one that is down already is no error.
 func (c *Client) Deactivate(ctx context.Context, a Active) error {
-	err := c.bus.Call(ctx, Service, root, iface+".DeactivateConnection", a.Path).Err()
-	if err != nil && !errors.Is(err, systembus.ErrGone) {
+	err := c.bus.Call(ctx, a.of.service(), root, iface+".DeactivateConnection", a.Path).Err()
+	if err != nil && !ended(err) {
 		return fmt.Errorf("deactivate connection %s: %w", a.ID, err)
 	}
 	return nil
@@ -585,7 +589,7 @@ var stateReasons = map[uint32]string{
 
 // Link reads interface, addresses and resolvers of an active connection.
 func (c *Client) Link(ctx context.Context, a Active) (modem.Link, error) {
-	d, err := c.bus.Properties(ctx, Service, a.Device, ifaceDevice)
+	d, err := c.bus.Properties(ctx, a.of.service(), a.Device, ifaceDevice)
 	if err != nil {
 		return modem.Link{}, fmt.Errorf("read the link: %w", err)
 	}
@@ -597,7 +601,7 @@ func (c *Client) Link(ctx context.Context, a Active) (modem.Link, error) {
 		if family.path == "" {
 			continue
 		}
-		p, err := c.bus.Properties(ctx, Service, family.path, family.iface)
+		p, err := c.bus.Properties(ctx, a.of.service(), family.path, family.iface)
 		if err != nil {
 			return modem.Link{}, fmt.Errorf("read the addresses: %w", err)
 		}
