@@ -111,7 +111,9 @@ func (f *figures) stateWritten(ctx context.Context, programs string) (err error)
 		return err
 	}
 	sc := *scenarioNamed("install-enable")
-	sc.disk = brokenDisk // a block device, whatever holds the machine's temporary files
+	if canMount() == "" {
+		sc.disk = brokenDisk // a block device, whatever holds the machine's temporary files
+	}
 	r, err := newRig(ctx, p, programs, &sc, nil)
 	if err != nil {
 		return err

@@ -131,6 +131,21 @@ func TestSoakVerdict(t *testing.T) {
 	}
 }
 
+// What a whole install and switch writes to flash is bounded.
+func TestStateWritten(t *testing.T) {
+	if missing := canMount(); missing != "" {
+		t.Skip(missing)
+	}
+	ctx, _, dir := rigParts(t)
+	var f figures
+	if err := f.stateWritten(ctx, dir); err != nil {
+		t.Fatal(err)
+	}
+	if f.over {
+		t.Error("an install and switch writes too much")
+	}
+}
+
 // A short soak; the long one is "make soak".
 func TestSoak(t *testing.T) {
 	ctx, p, dir := rigParts(t)
