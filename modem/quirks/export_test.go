@@ -29,3 +29,6 @@ func Keys() []string {
 	}
 	return keys
 }
+
+// Glob matches a pattern.
+var Glob = glob

@@ -211,3 +211,20 @@ func TestDialectsAreFound(t *testing.T) {
 		t.Logf("%-16s %v", d.Name, q.Names)
 	}
 }
+
+func TestPatterns(t *testing.T) {
+	for _, tc := range []struct {
+		pattern, s string
+		want       bool
+	}{
+		{"", "", true}, {"", "a", false}, {"*", "", true}, {"**", "abc", true}, {"?", "", false}, {"?", "a", true},
+		{"eg25*", "eg25-g", true}, {"eg25*", "eg25", true}, {"eg25*", "xeg25", false}, {"*sim7600*", "simcom_sim7600g-h", true},
+		{"a*b*c", "a-b-b-c", true}, {"a*b*c", "a-c-b", false}, {"*ab", "aab", true}, {"a?c", "abc", true}, {"a?c", "ac", false},
+		{"mbim ?8086:7560?", "mbim [8086:7560]", true}, {"le910c4", "le910c4-eu", false},
+		{strings.Repeat("*a", 50) + "b", strings.Repeat("a", 128), false}, // ends at once, not after 2^50 steps
+	} {
+		if got := quirks.Glob(tc.pattern, tc.s); got != tc.want {
+			t.Errorf("%q, %q: %v, want %v", tc.pattern, tc.s, got, tc.want)
+		}
+	}
+}
