@@ -125,6 +125,7 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		}
 	}
 	a.clock, a.state = newClock(cfg.Clock, p), newStateFile(cfg.Socket, p.Log)
+	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
 	a.runner = runner.New(runner.Config{
 		Journal:    a.journal,
 		Card:       card,
@@ -133,10 +134,14 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		OnState:    a.onState,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
-		Settings:       &settingsSource{cfg: cfg.Params, log: p.Log},
-		Device:         &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log},
+		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},
+		Device:   device,
+		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.NetworkBackend,
+			clock: a.clock, log: p.Log},
+		ReportTo:       cfg.Reports.URL,
 		Probe:          probe(cfg, p),
 		DeadMan:        cfg.Network.DeadMan,
+		SharedPort:     p.Shared != nil,
 		ConsentTimeout: cfg.RSP.ConsentTimeout,
 		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
 		Log:            p.Log,
@@ -254,6 +259,9 @@ func (a *Agent) warnings() []string {
 	if text := a.trust.Warning(); text != "" {
 		w = append(w, text)
 	}
+	for _, text := range a.trust.Skipped() {
+		w = append(w, "an authority is not trusted, its file was skipped (rsp.trust_dir): "+text)
+	}
 	if text := a.journal.Damage(); text != "" {
 		w = append(w, "the journal was damaged: "+text)
 	}
@@ -284,10 +292,14 @@ type serverSource struct {
 	log   *slog.Logger
 }
 
-func (s *serverSource) OpenServer(address string, link modem.Link) (procedure.Server, error) {
-	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: link.Interface,
-		Timeouts: es9p.TimeoutsFor(s.cfg.Timeout), Now: s.now, Log: s.log}
-	session, err := c.Open(address)
+func (s *serverSource) OpenServer(address string, way runner.Way) (procedure.Server, error) {
+	timeout := s.cfg.Timeout
+	if way.Limit > 0 {
+		timeout = min(timeout, way.Limit)
+	}
+	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: way.Link.Interface,
+		Timeouts: es9p.TimeoutsFor(timeout), Now: s.now, Log: s.log}
+	session, err := c.Open(address, es9p.OnlyCIs(way.CIs...))
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 			s.Queued++
 		}
 	}
-	s.Notifications = noteStatus(v)
+	s.Notifications, s.Reports = noteStatus(v), reportStatus(v)
 	for _, r := range b.trust.Describe() {
 		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
 	}
@@ -176,6 +176,18 @@ func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (a
 	return notifications(v, err)
 }
 
+// ReplayReport sends the report of a job now.
+func (b *backend) ReplayReport(ctx context.Context, _, job string) (api.Notifications, error) {
+	v, err := b.runner.ReplayReport(ctx, job)
+	return notifications(v, err)
+}
+
+// DropReport gives the report of a job up.
+func (b *backend) DropReport(ctx context.Context, by, job string) (api.Notifications, error) {
+	v, err := b.runner.DropReport(ctx, job, by)
+	return notifications(v, err)
+}
+
 // lookAtQueue has the card's list read before somebody chooses from it.
 func (b *backend) lookAtQueue(ctx context.Context) error {
 	v, err := b.runner.Refresh(ctx, freshEnough)
@@ -199,7 +211,32 @@ func notifications(v runner.View, err error) (api.Notifications, error) {
 		}
 		out.Dropped = append(out.Dropped, a)
 	}
+	for _, w := range v.Reports {
+		out.Reports = append(out.Reports, api.Report{Job: w.Job, Kind: string(w.Kind), Outcome: string(w.Outcome), Seq: w.Seq, Receiver: w.Receiver,
+			Since: w.Since, Failures: w.Failures, LastError: jobProblem(w.Problem), NextTry: w.NextTry})
+	}
+	for _, d := range v.DropReports {
+		out.DropReports = append(out.DropReports, api.DroppedReport(d))
+	}
+	out.LostReports = v.ReportsLost
 	return out, err
+}
+
+// reportStatus sums the reports up.
+func reportStatus(v runner.View) api.NoteStatus {
+	s := api.NoteStatus{Pending: len(v.Reports), Lost: v.ReportsLost}
+	for _, w := range v.Reports {
+		if !w.Since.IsZero() && (s.Oldest.IsZero() || w.Since.Before(s.Oldest)) {
+			s.Oldest = w.Since
+		}
+		if s.LastError == nil {
+			s.LastError = jobProblem(w.Problem)
+		}
+		if s.NextTry.IsZero() || w.NextTry.Before(s.NextTry) {
+			s.NextTry = w.NextTry
+		}
+	}
+	return s
 }
 
 // noteStatus sums the queue up.
@@ -244,7 +281,7 @@ func badRequest(text string, cause error) error {
 // Install orders a download.
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	o := job.Order{Kind: job.Install, Source: job.Source(r.Source), Enable: r.Enable, Consent: r.Consent || b.cfg.RSP.Consent == "auto",
-		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, By: by}
+		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, By: by}
 	switch {
 	case r.ActivationCode != "" && r.Source != "":
 		return api.Job{}, badRequest("an activation code and a source exclude each other", nil)
@@ -267,7 +304,7 @@ func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) 
 
 // Enable orders a switch.
 func (b *backend) Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error) {
-	return b.orderFor(ctx, iccid, job.Order{Kind: job.Enable, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, By: by})
+	return b.orderFor(ctx, iccid, job.Order{Kind: job.Enable, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, By: by})
 }
 
 // Disable orders the enabled profile to be disabled.
@@ -294,6 +331,9 @@ func (b *backend) orderFor(ctx context.Context, iccid string, o job.Order) (api.
 }
 
 func (b *backend) order(ctx context.Context, o job.Order, code redact.Secret) (api.Job, error) {
+	if err := checkReportTo(o.ReportTo); err != nil {
+		return api.Job{}, err
+	}
 	j, err := b.runner.Submit(ctx, o, code)
 	if err != nil {
 		return api.Job{}, err

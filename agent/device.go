@@ -52,6 +52,19 @@ func (d *deviceSource) Device(ctx context.Context) rsp.DeviceInfo {
 	return info
 }
 
+// told is the IMEI as far as it is known and may be told, without asking.
+func (d *deviceSource) told() string {
+	switch d.send {
+	case "off", "tac-only":
+		return ""
+	case "auto", "":
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.known
+	}
+	return d.send
+}
+
 func (d *deviceSource) imei(ctx context.Context) string {
 	if d.identity == nil {
 		return ""

@@ -44,6 +44,7 @@ type Config struct {
 	Params  Params  `mapstructure:"params"`
 	RSP     RSP     `mapstructure:"rsp"`
 	API     API     `mapstructure:"api"`
+	Reports Reports `mapstructure:"reports"`
 	Journal Journal `mapstructure:"journal"`
 }
 
@@ -112,6 +113,12 @@ type API struct {
 	Read    string `mapstructure:"read"`    // may look
 	Operate string `mapstructure:"operate"` // may install, enable, disable
 	Admin   string `mapstructure:"admin"`   // may do everything
+}
+
+// Reports says who is told how a job has ended.
+type Reports struct {
+	URL string `mapstructure:"url"` // https address that gets a report of each job whose order names no other; empty: nobody
+	CA  string `mapstructure:"ca"`  // PEM file of the authorities for receivers of reports; empty: the system's
 }
 
 // Journal bounds what is kept on flash.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -75,6 +76,14 @@ func (c Config) validate(origins Origins) error {
 	v.group("api.read", c.API.Read)
 	v.group("api.operate", c.API.Operate)
 	v.group("api.admin", c.API.Admin)
+	if c.Reports.URL != "" {
+		if err := CheckReportURL(c.Reports.URL); err != nil {
+			v.fault("reports.url", err.Error())
+		}
+	}
+	if c.Reports.CA != "" {
+		v.path("reports.ca", c.Reports.CA)
+	}
 	if n := c.Journal.MaxBytes; n < minJournal || n > maxJournal {
 		v.fault("journal.max_bytes", fmt.Sprintf("%d is not between %d and %d", n, minJournal, maxJournal))
 	}
@@ -127,6 +136,33 @@ func validProbe(s string) bool {
 		return true
 	}
 	return false
+}
+
+// maxReportURL bounds the address of a receiver of reports, in bytes.
+const maxReportURL = 1024
+
+// CheckReportURL refuses what cannot be the address of a receiver of reports.
+// The error does not quote it: its path may hold a token.
+func CheckReportURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case len(s) > maxReportURL:
+		return fmt.Errorf("is longer than %d bytes", maxReportURL)
+	case err != nil, u.Opaque != "", strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7F }):
+		return errors.New("is no address of the form https://host/path")
+	case u.Scheme != "https":
+		return errors.New("is not an https address")
+	case u.User != nil:
+		return errors.New("holds a user name; put a token into the path")
+	case u.Fragment != "", !validPort(u.Port(), true), !validReportHost(u.Hostname()):
+		return errors.New("is no address of the form https://host/path")
+	}
+	return nil
+}
+
+func validReportHost(h string) bool {
+	_, err := netip.ParseAddr(h)
+	return err == nil || h == "localhost" || hostName.MatchString(strings.ToLower(h))
 }
 
 func validPort(s string, optional bool) bool {

@@ -16,6 +16,8 @@
 //	POST   /v1/notifications/deliver                         -> 200 Notifications
 //	POST   /v1/notifications/{seq}/replay                    -> 200 Notifications
 //	DELETE /v1/notifications/{seq}                           -> 200 Notifications
+//	POST   /v1/reports/{job}/replay                          -> 200 Notifications
+//	DELETE /v1/reports/{job}                                 -> 200 Notifications
 //	GET    /v1/jobs                          Jobs
 //	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
 //	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
@@ -91,6 +93,7 @@ type Status struct {
 	Job           *Job        `json:"job,omitempty"` // the running one
 	Queued        int         `json:"queued"`        // jobs waiting
 	Notifications NoteStatus  `json:"notifications"`
+	Reports       NoteStatus  `json:"reports"`
 	Trust         []TrustRoot `json:"trust"`
 	Clock         Clock       `json:"clock"`
 	Journal       *Problem    `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
@@ -116,12 +119,13 @@ type Network struct {
 	APN       string   `json:"apn,omitempty"`
 }
 
-// NoteStatus counts notifications that wait on the card.
+// NoteStatus counts notifications that wait on the card, or reports of jobs.
 type NoteStatus struct {
 	Pending   int       `json:"pending"`
 	Oldest    time.Time `json:"oldest,omitzero"` // since when the oldest waits; zero when that is not known
 	LastError *Problem  `json:"last_error,omitempty"`
 	NextTry   time.Time `json:"next_try,omitzero"`
+	Lost      int       `json:"lost,omitempty"` // reports that were given up because too many waited
 }
 
 // TrustRoot is one certificate authority that is believed.
@@ -210,10 +214,34 @@ type DroppedNotification struct {
 	Outcome string    `json:"outcome,omitempty"` // "dropped", or why it was not; empty when the daemon was killed in between
 }
 
+// Report is the report of a job that its receiver does not have yet.
+type Report struct {
+	Job       string    `json:"job"`
+	Kind      string    `json:"kind"`
+	Outcome   string    `json:"outcome"`  // done, failed, rolled-back, cancelled, given-up, rollback-failed
+	Seq       int64     `json:"seq"`      // counts the reports to this receiver
+	Receiver  string    `json:"receiver"` // its host
+	Since     time.Time `json:"since,omitzero"`
+	Failures  int       `json:"failures,omitempty"` // of its receiver, in a row
+	LastError *Problem  `json:"last_error,omitempty"`
+	NextTry   time.Time `json:"next_try,omitzero"` // not before
+}
+
+// DroppedReport is one that somebody has given up.
+type DroppedReport struct {
+	Job      string    `json:"job"`
+	Receiver string    `json:"receiver"`
+	By       string    `json:"by"`
+	At       time.Time `json:"at"`
+}
+
 // Notifications lists what waits.
 type Notifications struct {
 	Notifications []Notification        `json:"notifications"`
 	Dropped       []DroppedNotification `json:"dropped,omitempty"` // the latest of them, the oldest first
+	Reports       []Report              `json:"reports,omitempty"` // of jobs, the oldest first
+	LostReports   int                   `json:"lost_reports,omitempty"`
+	DropReports   []DroppedReport       `json:"dropped_reports,omitempty"` // the latest of them, the oldest first
 	AsOf          time.Time             `json:"as_of"`
 }
 
@@ -228,6 +256,7 @@ type InstallRequest struct {
 	DeleteOld        bool            `json:"delete_old,omitempty"`
 	Automatic        bool            `json:"automatic,omitempty"`  // no person stands behind it: no switch to a profile in quarantine
 	Parameters       json.RawMessage `json:"parameters,omitempty"` // terminal parameters document
+	ReportTo         string          `json:"report_to,omitempty"`  // https address that gets a report of the job's end; empty: the configuration's
 }
 
 // EnableRequest orders a switch.
@@ -235,6 +264,7 @@ type EnableRequest struct {
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	DeleteOld  bool            `json:"delete_old,omitempty"`
 	Automatic  bool            `json:"automatic,omitempty"` // no person stands behind it: refused for a profile in quarantine
+	ReportTo   string          `json:"report_to,omitempty"` // as in InstallRequest
 }
 
 // NicknameRequest names a profile; empty removes the name.
@@ -295,7 +325,7 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"` // job, progress, notification, card, state
+	Type string    `json:"type"` // job, progress, notification, report, card, state
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
 }
@@ -305,6 +335,7 @@ const (
 	EventJob          = "job"
 	EventProgress     = "progress"
 	EventNotification = "notification"
-	EventState        = "state" // the state of the status has become another; Text says which
-	EventCard         = "card"  // the card is on another profile than it was left on; Text says which
+	EventReport       = "report" // a report was delivered, or not, or was given up
+	EventState        = "state"  // the state of the status has become another; Text says which
+	EventCard         = "card"   // the card is on another profile than it was left on; Text says which
 )

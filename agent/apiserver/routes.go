@@ -33,6 +33,8 @@ var routes = []route{
 	{"POST", "/notifications/deliver", Operate, get(Backend.DeliverNotifications)},
 	{"POST", "/notifications/{seq}/replay", Operate, oneNotification(Backend.ReplayNotification)},
 	{"DELETE", "/notifications/{seq}", Admin, oneNotification(Backend.DropNotification)},
+	{"POST", "/reports/{job}/replay", Operate, oneReport(Backend.ReplayReport)},
+	{"DELETE", "/reports/{job}", Admin, oneReport(Backend.DropReport)},
 	{"GET", "/jobs", Read, get(Backend.Jobs)},
 	{"GET", "/jobs/{id}", Read, oneJob},
 	{"POST", "/jobs/{id}/answer", Operate, answerJob},
@@ -64,6 +66,17 @@ func oneNotification(do func(Backend, context.Context, string, int64) (api.Notif
 			return
 		}
 		v, err := do(s.backend, r.Context(), by(r), seq)
+		s.answer(w, r, http.StatusOK, v, err)
+	}
+}
+
+// oneReport serves what is done to the report of the job of the path.
+func oneReport(do func(Backend, context.Context, string, string) (api.Notifications, error)) func(*Server, http.ResponseWriter, *http.Request) {
+	return func(s *Server, w http.ResponseWriter, r *http.Request) {
+		if err := unhurried(w); err != nil {
+			return
+		}
+		v, err := do(s.backend, r.Context(), by(r), r.PathValue("job"))
 		s.answer(w, r, http.StatusOK, v, err)
 	}
 }

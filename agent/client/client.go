@@ -119,6 +119,16 @@ func (c *Client) SetNickname(ctx context.Context, iccid, nickname string) (v api
 	return v, c.call(ctx, "PUT", "/profiles/"+url.PathEscape(iccid)+"/nickname", api.NicknameRequest{Nickname: nickname}, &v)
 }
 
+// ReplayReport sends the report of a job now, and fails if it still waits then.
+func (c *Client) ReplayReport(ctx context.Context, job string) (v api.Notifications, err error) {
+	return v, c.call(ctx, "POST", "/reports/"+url.PathEscape(job)+"/replay", nil, &v)
+}
+
+// DropReport gives the report of a job up, for ever.
+func (c *Client) DropReport(ctx context.Context, job string) (v api.Notifications, err error) {
+	return v, c.call(ctx, "DELETE", "/reports/"+url.PathEscape(job), nil, &v)
+}
+
 // Jobs lists jobs, the newest first.
 func (c *Client) Jobs(ctx context.Context) (v api.Jobs, err error) {
 	return v, c.call(ctx, "GET", "/jobs", nil, &v)

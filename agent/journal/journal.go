@@ -477,13 +477,20 @@ func (j *Journal) Close() error {
 	return err
 }
 
+// ReportKey is the key of the setting that holds the report of a job, for as
+// long as the report waits. It may outlive the job.
+func ReportKey(id string) string { return "report/" + id }
+
 // NewID makes the id of a job: the time it was made in UTC and, when that is
-// taken, a letter.
+// taken, a number. An id whose report still waits is taken: a clock that begins
+// anew at every start makes the same ones again.
 func (j *Journal) NewID(now time.Time) string {
 	base := now.UTC().Format("20060102-150405")
 	id := base
 	for n := 2; ; n++ {
-		if _, taken := j.jobs[id]; !taken {
+		_, known := j.jobs[id]
+		_, reported := j.settings[ReportKey(id)]
+		if !known && !reported {
 			return id
 		}
 		id = fmt.Sprintf("%s-%d", base, n)

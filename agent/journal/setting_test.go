@@ -67,3 +67,22 @@ func TestCompactionForgetsSecrets(t *testing.T) {
 		t.Errorf("%v: the file holds\n%s", err, b)
 	}
 }
+
+// An id is not given again while the report of its job waits, though the job
+// itself is forgotten.
+func TestNewIDAvoidsReports(t *testing.T) {
+	j := open(t, filepath.Join(t.TempDir(), "journal"), journal.Options{})
+	id := j.NewID(t0)
+	if err := j.PutSetting(journal.ReportKey(id), "waits"); err != nil {
+		t.Fatal(err)
+	}
+	if again := j.NewID(t0); again == id {
+		t.Errorf("%s is given twice", id)
+	}
+	if err := j.ForgetSetting(journal.ReportKey(id)); err != nil {
+		t.Fatal(err)
+	}
+	if again := j.NewID(t0); again != id {
+		t.Errorf("%s, want %s", again, id)
+	}
+}

@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"lpad/agent/procedure"
@@ -142,7 +144,24 @@ func (r *Runner) readFacts(ctx context.Context) (procedure.Facts, error) {
 		return facts, err // something more urgent came: what was known stands
 	}
 	r.setFacts(facts, list, err)
+	if err == nil {
+		r.compareCIs(facts)
+	}
 	return facts, err
+}
+
+// compareCIs warns of a card whose two lists of CIs differ, which the
+// specification forbids: the server goes by one and the card perhaps by the
+// other.
+func (r *Runner) compareCIs(f procedure.Facts) {
+	same := func(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
+	if one, two := f.Info1, f.Info2; one == nil || two == nil || same(one.Verification, two.Verification) && same(one.Signing, two.Signing) {
+		r.warn("ci-lists", "")
+		return
+	}
+	if r.warn("ci-lists", "the card lists other CIs in EUICCInfo1 than in EUICCInfo2: a server may be refused that the card would accept; tell the vendor of the card") {
+		r.log.Warn("the card lists other CIs in EUICCInfo1 than in EUICCInfo2")
+	}
 }
 
 // readProfiles reads the profiles again, after something was changed.

@@ -11,7 +11,8 @@ import (
 // clockLimit is how long a download waits for the clock to be set.
 const clockLimit = 30 * time.Minute
 
-var errClockNotSet = fault.New(fault.Fault{Code: "clock-not-set", Text: "the device's clock is not set", Retry: true, Who: fault.Technician,
+// ErrClockNotSet means that no server can be judged yet.
+var ErrClockNotSet = fault.New(fault.Fault{Code: "clock-not-set", Text: "the device's clock is not set", Retry: true, Who: fault.Technician,
 	Next: "set the clock (time server, mobile network, or by hand), then try again"}, nil)
 
 // clockReady reports whether servers can be judged.
@@ -34,12 +35,12 @@ func (r *Runner) awaitClock(ctx context.Context, j job.Job) error {
 		r.card.closeCard(ctx, r.log)
 		for _, other := range r.View().Jobs {
 			if other.ID != j.ID && !other.Ended() {
-				return errClockNotSet
+				return ErrClockNotSet
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return errClockNotSet
+			return ErrClockNotSet
 		case <-time.After(r.retries.card):
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"lpad/agent/job"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
-	"lpad/modem"
 )
 
 // Limits of one round of deliveries: servers that do not answer must not hold
@@ -23,6 +22,7 @@ const (
 	deliverLimit    = 45 * time.Second
 	backgroundLimit = 90 * time.Second
 	leastShare      = 30 * time.Second
+	switchLimit     = 10 * time.Second // before a switch: one try, which must not delay it
 )
 
 // deliverForJob sends what the card has to say, for steps 4 and 10 and at the
@@ -41,24 +41,30 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 	e := job.Event{Kind: job.Delivered}
 	if !r.clockReady(ctx) {
 		e.Undelivered, e.Note = max(1, len(r.View().Notifications)), "the clock is not set: notifications wait"
-		r.noteDelivery(e.Undelivered, errClockNotSet)
+		r.noteDelivery(e.Undelivered, ErrClockNotSet)
 		return e, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, deliverLimit)
+	limit, way := deliverLimit, Way{}
+	if j.State == job.Reporting && j.Order.Enable { // the switch waits
+		way.Limit = switchLimit
+		if !r.cfg.SharedPort { // else the network must come up first, which takes longer than the call
+			limit = switchLimit
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 {
 		// The result is in hand, and so is the server that must get it. When
 		// others wait, they are older and go first.
-		e.Undelivered = r.deliverResult(ctx, *r.card.result)
+		e.Undelivered = r.deliverResult(ctx, *r.card.result, way)
 		return e, nil
 	}
-	var link modem.Link
 	if j.State == job.Confirming && len(j.Switch.Link) > 0 {
-		if err := json.Unmarshal(j.Switch.Link, &link); err != nil {
+		if err := json.Unmarshal(j.Switch.Link, &way.Link); err != nil {
 			r.log.Warn("link of the switch not read", "job", j.ID, "err", err)
 		}
 	}
-	left, err := r.deliverAll(ctx, link, r.forJob(j))
+	left, err := r.deliverAll(ctx, way, r.forJob(j))
 	e.Undelivered = left
 	if err != nil || left > 0 {
 		e.Note = "not everything was delivered; the rest goes out by itself"
@@ -98,14 +104,14 @@ func (r *Runner) forJob(j job.Job) choice {
 
 // deliverResult delivers an installation result over the session that is open
 // with its server, and returns how many notifications are left.
-func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification) int {
-	open := r.open(modem.Link{})
-	if s, server := r.card.session, r.card.server; s != nil && server != nil {
+func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification, way Way) int {
+	open := r.open(way)
+	if s, server := r.card.session, r.card.server; s != nil && server != nil && (way.Limit == 0 || !r.cfg.SharedPort) {
 		open = func(address string) (procedure.Server, error) {
 			if address == s.Request.Address {
 				return procedure.Keep(server), nil
 			}
-			return r.cfg.Servers.OpenServer(address, modem.Link{})
+			return r.open(way)(address)
 		}
 	}
 	waiting := []rsp.Notification{p.Notification}
@@ -156,7 +162,7 @@ func remaining(list []rsp.Notification, deliveries []procedure.Delivery) ([]rsp.
 // and returns how many still wait for anybody: at least one when the card
 // could not be read. The receivers share the time that is left, so that none
 // can use up the others'.
-func (r *Runner) deliverAll(ctx context.Context, link modem.Link, chosen choice) (left int, err error) {
+func (r *Runner) deliverAll(ctx context.Context, way Way, chosen choice) (left int, err error) {
 	left = max(1, len(r.View().Notifications))
 	err = r.onCard(ctx, func(card Card) error {
 		list, err := procedure.ListNotifications(ctx, card)
@@ -180,7 +186,7 @@ func (r *Runner) deliverAll(ctx context.Context, link modem.Link, chosen choice)
 				errs = append(errs, ctx.Err())
 				break
 			}
-			waiting, err := r.deliverGroup(ctx, card, link, g, len(groups)-i)
+			waiting, err := r.deliverGroup(ctx, card, way, g, len(groups)-i)
 			errs = append(errs, err)
 			list = slices.DeleteFunc(slices.Clone(list), func(n rsp.Notification) bool {
 				return n.Receiver() == g.receiver && !slices.ContainsFunc(waiting, func(w rsp.Notification) bool { return w.SeqNumber == n.SeqNumber })
@@ -196,7 +202,7 @@ func (r *Runner) deliverAll(ctx context.Context, link modem.Link, chosen choice)
 
 // deliverGroup delivers what waits for one receiver, in its share of the time,
 // and returns what still waits.
-func (r *Runner) deliverGroup(whole context.Context, card Card, link modem.Link, g group, sharers int) ([]rsp.Notification, error) {
+func (r *Runner) deliverGroup(whole context.Context, card Card, way Way, g group, sharers int) ([]rsp.Notification, error) {
 	ctx := whole
 	if end, ok := whole.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -210,7 +216,7 @@ func (r *Runner) deliverGroup(whole context.Context, card Card, link modem.Link,
 			return !slices.ContainsFunc(pending, func(p rsp.PendingNotification) bool { return p.SeqNumber == n.SeqNumber })
 		})
 	}
-	deliveries := procedure.Deliver(ctx, card, r.open(link), pending)
+	deliveries := procedure.Deliver(ctx, card, r.open(way), pending)
 	r.account(whole, deliveries)
 	list, err := remaining(list, deliveries)
 	return list, errors.Join(unread, err)
@@ -244,10 +250,10 @@ func (r *Runner) round(chosen choice) func(context.Context) outcome {
 		if !r.clockReady(ctx) {
 			r.card.close(ctx, r.log)
 			left := max(1, len(r.View().Notifications))
-			r.noteDelivery(left, errClockNotSet)
-			return outcome{left: left, err: errClockNotSet}
+			r.noteDelivery(left, ErrClockNotSet)
+			return outcome{left: left, err: ErrClockNotSet}
 		}
-		left, err := r.deliverAll(ctx, modem.Link{}, chosen)
+		left, err := r.deliverAll(ctx, Way{}, chosen)
 		r.card.close(ctx, r.log)
 		return outcome{left: left, err: err}
 	}
@@ -255,7 +261,7 @@ func (r *Runner) round(chosen choice) func(context.Context) outcome {
 
 // delivered plans the next delivery after one in the background.
 func (r *Runner) delivered(o outcome) {
-	r.clock = errors.Is(o.err, errClockNotSet)
+	r.clock = errors.Is(o.err, ErrClockNotSet)
 	switch {
 	case o.left == 0, r.clock:
 		r.failures = 0

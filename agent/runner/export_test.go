@@ -12,6 +12,7 @@ const (
 	HubBacklog = hubBacklog
 	HubMemory  = hubMemory
 	MaxQueue   = maxQueue
+	MaxReports = maxReports
 )
 
 // Publish tells all watchers.

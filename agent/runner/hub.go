@@ -15,7 +15,7 @@ const progress = "progress"
 type Event struct {
 	ID          uint64 // grows by one; begins at 1 with the daemon
 	At          time.Time
-	Type        string   // job, progress, notification, card, state
+	Type        string   // job, progress, notification, report, card, state
 	Job         *job.Job // for job and progress
 	Done, Total int      // for progress: segments of the profile package
 	Text        string

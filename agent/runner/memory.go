@@ -242,7 +242,16 @@ func (r *Runner) keep(before, next job.Job, e job.Event) error {
 	if m.Left.Told.IsZero() {
 		r.warn("fallback", "")
 	}
-	return r.cfg.Journal.PutJob(next)
+	if err := r.putReport(before, next, e.At); err != nil {
+		return err
+	}
+	if err := r.cfg.Journal.PutJob(next); err != nil {
+		return err
+	}
+	if next.Ended() {
+		r.boundReports()
+	}
+	return nil
 }
 
 func (r *Runner) remember(m Memory) error {

@@ -69,9 +69,15 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	return job.Event{}, fmt.Errorf("unknown action %q", a.Kind)
 }
 
-// open is a procedure.Opener that leaves over a link.
-func (r *Runner) open(link modem.Link) procedure.Opener {
-	return func(address string) (procedure.Server, error) { return r.cfg.Servers.OpenServer(address, link) }
+// open is a procedure.Opener. Every way to a server is narrowed to the CIs that
+// the card knows.
+func (r *Runner) open(way Way) procedure.Opener {
+	return func(address string) (procedure.Server, error) {
+		if v := r.View(); v.Facts.Info1 != nil {
+			way.CIs = v.Facts.Info1.Verification
+		}
+		return r.cfg.Servers.OpenServer(address, way)
+	}
 }
 
 var errNoAddress = map[job.Source]error{
@@ -110,7 +116,7 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 		default:
 			return errNoAddress[j.Order.Source]
 		}
-		if r.card.server, err = r.cfg.Servers.OpenServer(req.Address, modem.Link{}); err != nil {
+		if r.card.server, err = r.open(Way{})(req.Address); err != nil {
 			return err
 		}
 		r.card.session, err = procedure.Authenticate(ctx, card, r.card.server, req)
@@ -131,14 +137,14 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 
 // authenticateEvent asks the SM-DS and goes where it points.
 func (r *Runner) authenticateEvent(ctx context.Context, card Card, root string, req procedure.Request) error {
-	events, err := procedure.Discover(ctx, card, r.open(modem.Link{}), root, req.Device)
+	events, err := procedure.Discover(ctx, card, r.open(Way{}), root, req.Device)
 	if err != nil {
 		return err
 	}
 	if len(events) == 0 {
 		return errNothingPending
 	}
-	r.card.session, r.card.server, err = procedure.AuthenticateEvent(ctx, card, r.open(modem.Link{}), events[0], req)
+	r.card.session, r.card.server, err = procedure.AuthenticateEvent(ctx, card, r.open(Way{}), events[0], req)
 	return err
 }
 

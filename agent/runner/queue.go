@@ -28,10 +28,10 @@ const maxHold = 24 * time.Hour
 // queue is guarded by Runner.mu. Its times keep their monotonic part within a
 // process, so a clock that is set meanwhile moves nothing.
 type queue struct {
-	EID       string               `json:"eid,omitempty"`
-	Seen      map[int64]time.Time  `json:"seen,omitempty"` // by sequence number: since when it waits
-	Receivers map[string]*receiver `json:"receivers,omitempty"`
-	Dropped   []Dropped            `json:"dropped,omitempty"` // the oldest first
+	EID       string              `json:"eid,omitempty"`
+	Seen      map[int64]time.Time `json:"seen,omitempty"` // by sequence number: since when it waits
+	Receivers receivers           `json:"receivers,omitempty"`
+	Dropped   []Dropped           `json:"dropped,omitempty"` // the oldest first
 
 	changed bool // since it was written to the journal
 }
@@ -43,6 +43,9 @@ type receiver struct {
 	Hold     time.Time    `json:"hold,omitzero"` // not before, by its Retry-After
 	Problem  *job.Problem `json:"problem"`       // of the last try
 }
+
+// receivers are the servers that did not take something the last time.
+type receivers map[string]*receiver
 
 // Dropped is a notification that a person has taken off the card without its
 // being delivered.
@@ -65,7 +68,7 @@ type Waiting struct {
 	NextTry  time.Time    // not before; zero when its receiver has not failed
 }
 
-func newQueue() queue { return queue{Seen: map[int64]time.Time{}, Receivers: map[string]*receiver{}} }
+func newQueue() queue { return queue{Seen: map[int64]time.Time{}, Receivers: receivers{}} }
 
 // restore makes sense of what was read from the journal: a clock that stands
 // elsewhere now must not make anybody wait for longer than a backoff does.
@@ -74,11 +77,15 @@ func (q *queue) restore(now time.Time, b Backoff) {
 		q.Seen = map[int64]time.Time{}
 	}
 	if q.Receivers == nil {
-		q.Receivers = map[string]*receiver{}
+		q.Receivers = receivers{}
 	}
-	for address, r := range q.Receivers {
+	q.Receivers.restore(now, b)
+}
+
+func (rs receivers) restore(now time.Time, b Backoff) {
+	for address, r := range rs {
 		if r == nil {
-			delete(q.Receivers, address)
+			delete(rs, address)
 			continue
 		}
 		if left := r.Next.Sub(now); left > b.Most*5/4 { // more than a backoff gives
@@ -98,7 +105,7 @@ func (q *queue) restore(now time.Time, b Backoff) {
 // forgotten, and so are receivers for whom nothing waits.
 func (q *queue) see(eid string, list []rsp.Notification, now time.Time) {
 	if q.EID != eid { // another card has other numbers
-		q.EID, q.Seen, q.Receivers, q.changed = eid, map[int64]time.Time{}, map[string]*receiver{}, true
+		q.EID, q.Seen, q.Receivers, q.changed = eid, map[int64]time.Time{}, receivers{}, true
 	}
 	var at time.Time // zero for as long as the clock is not set
 	if clockSet(now) {
@@ -130,8 +137,10 @@ func (q *queue) see(eid string, list []rsp.Notification, now time.Time) {
 func clockSet(now time.Time) bool { return now.Year() >= 2026 }
 
 // due is from when on a receiver may be tried.
-func (q *queue) due(address string) time.Time {
-	r := q.Receivers[address]
+func (q *queue) due(address string) time.Time { return q.Receivers.due(address) }
+
+func (rs receivers) due(address string) time.Time {
+	r := rs[address]
 	if r == nil {
 		return time.Time{}
 	}
@@ -143,10 +152,15 @@ func (q *queue) due(address string) time.Time {
 
 // failed notes that a receiver did not take a notification.
 func (q *queue) failed(address string, err error, retryAfter time.Duration, now time.Time, b Backoff) {
-	r := q.Receivers[address]
+	q.Receivers.failed(address, err, retryAfter, now, b)
+	q.changed = true
+}
+
+func (rs receivers) failed(address string, err error, retryAfter time.Duration, now time.Time, b Backoff) {
+	r := rs[address]
 	if r == nil {
 		r = &receiver{}
-		q.Receivers[address] = r
+		rs[address] = r
 	}
 	r.Problem = job.ProblemOf(err)
 	r.Failures++
@@ -154,7 +168,6 @@ func (q *queue) failed(address string, err error, retryAfter time.Duration, now 
 	if retryAfter > 0 {
 		r.Hold = now.Add(min(retryAfter, maxHold))
 	}
-	q.changed = true
 }
 
 // served notes that a receiver answers.

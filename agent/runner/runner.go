@@ -71,9 +71,15 @@ type Config struct {
 	Probe          string           // what must be reachable over a new network; empty: the server of the order; [NoProbe]: nothing
 	DeadMan        time.Duration    // a switch that is not proven by then is taken back; 0: ten minutes
 	ConsentTimeout time.Duration    // how long a person has to answer; 0: ten minutes
+	SharedPort     bool             // the way to the card is the network's too: a server can be asked when the network has come back
 	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff
 	Log            *slog.Logger     // nil: discards
 	Now            func() time.Time // nil: time.Now
+
+	// Reporter takes reports of jobs to ReportTo, or to where their order says;
+	// nil: there are none. ReportTo may be empty.
+	Reporter Reporter
+	ReportTo string
 
 	// ClockReady reports whether the time is good enough to judge servers by.
 	// It may ask the modem, and is called by the card's goroutine. While it is
@@ -115,12 +121,21 @@ type Runner struct {
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries
 
+	report      *time.Timer        // the next report of a job
+	reporting   bool               // one is being sent
+	stopReport  context.CancelFunc // of that one
+	sent        chan sentReport    // what became of it
+	reportPause time.Duration      // before the next: the clock is not set
+	replays     []reportWaiter     // callers of ReplayReport
+
 	// only touched by the card's goroutine
 	card cardState
 
 	mu    sync.Mutex
 	view  View  // what other goroutines may see
 	queue queue // what is remembered of the notifications
+
+	reports reports // changed by the loop alone
 
 	telling  sync.Mutex
 	told     State             // the state that everybody knows of
@@ -147,11 +162,12 @@ func New(cfg Config) *Runner {
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
-		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), mend: stoppedTimer(),
+		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(),
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay}
 	r.recall()
 	r.loadQueue()
+	r.loadReports()
 	r.publishJobs()
 	return r
 }
@@ -210,6 +226,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	if r.running == taskNone && r.active == "" {
 		r.refresh(work)
 	}
+	r.boundReports()
+	r.scheduleReports()
 	for {
 		r.next(work)
 		r.watchDisk()
@@ -219,6 +237,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			defer cancel()
 			err := r.stop(limit)
 			stopWork()
+			r.endReports()
 			select {
 			case <-idle:
 			case <-limit.Done():
@@ -237,6 +256,10 @@ func (r *Runner) Run(ctx context.Context) error {
 			f(work)
 		case <-r.mend.C:
 			r.mendJournal()
+		case <-r.report.C:
+			r.sendReport(work)
+		case s := <-r.sent:
+			r.reportSent(s)
 		case <-r.deliver.C:
 			r.deliverInBackground(work)
 		case <-r.retry.C:
@@ -413,6 +436,7 @@ func (r *Runner) advance(ctx context.Context, e job.Event) error {
 	for _, a := range actions {
 		r.act(ctx, next, a)
 	}
+	r.scheduleReports()
 	return nil
 }
 
@@ -504,7 +528,14 @@ func (r *Runner) turn() (first job.Job, ok bool) {
 // is not there yet is no reason to give a switch up in the middle. Looking for
 // the card is an action like any other, so that it can be aborted and stopped.
 func (r *Runner) resume(ctx context.Context, j job.Job) {
-	r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String())
+	if counted, ok := j.Restarted(); ok {
+		// Before anything else: the device may go down again before the card was
+		// found. What a full disk does not take is not counted.
+		if err := r.cfg.Journal.PutJob(counted); err == nil {
+			j = counted
+		}
+	}
+	r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String(), "restarts", j.Switch.Restarts)
 	r.acting = true
 	r.publishJobs()
 	r.begin(ctx, taskAction, func(ctx context.Context) outcome {
@@ -716,10 +747,11 @@ func (r *Runner) drop(j job.Job, e job.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := r.cfg.Journal.PutJob(next); err != nil {
+	if err := r.keep(j, next, r.stamp(e)); err != nil {
 		return err
 	}
 	delete(r.codes, j.ID)
+	r.scheduleReports()
 	r.publishJobs()
 	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "job", Job: &next})
 	return nil

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
@@ -25,9 +26,15 @@ type Card interface {
 
 // ServerSource opens sessions with servers.
 type ServerSource interface {
-	// OpenServer opens a session with the server at an address. It leaves over
-	// link, or as the device routes it for the zero link.
-	OpenServer(address string, link modem.Link) (procedure.Server, error)
+	// OpenServer opens a session with the server at an address.
+	OpenServer(address string, way Way) (procedure.Server, error)
+}
+
+// Way is what a session with a server is bound to.
+type Way struct {
+	Link  modem.Link    // what it leaves over; the zero link: as the device routes it
+	Limit time.Duration // for one call, once the way to the server is free; 0: the source's own
+	CIs   [][]byte      // what a built-in CI must be among to vouch for a server: the card's list (EUICCInfo1, A9); none: any
 }
 
 // SettingsSource knows which access points may be right for a profile.

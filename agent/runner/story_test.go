@@ -216,8 +216,8 @@ func TestSources(t *testing.T) {
 		w.smds.AddEvent(smdp.Event{EID: euicc.TestEID, ID: matching, Address: host})
 		l := w.live()
 		j := l.ends(l.submit(job.Order{Kind: job.Install, Source: job.SourceSMDS, Consent: true}).ID, job.Done)
-		if j.Order.SMDP != host || j.Order.MatchingID != matching {
-			t.Errorf("order %+v", j.Order)
+		if j.Order.SMDP != host || j.Order.MatchingID != "" || w.profiles() != oldICCID+" "+newICCID { // the id is used and forgotten
+			t.Errorf("order %+v, profiles %s", j.Order, w.profiles())
 		}
 	})
 	t.Run("SM-DS without events", func(t *testing.T) {

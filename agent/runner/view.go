@@ -26,10 +26,13 @@ type View struct {
 	FactsAt       time.Time // zero: the card was never read
 	readAt        time.Time // the same, for measuring how long ago: it keeps its monotonic part
 	Notifications []rsp.Notification
-	Queue         []Waiting // the same, with how it stands with their receivers
-	Dropped       []Dropped // notifications that somebody has given up, the oldest first
-	CardErr       error     // why the card could not be read the last time
-	JournalErr    error     // why the disk does not take the journal; nil: it does
+	Queue         []Waiting       // the same, with how it stands with their receivers
+	Dropped       []Dropped       // notifications that somebody has given up, the oldest first
+	Reports       []WaitingReport // of jobs, the oldest first
+	ReportsLost   int             // given up because too many waited
+	DropReports   []DroppedReport // by persons, the oldest first
+	CardErr       error           // why the card could not be read the last time
+	JournalErr    error           // why the disk does not take the journal; nil: it does
 
 	Link       modem.Link // of the last proven switch; zero if there was none since the start
 	APN        string
@@ -47,6 +50,7 @@ func (r *Runner) View() View {
 	v.Jobs = slices.Clone(v.Jobs)
 	v.Warnings = slices.Sorted(maps.Values(r.warnings))
 	v.Queue, v.Dropped = r.queue.lines(v.Notifications), slices.Clone(r.queue.Dropped)
+	v.Reports, v.ReportsLost, v.DropReports = r.reports.lines(), r.reports.Lost, slices.Clone(r.reports.Dropped)
 	r.mu.Unlock()
 	v.LastEvent = r.hub.latest()
 	return v
@@ -110,6 +114,9 @@ func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error
 // DeliverNow tries to deliver what waits to everybody, unless a job needs the
 // card.
 func (r *Runner) DeliverNow(ctx context.Context) (View, error) {
+	if err := r.do(ctx, func(context.Context) { r.urgeReports(func(string) bool { return true }) }); err != nil {
+		return r.View(), err
+	}
 	_, err := r.ask(ctx, &waiter{kind: taskDeliver, run: r.round(everyone)})
 	return r.View(), err
 }

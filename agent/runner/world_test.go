@@ -377,7 +377,7 @@ func (r resetter) Reset(context.Context) error {
 
 type servers struct{ client *es9p.Client }
 
-func (s servers) OpenServer(address string, _ modem.Link) (procedure.Server, error) {
+func (s servers) OpenServer(address string, _ runner.Way) (procedure.Server, error) {
 	return s.client.Open(address)
 }
 

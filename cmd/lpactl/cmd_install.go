@@ -24,7 +24,7 @@ const (
 
 type installFlags struct {
 	enable, yes, pprYes, detach, deleteOld bool
-	code, params, source                   string
+	code, params, source, reportTo         string
 }
 
 func (a *app) installCommand() *cobra.Command {
@@ -60,13 +60,14 @@ while it still can be stopped.`,
 	cmd.Flags().StringVar(&f.params, "params", "", "terminal parameters for the profile: a JSON `file`")
 	cmd.Flags().StringVar(&f.source, "source", "", "default-smdp or smds, instead of an activation code")
 	cmd.Flags().BoolVar(&f.deleteOld, "delete-old", false, "delete the old profile when the new one has proven itself")
+	cmd.Flags().StringVar(&f.reportTo, "report-to", "", "an https `address` that gets a report of how the job has ended")
 	cmd.Flags().BoolVar(&f.detach, "detach", false, "do not wait for the job")
 	return cmd
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 	in := bufio.NewReader(io.LimitReader(a.in, 1<<20))
-	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld}
+	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld, ReportTo: f.reportTo}
 	var err error
 	switch {
 	case len(args) == 1 && f.source != "":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ func (a *app) notificationsCommand() *cobra.Command {
 	var deliver bool
 	cmd := &cobra.Command{
 		Use:   "notifications",
-		Short: "receipts that wait on the card for their server",
+		Short: "receipts and reports of jobs that wait for their server",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.queue(cmd, func(ctx context.Context, c *client.Client) (api.Notifications, error) {
@@ -36,13 +37,16 @@ func (a *app) notificationsCommand() *cobra.Command {
 
 func (a *app) replayCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "replay SEQ", Short: "send a notification now, with those before it to the same server", Args: exactly(1),
+		Use: "replay SEQ|JOB", Short: "send a notification or the report of a job now, with those before it to the same server", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			seq, err := sequenceNumber(args[0])
+			seq, isReport, err := whichOne(args[0])
 			if err != nil {
 				return err
 			}
 			return a.queue(cmd, func(ctx context.Context, c *client.Client) (api.Notifications, error) {
+				if isReport {
+					return c.ReplayReport(ctx, args[0])
+				}
 				return c.ReplayNotification(ctx, seq)
 			})
 		},
@@ -52,14 +56,18 @@ func (a *app) replayCommand() *cobra.Command {
 func (a *app) dropCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "drop SEQ", Short: "take a notification off the card without delivery, for ever", Args: exactly(1),
+		Use: "drop SEQ|JOB", Short: "give a notification or the report of a job up without delivery, for ever", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			seq, err := sequenceNumber(args[0])
+			seq, isReport, err := whichOne(args[0])
 			if err != nil {
 				return err
 			}
 			if !yes {
-				question := "drop notification " + args[0] + " for ever? Its server will never learn of it. [y/N] "
+				what := "notification "
+				if isReport {
+					what = "the report of job "
+				}
+				question := "drop " + what + args[0] + " for ever? Its server will never learn of it. [y/N] "
 				answer, err := a.ask(cmd.Context(), bufio.NewReader(a.in), question)
 				if err != nil {
 					return err
@@ -69,12 +77,25 @@ func (a *app) dropCommand() *cobra.Command {
 				}
 			}
 			return a.queue(cmd, func(ctx context.Context, c *client.Client) (api.Notifications, error) {
+				if isReport {
+					return c.DropReport(ctx, args[0])
+				}
 				return c.DropNotification(ctx, seq)
 			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+// whichOne tells the id of a job, which has a dash in the middle, from the
+// sequence number of a notification.
+func whichOne(arg string) (seq int64, isReport bool, err error) {
+	if strings.Contains(strings.TrimPrefix(arg, "-"), "-") {
+		return 0, true, nil
+	}
+	seq, err = sequenceNumber(arg)
+	return seq, false, err
 }
 
 func sequenceNumber(s string) (int64, error) {
@@ -100,18 +121,32 @@ func (a *app) queue(cmd *cobra.Command, ask func(context.Context, *client.Client
 		}
 		var rows [][]string
 		for _, n := range v.Notifications {
-			next, problem := "", ""
-			if !n.NextTry.IsZero() {
-				next = n.NextTry.Local().Format("15:04:05")
-			}
-			if n.LastError != nil {
-				problem = n.LastError.Title
-			}
+			next, problem := lastTry(n.NextTry, n.LastError)
 			rows = append(rows, []string{strconv.FormatInt(n.SeqNumber, 10), n.Event, n.Address, n.ICCID, age(n.Since, time.Now()), next, problem})
 		}
 		a.ui.table([]string{"SEQ", "EVENT", "SERVER", "ICCID", "AGE", "NEXT TRY", "LAST ERROR"}, rows)
+		if len(v.Reports) == 0 {
+			return nil
+		}
+		rows = nil
+		for _, r := range v.Reports {
+			next, problem := lastTry(r.NextTry, r.LastError)
+			rows = append(rows, []string{r.Job, r.Kind + " " + r.Outcome, r.Receiver, strconv.FormatInt(r.Seq, 10), age(r.Since, time.Now()), next, problem})
+		}
+		a.ui.printf("\n")
+		a.ui.table([]string{"JOB", "REPORT", "RECEIVER", "NUMBER", "AGE", "NEXT TRY", "LAST ERROR"}, rows)
 		return nil
 	})
+}
+
+func lastTry(at time.Time, p *api.Problem) (next, problem string) {
+	if !at.IsZero() {
+		next = at.Local().Format("15:04:05")
+	}
+	if p != nil {
+		problem = p.Title
+	}
+	return next, problem
 }
 
 // age is how long something has been so, in the largest unit that says enough.

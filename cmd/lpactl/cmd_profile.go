@@ -23,7 +23,7 @@ func (a *app) order(cmd *cobra.Command, detach bool, make func(context.Context, 
 
 func (a *app) enableCommand() *cobra.Command {
 	var detach, deleteOld bool
-	var params string
+	var params, reportTo string
 	cmd := &cobra.Command{
 		Use:   "enable ICCID",
 		Short: "switch to an installed profile, with its network settings",
@@ -34,12 +34,13 @@ func (a *app) enableCommand() *cobra.Command {
 				return err
 			}
 			return a.order(cmd, detach, func(ctx context.Context, c *client.Client) (api.Job, error) {
-				return c.Enable(ctx, args[0], api.EnableRequest{Parameters: doc, DeleteOld: deleteOld})
+				return c.Enable(ctx, args[0], api.EnableRequest{Parameters: doc, DeleteOld: deleteOld, ReportTo: reportTo})
 			})
 		},
 	}
 	cmd.Flags().StringVar(&params, "params", "", "terminal parameters for the profile: a JSON `file`")
 	cmd.Flags().BoolVar(&deleteOld, "delete-old", false, "delete the old profile when the new one has proven itself")
+	cmd.Flags().StringVar(&reportTo, "report-to", "", "an https `address` that gets a report of how the job has ended")
 	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait for the job")
 	return cmd
 }

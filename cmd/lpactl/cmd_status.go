@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,20 +59,11 @@ func (u *ui) status(s api.Status) {
 	if s.Queued > 0 {
 		rows = append(rows, [2]string{"waiting", fmt.Sprintf("%d jobs", s.Queued)})
 	}
-	queue := "nothing waits"
-	if n := s.Notifications; n.Pending > 0 {
-		queue = fmt.Sprintf("%d notifications wait for their server", n.Pending)
-		if !n.Oldest.IsZero() {
-			queue += ", the oldest for " + age(n.Oldest, s.Clock.Now)
-		}
-		if !n.NextTry.IsZero() {
-			queue += ", next try " + n.NextTry.Local().Format("15:04:05")
-		}
-		if n.LastError != nil {
-			queue += " (" + n.LastError.Title + ")"
-		}
+	rows = append(rows, [2]string{"queue", queueLine(s.Notifications, "notifications", s.Clock.Now)})
+	if r := s.Reports; r.Pending > 0 || r.Lost > 0 {
+		rows = append(rows, [2]string{"reports", queueLine(r, "reports", s.Clock.Now)})
 	}
-	rows = append(rows, [2]string{"queue", queue}, [2]string{"trust", trustLine(s.Trust)})
+	rows = append(rows, [2]string{"trust", trustLine(s.Trust)})
 	clock := s.Clock.Now.UTC().Format("2006-01-02 15:04:05 UTC")
 	if !s.Clock.Set {
 		clock += ": the clock is not set"
@@ -80,6 +72,27 @@ func (u *ui) status(s api.Status) {
 	}
 	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
 	u.facts(rows)
+}
+
+// queueLine sums up what waits.
+func queueLine(n api.NoteStatus, what string, now time.Time) string {
+	line := "nothing waits"
+	if n.Pending > 0 {
+		line = fmt.Sprintf("%d %s wait for their server", n.Pending, what)
+		if !n.Oldest.IsZero() {
+			line += ", the oldest for " + age(n.Oldest, now)
+		}
+		if !n.NextTry.IsZero() {
+			line += ", next try " + n.NextTry.Local().Format("15:04:05")
+		}
+		if n.LastError != nil {
+			line += " (" + n.LastError.Title + ")"
+		}
+	}
+	if n.Lost > 0 {
+		line += fmt.Sprintf("; %d were given up because too many waited", n.Lost)
+	}
+	return line
 }
 
 // profileNotes says what lpad remembers of a profile.

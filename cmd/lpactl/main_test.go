@@ -158,7 +158,8 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Profile: &api.Profile{ICCID: "8901", Name: "Plan", Nickname: "Meter", ServiceProvider: "Operator"},
 		Network: api.Network{Backend: "networkmanager", Interface: "wwan0", Addresses: []string{"10.0.0.2"}, APN: "iot.example"},
 		Job:     &api.Job{ID: "J0", Kind: "install", State: "loading"}, Trust: []api.TrustRoot{{}, {Test: true}},
-		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}}, Clock: api.Clock{Now: epoch}}, nil
+		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}},
+		Reports:       api.NoteStatus{Pending: 2, Oldest: epoch.Add(-5 * time.Hour), Lost: 1}, Clock: api.Clock{Now: epoch}}, nil
 }
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "8904", SVN: "2.5.0", FreeMemory: 1000, CIVerification: []string{"AB", "CD"}, DefaultSMDP: ""}, nil
@@ -170,7 +171,8 @@ func (d *daemon) Profiles(context.Context) (api.Profiles, error) {
 }
 func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{{SeqNumber: 3, Event: "enable", Address: "smdp.example.com", ICCID: "8901",
-		Since: time.Now().Add(-3*time.Hour - time.Minute), Failures: 2, LastError: &api.Problem{Title: "the server is away"}}}}, nil
+		Since: time.Now().Add(-3*time.Hour - time.Minute), Failures: 2, LastError: &api.Problem{Title: "the server is away"}}},
+		Reports: []api.Report{{Job: "20261121-120000", Kind: "install", Outcome: "rolled-back", Seq: 4, Receiver: "reports.example", LastError: &api.Problem{Title: "refused"}}}}, nil
 }
 func (d *daemon) DeliverNotifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{}, nil
@@ -185,6 +187,18 @@ func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.N
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked = append(d.asked, fmt.Sprintf("drop %d", seq))
+	return api.Notifications{}, nil
+}
+func (d *daemon) ReplayReport(_ context.Context, _, job string) (api.Notifications, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, "replay report "+job)
+	return api.Notifications{}, nil
+}
+func (d *daemon) DropReport(_ context.Context, _, job string) (api.Notifications, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, "drop report "+job)
 	return api.Notifications{}, nil
 }
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
@@ -291,6 +305,7 @@ network  networkmanager wwan0 10.0.0.2 APN iot.example
 job      install J0: loading
 waiting  2 jobs
 queue    1 notifications wait for their server, the oldest for 90 min, next try HH:MM:SS (the server is away)
+reports  2 reports wait for their server, the oldest for 5 h; 1 were given up because too many waited
 trust    2 root certificates, of them 1 TEST authorities
 clock    2026-02-03 04:05:06 UTC: the clock is not set
 version  1.0
@@ -309,6 +324,9 @@ CIs for verification  AB CD
 `, &api.Profiles{}},
 		{"notifications", `SEQ  EVENT   SERVER            ICCID  AGE  NEXT TRY  LAST ERROR
 3    enable  smdp.example.com  8901   3 h            the server is away
+
+JOB              REPORT               RECEIVER         NUMBER  AGE  NEXT TRY  LAST ERROR
+20261121-120000  install rolled-back  reports.example  4                      refused
 `, &api.Notifications{}},
 		{"notifications --deliver", "SEQ  EVENT  SERVER  ICCID  AGE  NEXT TRY  LAST ERROR\n", &api.Notifications{}},
 		{"jobs", `JOB  KIND     STATE   ICCID  PROBLEM

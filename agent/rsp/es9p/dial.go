@@ -15,6 +15,11 @@ import (
 // notice a dead connection before the next request is written into it.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}
 
+// Dialer is the dialer of this package, for what shall leave the way that
+// requests to servers do: bound to a network interface, name look-ups included,
+// or, if device is empty, by the routing table.
+func Dialer(device string) *net.Dialer { return newDialer(device, nil) }
+
 // newDialer is a dialer for one network interface, or for any if device is
 // empty.
 func newDialer(device string, resolver *net.Resolver) *net.Dialer {

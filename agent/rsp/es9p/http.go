@@ -196,6 +196,10 @@ func tooLarge(f function) error {
 	return &AnswerError{Function: f.name, Detail: fmt.Sprintf("the body is longer than %d bytes", f.limit)}
 }
 
+// RetryAfter reads the header of that name: how long to wait from now, at most a
+// day; 0 if it says nothing.
+func RetryAfter(text string, now time.Time) time.Duration { return retryAfter(text, now) }
+
 // retryAfter reads the header of that name: seconds or a date (RFC 9110,
 // section 10.2.3). Anything else is 0.
 func retryAfter(text string, now time.Time) time.Duration {
