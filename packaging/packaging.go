@@ -6,7 +6,7 @@
 //
 //	err := packaging.Install("/tmp/root") // usr/share/polkit-1/rules.d/lpad.rules and the others
 //
-// The programs do not use it. The tests beside it hold the files against the
+// The programs do not use it, the lab does. The tests beside it hold the files against the
 // real polkitd, dbus-daemon, ModemManager, NetworkManager, udev and systemd.
 package packaging
 
@@ -14,6 +14,7 @@ import (
 	"embed"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -56,6 +57,35 @@ func Install(root string) error {
 			return fmt.Errorf("packaging: %w", err)
 		}
 		if err := os.WriteFile(target, text, 0o644); err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+	}
+	return nil
+}
+
+// Accounts makes the package's user and groups below a root that it was
+// installed in, beside those of this machine, by systemd-sysusers: etc/passwd,
+// etc/group, and an etc/shadow without anybody else.
+func Accounts(root string) error {
+	etc := filepath.Join(root, "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return fmt.Errorf("packaging: %w", err)
+	}
+	for _, f := range []string{"passwd", "group"} {
+		text, err := os.ReadFile(filepath.Join("/etc", f))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(etc, f), text, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+	}
+	if out, err := exec.Command("systemd-sysusers", "--root="+root, "lpad.conf").CombinedOutput(); err != nil {
+		return fmt.Errorf("packaging: systemd-sysusers: %w: %s", err, out)
+	}
+	// Its lock and its copies of what was before.
+	for _, f := range []string{".pwd.lock", "passwd-", "group-", "shadow-", "gshadow", "gshadow-"} {
+		if err := os.RemoveAll(filepath.Join(etc, f)); err != nil {
 			return fmt.Errorf("packaging: %w", err)
 		}
 	}

@@ -69,9 +69,6 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// accounts are the files of users and groups.
-var accounts = []string{"etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"}
-
 // device makes the tree of a device that the package was installed on, its users
 // made by the real systemd-sysusers beside those of this machine.
 func device(t *testing.T) string {
@@ -81,20 +78,8 @@ func device(t *testing.T) string {
 	if err := packaging.Install(root); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+	if err := packaging.Accounts(root); err != nil {
 		t.Fatal(err)
-	}
-	for _, f := range accounts {
-		text, err := os.ReadFile("/" + f)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(root, f), text, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out := run(t, "systemd-sysusers", "--root="+root, "lpad.conf"); out != "" && !strings.HasPrefix(out, "Creating ") {
-		t.Errorf("systemd-sysusers says %q", out)
 	}
 	return root
 }

@@ -171,19 +171,34 @@ func TestWithoutThePolicies(t *testing.T) {
 }
 
 // TestModemManagerIgnoresThePort lets ModemManager's own rule engine read the
-// rules, with a file of the device's maker made of the template.
+// rules: a modem that they know, and one that the device's maker has named by
+// the template.
 func TestModemManagerIgnoresThePort(t *testing.T) {
-	usb := modemtest.UBlox.USB
-	ctx, s := guarded(t, func(c *modemtest.StackConfig) {
-		c.ShareAgentPort, c.WithoutNetworkManager = true, true // no rule of the stack's own
-		local := strings.NewReplacer(`"1234"`, `"`+usb.Vendor+`"`, `"5678"`, `"`+usb.Product+`"`, `"03"`, `"01"`).Replace(template(t))
-		if err := os.WriteFile(filepath.Join(c.Root, "usr/lib/udev/rules.d/77-mm-lpad-local.rules"), []byte(local), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	})
-	ports := modemPorts(ctx, t, s)
-	if !strings.Contains(ports, "ttyUSB0 (at)") || !strings.Contains(ports, "ttyUSB1 (ignored)") {
-		t.Errorf("ModemManager's ports: %s", ports)
+	for name, test := range map[string]struct {
+		modem modemtest.Dialect
+		port  string // the number of the second AT port's interface
+		named bool
+	}{
+		"known": {modem: modemtest.QuectelEG25},
+		"named": {modem: modemtest.UBlox, port: "01", named: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, s := guarded(t, func(c *modemtest.StackConfig) {
+				c.Modem.Dialect = test.modem
+				c.ShareAgentPort, c.WithoutNetworkManager = true, true // no rule of the stack's own
+				if !test.named {
+					return
+				}
+				local := strings.NewReplacer("1234", test.modem.USB.Vendor, "5678", test.modem.USB.Product, `"03"`, `"`+test.port+`"`).Replace(template(t))
+				if err := os.WriteFile(filepath.Join(c.Root, "usr/lib/udev/rules.d/77-mm-lpad-local.rules"), []byte(local), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			})
+			ports := modemPorts(ctx, t, s)
+			if !strings.Contains(ports, "ttyUSB0 (at)") || !strings.Contains(ports, "ttyUSB1 (ignored)") {
+				t.Errorf("ModemManager's ports: %s", ports)
+			}
+		})
 	}
 }
 

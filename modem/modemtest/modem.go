@@ -130,6 +130,7 @@ type Modem struct {
 	ctx      context.Context // the life of the modem: ended by Close
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
+	guarded  bool // of a stack with a Root; see Port.forgetExclusive
 
 	card chanMutex // held for one exchange with the card, or for a row of them that must not be parted
 	net  chanMutex // held while registration or contexts change, and while Link works; taken before mu

@@ -236,6 +236,7 @@ func (p *Port) line(ctx context.Context, line string, overlong bool) bool {
 	}
 	command := line[i+2:]
 	m.log.add(p.name, Sent, "AT"+command)
+	p.forgetExclusive()
 	if overlong {
 		switch m.cfg.Dialect.Overlong {
 		case OverlongSilent:

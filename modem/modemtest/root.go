@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // polkitProgram is Debian's polkitd.
@@ -137,4 +139,17 @@ func (s *Stack) CommandAs(ctx context.Context, user, name string, args ...string
 	// A change of the user takes the death signal away: it is set again.
 	return s.Command(ctx, "setpriv", append([]string{"--reuid", user, "--regid", user, "--init-groups", "--bounding-set=-all", "--inh-caps=-all",
 		"--no-new-privs", "--pdeathsig", "KILL", "--", name}, args...)...)
+}
+
+// forgetExclusive takes the mark of a host that has the line for itself
+// (TIOCEXCL) from it, as soon as the host has said something. A serial driver
+// does that when the last program closes the line, but a pty keeps the mark for
+// as long as the modem holds its other end, and then nobody but root could open
+// it again: ModemManager leaves it behind when it lets a modem go.
+func (p *Port) forgetExclusive() {
+	if !p.modem.guarded || p.slave == nil {
+		return
+	}
+	// It fails only on a port that is closed.
+	_ = control(p.slave, func(fd int) error { return unix.IoctlSetInt(fd, unix.TIOCNXCL, 0) })
 }

@@ -331,6 +331,7 @@ func (s *Stack) startModem(context.Context) (err error) {
 	if s.Modem, err = New(cfg); err != nil {
 		return err
 	}
+	s.Modem.guarded = s.cfg.Root != ""
 	for _, name := range []string{mmPort, agentPort} {
 		if _, err := s.Modem.OpenPTY(filepath.Join(s.dir, "dev", name)); err != nil {
 			return err

@@ -45,7 +45,7 @@ const (
 func StartDaemon(ctx context.Context, dir, programs, configuration, dropin string, command commandFunc) (*Daemon, error) {
 	d := &Daemon{Dir: dir, Socket: filepath.Join(dir, "lpad.sock"), programs: programs, command: command}
 	full := fmt.Sprintf("version: 1\nstate_dir: %s\nsocket: %s\n%s", filepath.Join(dir, "var"), d.Socket, configuration)
-	if err := os.WriteFile(d.configPath(), []byte(full), 0o600); err != nil {
+	if err := os.WriteFile(d.configPath(), []byte(full), 0o644); err != nil { // lpad may run as another user
 		return nil, err
 	}
 	if dropin != "" {
@@ -64,7 +64,7 @@ func (d *Daemon) Configure(dropin string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "50-lab.yaml"), []byte("version: 1\n"+dropin), 0o600)
+	return os.WriteFile(filepath.Join(dir, "50-lab.yaml"), []byte("version: 1\n"+dropin), 0o644)
 }
 
 // LogPath is the file that lpad logs into.

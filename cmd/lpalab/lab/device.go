@@ -13,6 +13,7 @@ import (
 	"lpad/apdu/apdutest"
 	"lpad/apdu/pcsc"
 	"lpad/modem/modemtest"
+	"lpad/packaging"
 )
 
 // DeviceOptions shape a device.
@@ -20,8 +21,11 @@ type DeviceOptions struct {
 	Programs string // folder with lpad, lpactl, lpad-pcsc; "": beside the running program
 	Config   string // further YAML for lpad
 	Shared   bool   // one AT port for ModemManager and lpad
-	Modem    func(*modemtest.Config)
-	Stack    func(*modemtest.StackConfig)
+	// Unprivileged is a device on which the package was installed and lpad runs as
+	// its own user; the real polkitd and the machine's bus policies decide what it may.
+	Unprivileged bool
+	Modem        func(*modemtest.Config)
+	Stack        func(*modemtest.StackConfig)
 }
 
 // Device is lpad on a device with a modem.
@@ -57,6 +61,12 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 	if err := os.Mkdir(sc.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	var user *account
+	if o.Unprivileged {
+		if user, err = d.installPackage(&sc); err != nil {
+			return nil, err
+		}
+	}
 	if d.Stack, err = modemtest.StartStack(ctx, sc); err != nil {
 		return nil, err
 	}
@@ -75,8 +85,17 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 	if o.Shared {
 		inhibit = "always"
 	}
+	command := d.Stack.Command
+	if user != nil {
+		if err := user.givePort(d.Stack); err != nil {
+			return nil, err
+		}
+		command = func(ctx context.Context, name string, args ...string) *exec.Cmd {
+			return d.Stack.CommandAs(ctx, packaging.User, name, args...)
+		}
+	}
 	d.Daemon, err = d.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {inhibit: %s}\nnetwork: {dead_man: 60s}\n", d.Stack.AgentPort(), inhibit),
-		"", o.Config, d.Stack.Command)
+		"", o.Config, command)
 	return d, err
 }
 
