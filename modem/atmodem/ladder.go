@@ -34,7 +34,7 @@ var rungTimes = map[quirks.Rung]time.Duration{
 const (
 	ladderTime  = 5 * time.Minute  // of all rungs, when the context has no deadline
 	refreshTime = 3 * time.Second  // for a modem that is known to follow by itself; EG25 and EG916Q take 2 s
-	keptTime    = 5 * time.Second  // for a modem that is on again with the old profile, as if nothing had happened
+	keptTime    = 4 * time.Second  // for a modem that is on again with the old profile, as if nothing had happened; half of it if its SIM was ready even while it was off
 	followTime  = 20 * time.Second // for a modem that has begun to read the SIM again by itself
 	backTime    = 45 * time.Second // for a port that is away when the climb begins
 	proofTime   = 5 * time.Second  // for a proof, once the ICCID is right
@@ -244,17 +244,17 @@ func (m *Modem) isOff(ctx context.Context) bool {
 // Note remembers the subscription that the modem shows now, for the proof that it
 // shows another one later. What it does not tell in time is not known.
 func (m *Modem) Note(ctx context.Context) {
-	now := m.identity(ctx)
+	now, _ := m.identity(ctx) // not known is an answer, too
 	m.mem.mu.Lock()
 	defer m.mem.mu.Unlock()
 	m.mem.before = now
 }
 
-func (m *Modem) identity(ctx context.Context) identity {
+func (m *Modem) identity(ctx context.Context) (identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, noteTime)
 	defer cancel()
 	imsi, err := m.IMSI(ctx)
-	return identity{known: err == nil || saysSIM(err), imsi: imsi}
+	return identity{known: err == nil || saysSIM(err), imsi: imsi}, err
 }
 
 // noteTime bounds a question that is only a precaution.
@@ -274,8 +274,11 @@ type climb struct {
 	reopen bool        // the line is to be opened anew at the next look
 	pulled bool        // a rung has been carried out
 
+	now identity // of the subscription at the last look that got so far
+
 	// Seen since the climb began.
 	other, gone, message, restarted bool
+	kept                            bool      // the SIM was ready while the modem was off
 	since                           bool      // any of these since the last rung was pulled
 	down                            time.Time // a reset was accepted then; zero: none
 }
@@ -436,7 +439,7 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 	bounded, cancel := context.WithTimeout(ctx, c.bound(ctx, r, more))
 	defer cancel()
 	defer func() { c.Tried = append(c.Tried, Attempt{r, time.Since(begin), err}) }()
-	c.since, c.down = false, time.Time{}
+	c.since, c.kept, c.down = false, false, time.Time{}
 	switch r {
 	case quirks.RungCFUN01:
 		err = c.cycle(bounded, Minimum)
@@ -461,7 +464,7 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 		switch {
 		case errors.Is(err, at.ErrLocked):
 			return &finalError{err} // no rung knows the PIN
-		case errors.Is(err, errOther) && !c.since && c.down.IsZero() && time.Since(on) >= keptTime:
+		case errors.Is(err, errOther) && !c.since && c.down.IsZero() && (c.kept && time.Since(on) >= keptTime/2 || time.Since(on) >= keptTime):
 			return &finalError{err} // the SIM has kept its power
 		case !errors.Is(err, errUnproven):
 			shown = time.Time{}
@@ -506,7 +509,7 @@ func (c *climb) settle(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	m.mem.prove(c.want, m.identity(ctx))
+	m.mem.prove(c.want, c.now)
 	return nil
 }
 
@@ -536,7 +539,11 @@ func (c *climb) look(ctx context.Context, m *Modem) error {
 	if !c.down.IsZero() && !c.since && time.Since(c.down) < fallTime {
 		return errUnproven // what it shows may be from before it went down
 	}
-	c.Proof = c.proof(ctx, m)
+	if c.now, err = m.identity(ctx); errors.Is(err, at.ErrNoSIM) || errors.Is(err, at.ErrBusy) { // ready by AT+CPIN, and not yet
+		c.gone, c.since = c.gone || c.pulled, true
+		return errNotReady
+	}
+	c.Proof = c.proof(m)
 	if c.Proof == "" {
 		return errUnproven
 	}
@@ -552,7 +559,7 @@ func (c *climb) sim(err error) {
 }
 
 // proof says why the modem is to be believed; "" is not at all.
-func (c *climb) proof(ctx context.Context, m *Modem) string {
+func (c *climb) proof(m *Modem) string {
 	switch {
 	case c.other && !m.readsFile():
 		return "iccid"
@@ -565,11 +572,7 @@ func (c *climb) proof(ctx context.Context, m *Modem) string {
 	case m.mem.provenAs() == c.want:
 		return "known"
 	}
-	before := m.mem.was()
-	if !before.known {
-		return ""
-	}
-	if now := m.identity(ctx); now.known && now.imsi != "" && now.imsi != before.imsi {
+	if before := m.mem.was(); before.known && c.now.known && c.now.imsi != before.imsi {
 		return "imsi"
 	}
 	return ""
@@ -674,7 +677,9 @@ func (c *climb) cycle(ctx context.Context, level int) error {
 		}
 	}
 	if m.conn.Err() == nil {
-		c.sim(m.simReady(ctx))
+		err := m.simReady(ctx)
+		c.kept = err == nil
+		c.sim(err)
 	}
 	return c.switchOn(ctx)
 }

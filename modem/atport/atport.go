@@ -19,11 +19,11 @@
 package atport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -32,6 +32,7 @@ import (
 	"lpad/modem/at"
 	"lpad/modem/atcard"
 	"lpad/modem/atmodem"
+	"lpad/modem/quirks"
 	"lpad/modem/serialport"
 )
 
@@ -48,17 +49,37 @@ type Config struct {
 	// off: whoever manages it, one that was left off by us is switched on again
 	// by us, after a kill too. "" remembers it in this process only.
 	OffMark string
-	Log     *slog.Logger // nil: discards
+	// Quirks is what is known of modems in general, Learned what this device has
+	// found out by itself. Card.Path and Card.BlockSize, where they are set, win
+	// over both, and Learned over Quirks. nil: the table that is built in; a
+	// memory in this process.
+	Quirks  *quirks.Table
+	Learned *quirks.Memory
+	// Find lists further paths under which the modem may come back after a reset;
+	// one that has its IMEI is it. nil: the ports that sysfs knows in its USB
+	// socket, and new ones elsewhere. Sysfs is where that is mounted; "" is /sys.
+	Find  func() []string
+	Sysfs string
+	Log   *slog.Logger // nil: discards
 }
 
 // Port is one AT port. Make it with [New].
 type Port struct {
 	cfg Config
 
-	mu    sync.Mutex // guards what follows; not held while a command runs
-	conn  *at.Conn
-	card  *atcard.Card
-	modem *atmodem.Modem
+	seen *atmodem.Memory // of the modem, from one life of the line to the next
+
+	mu     sync.Mutex // guards what follows; held while the line is opened, not while a command runs
+	conn   *at.Conn
+	card   *atcard.Card
+	modem  *atmodem.Modem
+	path   string // at present
+	where  serialport.Where
+	others map[serialport.Where]bool // ports that there were when ours was opened
+	id     modem.Identity            // of the modem at the last opening; zero: not known yet
+	quirks quirks.Quirks             // of id
+	noted  time.Time                 // when the subscription was, see OpenChannel
+	after  string                    // ICCID after whose switch the commands of quirks.AfterSwitch ran
 
 	off, offKnown bool // a re-read may have left the modem off; see OffMark
 }
@@ -77,11 +98,21 @@ func New(cfg Config) *Port {
 	if cfg.Card.Memory == nil { // at least from one life of the line to the next
 		cfg.Card.Memory = atcard.NewMemory("")
 	}
-	return &Port{cfg: cfg}
+	if cfg.Quirks == nil {
+		cfg.Quirks = quirks.Builtin()
+	}
+	if cfg.Learned == nil {
+		cfg.Learned = quirks.OpenMemory("")
+	}
+	return &Port{cfg: cfg, path: cfg.Path, seen: &atmodem.Memory{}}
 }
 
-// Path is the name of the serial device.
-func (p *Port) Path() string { return p.cfg.Path }
+// Path is the present name of the serial device.
+func (p *Port) Path() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.path
+}
 
 // parts returns the open line, opening it if it is closed or has died.
 func (p *Port) parts(ctx context.Context) (*atcard.Card, *atmodem.Modem, error) {
@@ -90,7 +121,7 @@ func (p *Port) parts(ctx context.Context) (*atcard.Card, *atmodem.Modem, error) 
 	if p.conn != nil {
 		select {
 		case <-p.conn.Done():
-			p.cfg.Log.Info("port lost, opening it again", "port", p.cfg.Path, "err", p.conn.Err())
+			p.cfg.Log.Info("port lost, opening it again", "port", p.path, "err", p.conn.Err())
 			if err := p.closeLocked(); err != nil {
 				p.cfg.Log.Debug("dead port not closed", "err", err)
 			}
@@ -98,20 +129,18 @@ func (p *Port) parts(ctx context.Context) (*atcard.Card, *atmodem.Modem, error) 
 			return p.card, p.modem, nil
 		}
 	}
-	line, err := serialport.Open(p.cfg.Path, p.cfg.Baud)
+	conn, m, err := p.dial(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	conn := at.New(line, at.WithLogger(p.cfg.Log))
 	ctx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
-	m := atmodem.New(conn)
-	if err := m.Init(ctx); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("modem at %s: %w", p.cfg.Path, err), conn.Close())
+	if err := p.meet(ctx, m); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("modem at %s: %w", p.path, err), conn.Close())
 	}
-	card, err := atcard.Open(ctx, conn, p.cfg.Card)
+	card, err := atcard.Open(ctx, conn, p.cardOptions())
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("card at %s: %w", p.cfg.Path, err), conn.Close())
+		return nil, nil, errors.Join(fmt.Errorf("card at %s: %w", p.path, err), conn.Close())
 	}
 	p.conn, p.card, p.modem = conn, card, m
 	return card, m, nil
@@ -121,6 +150,7 @@ func (p *Port) closeLocked() error {
 	if p.conn == nil {
 		return nil
 	}
+	p.learnCard()
 	err := errors.Join(p.card.Close(), p.conn.Close())
 	p.conn, p.card, p.modem = nil, nil, nil
 	return err
@@ -144,63 +174,35 @@ func (p *Port) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 	if err != nil {
 		return nil, err
 	}
+	p.touch(ctx, m)
 	ch, err := card.OpenChannel(ctx, aid)
 	if at.Refused(err) && !errors.Is(err, apdu.ErrNotFound) && !errors.Is(err, apdu.ErrNoChannel) && (p.cfg.Alone || p.markedOff()) && p.switchedOn(ctx, m) {
 		ch, err = card.OpenChannel(ctx, aid)
 	}
 	if err == nil {
 		p.markOff(false)
+		p.mu.Lock()
+		p.learnCard()
+		p.mu.Unlock()
 	}
 	return ch, err
 }
 
-// markOff notes that a re-read has begun, or that the card is there again.
-func (p *Port) markOff(off bool) {
-	if p.markedOff() == off {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.off, p.offKnown = off, true
-	if p.cfg.OffMark == "" {
-		return
-	}
-	var err error
-	if off {
-		const ownerOnly = 0o600
-		err = os.WriteFile(p.cfg.OffMark, nil, ownerOnly)
-	} else {
-		err = os.Remove(p.cfg.OffMark)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // it counts when we are killed within the next second
-		p.cfg.Log.Warn("the mark of a re-read", "err", err)
-	}
-}
+// noteInterval is how long the subscription that the modem showed is taken for
+// the present one.
+const noteInterval = time.Minute
 
-// markedOff reports whether a re-read of ours may have left the modem off.
-func (p *Port) markedOff() bool {
+// touch prepares for what may be done to the card in a channel: what the modem
+// shows before is what it must not show after a switch.
+func (p *Port) touch(ctx context.Context, m *atmodem.Modem) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.offKnown && p.cfg.OffMark != "" {
-		_, err := os.Stat(p.cfg.OffMark)
-		p.off = err == nil
+	due := time.Since(p.noted) > noteInterval
+	p.noted = time.Now()
+	p.mu.Unlock()
+	if due {
+		m.Note(ctx)
 	}
-	p.offKnown = true
-	return p.off
-}
-
-// switchedOn switches a modem on that is off, and reports whether it did.
-func (p *Port) switchedOn(ctx context.Context, m *atmodem.Modem) bool {
-	level, err := m.Functionality(ctx)
-	if err != nil || level != atmodem.Minimum {
-		return false
-	}
-	p.cfg.Log.Warn("the modem is switched off, switching it on", "port", p.cfg.Path)
-	if err := m.SetFunctionality(ctx, atmodem.Full); err != nil {
-		p.cfg.Log.Warn("the modem is not switched on", "err", err)
-		return false
-	}
-	return true // the card answers soon; until then the modem says that it is busy
+	p.seen.Touched()
 }
 
 // BlockSize is how many bytes of data one command may carry.
@@ -210,10 +212,8 @@ func (p *Port) BlockSize() int {
 	if p.card != nil {
 		return p.card.BlockSize()
 	}
-	if p.cfg.Card.BlockSize > 0 {
-		return p.cfg.Card.BlockSize
-	}
-	return atcard.DefaultBlockSize
+	opt := p.cardOptions()
+	return cmp.Or(opt.BlockSize, opt.Start, atcard.DefaultBlockSize)
 }
 
 // SetAPN writes a context of the modem and reads it back.
@@ -241,29 +241,6 @@ func (p *Port) ClearAPN(ctx context.Context, cid int) error {
 		return err
 	}
 	return m.ClearAPN(ctx, cid)
-}
-
-// Reread makes the modem read the card again and waits until it shows iccid.
-func (p *Port) Reread(ctx context.Context, iccid string) (rung string, err error) {
-	_, m, err := p.parts(ctx)
-	if err != nil {
-		return "", err
-	}
-	p.markOff(true)
-	rung, err = m.Reread(ctx, iccid)
-	if err == nil {
-		p.markOff(false)
-	}
-	return rung, err
-}
-
-// PowerCycle takes the power from the card and gives it back.
-func (p *Port) PowerCycle(ctx context.Context) error {
-	_, m, err := p.parts(ctx)
-	if err != nil {
-		return err
-	}
-	return m.PowerCycle(ctx)
 }
 
 // Identity says which modem this is.

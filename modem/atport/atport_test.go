@@ -1,16 +1,19 @@
 package atport_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"lpad/apdu"
 	"lpad/apdu/apdutest"
 	"lpad/modem/at"
+	"lpad/modem/atmodem"
 	"lpad/modem/atport"
 	"lpad/modem/modemtest"
 	"lpad/modem/serialport"
@@ -106,7 +109,9 @@ func TestOffMark(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "off")
 	p := open(t, atport.Config{Path: port, OffMark: mark})
 	m.AddFault(modemtest.Fault{Command: "+CFUN=0", Hangup: true, Executed: true, Times: 1})
-	if _, err := p.Reread(t.Context(), "89330100000000000017"); !errors.Is(err, at.ErrHangup) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := p.Reread(ctx, "89330100000000000017"); !errors.Is(err, serialport.ErrMissing) || !errors.Is(err, atmodem.ErrOldSIM) {
 		t.Fatalf("error %v", err)
 	}
 	if _, err := os.Stat(mark); err != nil {
