@@ -28,24 +28,36 @@ const demoLimit = 2 * time.Minute
 
 func demoCommand() *cobra.Command {
 	var keep bool
-	cmd := &cobra.Command{
-		Use: "demo", Short: "the main job, from an activation code to a connected device", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := &cobra.Command{Use: "demo", Short: "the main job, from an activation code to a connected device", Args: cobra.NoArgs}
+	name := modemFlag(cmd, "the demo on this modem alone")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the device up until interrupted")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := modemNamed(*name)
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		if d.Name == modemtest.UBlox.Name {
 			if missing := modemtest.Missing(); missing != "" {
 				return errors.New(missing)
 			}
-			start := time.Now()
-			if err := demoDevice(cmd.Context(), keep); err != nil {
-				return fmt.Errorf("demo on a device with a modem: %w", err)
-			}
+			err = demoDevice(cmd.Context(), keep)
+		} else if keep {
+			return fmt.Errorf("--keep needs a modem with a network interface: %s", modemtest.UBlox.Name)
+		} else {
+			err = demoModem(cmd.Context(), d)
+		}
+		if err != nil {
+			return fmt.Errorf("demo on a device with a modem: %w", err)
+		}
+		if *name == "" {
 			if err := demoReader(cmd.Context()); err != nil {
 				return fmt.Errorf("demo on a card reader: %w", err)
 			}
-			fmt.Printf("demo: ok in %.1f s\n", time.Since(start).Seconds())
-			return nil
-		},
+		}
+		fmt.Printf("demo: ok in %.1f s\n", time.Since(start).Seconds())
+		return nil
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the device up until interrupted")
 	return cmd
 }
 

@@ -1,7 +1,8 @@
 // Lpalab is the lab as a program: a software eUICC, an AT modem, an SM-DP+ and
 // the real services of a device around lpad, on a machine without hardware.
 //
-//	lpalab demo [--keep]       the main job, from an activation code to a connected device
+//	lpalab demo [--keep]       the main job, from an activation code to a connected device; --modem NAME: on this modem
+//	lpalab modem               the simulated modems; --modem NAME: one of them on two ttys
 //	lpalab bench               figures with their bounds
 //	lpalab faults              faults at every place, and what must hold after each
 //	lpalab notifications       kills at every step of a notification's life
@@ -27,7 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(demoCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand())
+	root.AddCommand(demoCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {
 			fmt.Fprintln(os.Stderr, "error:", err)

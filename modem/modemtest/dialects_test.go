@@ -285,7 +285,7 @@ func TestSubscribedURCs(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, e := range m.Log().Entries()[mark:] {
+			for _, e := range m.Log().Since(mark) {
 				if e.Kind == modemtest.URC {
 					got = append(got, e.Text)
 				}

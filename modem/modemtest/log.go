@@ -99,6 +99,13 @@ func (l *Log) Entries() []Entry {
 	return append([]Entry(nil), l.entries...)
 }
 
+// Since returns a copy of the log from a mark on.
+func (l *Log) Since(mark int) []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]Entry(nil), l.entries[min(max(mark, 0), len(l.entries)):]...)
+}
+
 // Len is the number of lines so far: a mark to search from.
 func (l *Log) Len() int {
 	l.mu.Lock()

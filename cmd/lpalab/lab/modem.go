@@ -47,12 +47,25 @@ func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, e
 	if o.Modem != nil {
 		o.Modem(&mc)
 	}
+	port := filepath.Join(m.dir, "ttyLAB0")
+	tty := port
+	if mc.Dialect.Renames {
+		// There is no sysfs to find it in, so a link that keeps its name leads to it, as udev's by-path links do.
+		port = filepath.Join(m.dir, "by-path")
+		mc.Renamed = func(_, to string) {
+			if err := relink(to, port); err != nil {
+				m.AT.Log().Note("link to the port: " + err.Error())
+			}
+		}
+		if err := relink(tty, port); err != nil {
+			return nil, err
+		}
+	}
 	if m.AT, err = modemtest.New(mc); err != nil {
 		return nil, err
 	}
 	m.started(m.AT.Close)
-	port := filepath.Join(m.dir, "ttyLAB0")
-	if _, err := m.AT.OpenPTY(port); err != nil {
+	if _, err := m.AT.OpenPTY(tty); err != nil {
 		return nil, err
 	}
 	server, err := m.serveLoopback()
@@ -68,6 +81,15 @@ func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, e
 	m.Daemon, err = m.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {manage: none}\nnetwork: {backend: none, dead_man: 60s}\n", port),
 		server, o.Config, command)
 	return m, err
+}
+
+// relink lets a link lead somewhere, whether it is there already or not.
+func relink(to, link string) error {
+	next := link + ".new"
+	if err := os.Symlink(to, next); err != nil {
+		return err
+	}
+	return os.Rename(next, link)
 }
 
 // withResolver starts programs that find another name server in resolv.conf,
