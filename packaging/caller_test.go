@@ -17,7 +17,7 @@ import (
 
 // callerVariable makes the test program a caller on the bus of a device: "lpad"
 // does what lpad does, "forbidden" what it never does, "stranger" both, and
-// "actions" asks polkit what it may.
+// "actions" asks polkit what it may; "connections" lists them as lpad does.
 const callerVariable = "LPAD_PACKAGING_CALLER"
 
 // answer is what became of a call.
@@ -66,6 +66,8 @@ func caller(who string) int {
 		err = c.trespass()
 	case "actions":
 		err = c.actions()
+	case "connections":
+		err = c.connections()
 	default:
 		err = errors.New("who is " + who + "?")
 	}
@@ -297,4 +299,13 @@ func (c *conversation) actions() error {
 		c.answers = append(c.answers, answer{Call: a.ID, Kind: kind})
 	}
 	return nil
+}
+
+// connections lists the mobile connections that lpad sees.
+func (c *conversation) connections() error {
+	all, err := nm.New(c.bus).Mobile(c.ctx)
+	for _, con := range all {
+		c.answers = append(c.answers, answer{Call: con.ID(), Kind: "done"})
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package packaging_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -150,6 +151,39 @@ func TestPolkit(t *testing.T) {
 	}
 	if !slices.Equal(mine, want) {
 		t.Errorf("lpad may\n  %s\nwant\n  %s", strings.Join(mine, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+// foreign is a connection that belongs to a user, as desktops make them.
+const foreign = `[connection]
+id=hers
+uuid=0b7d8e1e-6f2b-4ccb-9a52-5d6a8f5a0b11
+type=gsm
+autoconnect=false
+permissions=user:` + stranger + `:;
+
+[gsm]
+apn=hers.example
+`
+
+// TestForeignConnection: NetworkManager keeps a user's own connections from
+// lpad, which is no reason to see none.
+func TestForeignConnection(t *testing.T) {
+	ctx, s := guarded(t, func(c *modemtest.StackConfig) {
+		dir, err := os.MkdirTemp("", "lpadpkg")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		c.Dir = dir
+		file := filepath.Join(dir, "nm/etc/system-connections/hers.nmconnection")
+		if err := errors.Join(os.Chmod(dir, 0o755), os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(foreign), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	got := ask(ctx, t, s, packaging.User, "connections")
+	if want := []answer{{Call: "altnetz", Kind: "done"}}; !slices.Equal(got, want) {
+		t.Errorf("lpad sees %+v, want %+v", got, want)
 	}
 }
 

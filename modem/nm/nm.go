@@ -153,7 +153,7 @@ func (c Connection) ID() string { return c.Settings.Text("connection", "id") }
 
 // Mobile lists the gsm connections with all their settings and secrets,
 // ordered by UUID. What NetworkManager itself generated for a moment is not
-// among them.
+// among them, nor, unless we are root, what belongs to a user of the machine.
 func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 	now := c.instance(ctx)
 	var paths []dbus.ObjectPath
@@ -181,7 +181,11 @@ func (c *Client) Mobile(ctx context.Context) ([]Connection, error) {
 // read reads one connection; ok is false if it is not a mobile one to keep.
 func (c *Client) read(ctx context.Context, of systembus.Service, path dbus.ObjectPath) (con Connection, ok bool, err error) {
 	con.Path, con.of = path, run(of)
-	if con.Settings, err = settingsOf(c.bus.Call(ctx, of, path, ifaceSaved+".GetSettings")); err != nil {
+	con.Settings, err = settingsOf(c.bus.Call(ctx, of, path, ifaceSaved+".GetSettings"))
+	switch {
+	case errors.Is(err, systembus.ErrDenied):
+		return con, false, nil // it belongs to a user of the machine (connection.permissions), and we are not root
+	case err != nil:
 		return con, false, err
 	}
 	if con.Settings.Text("connection", "type") != gsm {
