@@ -93,7 +93,7 @@ type lifeReport struct {
 	lost          []string // which cut, and what was wrong
 }
 
-// cutLives does every stride-th of the cuts.
+// cutLives does every stride-th of the cuts at the steps of a name.
 func cutLives(ctx context.Context, p *pki.PKI, programs string, o faultOptions, stride int) (*lifeReport, error) {
 	sc := scenarioNamed(lifeScenario)
 	base := run(ctx, p, programs, sc, nil, false)
@@ -117,8 +117,12 @@ func cutLives(ctx context.Context, p *pki.PKI, programs string, o faultOptions, 
 		return nil, errors.New("no notification was made")
 	}
 	var chosen []cut
-	for i := int(o.seed) % stride; i < len(cuts); i += stride {
-		chosen = append(chosen, cuts[i])
+	seen := map[string]int{}
+	for _, c := range cuts { // the first of every name, whatever the stride
+		if seen[c.name]%stride == 0 {
+			chosen = append(chosen, c)
+		}
+		seen[c.name]++
 	}
 	results := make([]result, len(chosen))
 	each(o.parallel, len(chosen), func(i int) {
@@ -189,7 +193,7 @@ func lifeCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.Uint64Var(&o.seed, "seed", 1, "of what is arbitrary")
-	f.IntVar(&stride, "stride", 1, "every so many-th cut only")
+	f.IntVar(&stride, "stride", 1, "of the cuts at steps of one name, every so many-th only")
 	f.IntVar(&o.parallel, "parallel", 4*runtime.NumCPU(), "devices at once; they mostly wait")
 	return cmd
 }

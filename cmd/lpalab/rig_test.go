@@ -60,24 +60,19 @@ func rigParts(t *testing.T) (context.Context, *pki.PKI, string) {
 // the way. Every cut of the whole life is done by "lpalab notifications".
 func TestNotificationLife(t *testing.T) {
 	ctx, p, dir := rigParts(t)
-	rep, err := cutLives(ctx, p, dir, faultOptions{seed: 1, parallel: 8}, 7)
+	rep, err := cutLives(ctx, p, dir, faultOptions{seed: 1, parallel: 8}, 9)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range rep.lost {
 		t.Error(l)
 	}
-	if rep.notifications != 6 || rep.struck < 50 {
+	if rep.notifications != 6 || rep.struck < 30 {
 		t.Errorf("%d notifications, %d cuts", rep.notifications, rep.struck)
 	}
 	for _, name := range []string{lifeCreated, lifeListed, lifeRetrieved, lifeSent + " " + lab.Host, lifeSent + " " + otherHost, lifeRemoved, lifeRecorded, lifeCompacted} {
-		if rep.steps[name] == 0 {
-			t.Errorf("the life has no step %q: %v", name, rep.steps)
-		}
-	}
-	for _, name := range []string{lifeListed, lifeRetrieved, lifeRemoved, lifeRecorded} {
-		if rep.cuts[name] == 0 {
-			t.Errorf("no cut at %q: %v", name, rep.cuts)
+		if rep.steps[name] == 0 || rep.cuts[name] == 0 {
+			t.Errorf("%q: %d steps, %d cuts", name, rep.steps[name], rep.cuts[name])
 		}
 	}
 }
