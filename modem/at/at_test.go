@@ -466,7 +466,7 @@ func TestStreamWithoutProgress(t *testing.T) {
 
 func TestTooLong(t *testing.T) {
 	for name, raw := range map[string]string{
-		"a line":        "+CFUN: " + strings.Repeat("0", 5000) + "\r\nOK\r\n",
+		"a line":        "+CFUN: " + strings.Repeat("0", at.MaxLine) + "\r\nOK\r\n",
 		"many lines":    strings.Repeat("+CFUN: 1\r\n", 1000) + "OK\r\n",
 		"a long answer": strings.Repeat("+CFUN: "+strings.Repeat("0", 4000)+"\r\n", 20) + "OK\r\n",
 	} {
@@ -488,7 +488,7 @@ func TestTooLong(t *testing.T) {
 		})
 	}
 	synctest.Test(t, func(t *testing.T) { // a line without an end, then nothing
-		conn, _ := attest.Dial(t, attest.Always(strings.Repeat("~", 5000)))
+		conn, _ := attest.Dial(t, attest.Always(strings.Repeat("~", at.MaxLine+9)))
 		if _, err := conn.Command(t.Context(), "AT+CFUN?"); !errors.Is(err, at.ErrTooLong) || !errors.Is(err, at.ErrTimeout) {
 			t.Fatalf("error %v, want ErrTooLong and ErrTimeout", err)
 		}

@@ -38,8 +38,11 @@ type Conn struct {
 	wg      sync.WaitGroup
 	dirty   bool // a command has no final result yet; only touched by the holder of the slot
 
+	owner func() string // who else has the line; nil: nobody can tell
+
 	mu      sync.Mutex
 	cur     *exchange // the command that runs; the reader gives it its lines
+	others  contention
 	subs    map[*subscription]struct{}
 	dropped uint64
 	err     error // why the connection ended
@@ -52,6 +55,11 @@ type Option func(*Conn)
 // WithLogger sets where commands are traced, at [LevelTrace]: names, lengths and
 // durations, never arguments or answers.
 func WithLogger(log *slog.Logger) Option { return func(c *Conn) { c.log = log } }
+
+// WithOwner sets who is asked for other users of the line when it behaves as if
+// there were some: f names them, "ModemManager (pid 812)", or returns "". See
+// [ErrContended].
+func WithOwner(f func() string) Option { return func(c *Conn) { c.owner = f } }
 
 // WithURC has f called with every message that the modem sends of its own
 // accord, one at a time, outside the reader. A slow f loses the oldest messages.
@@ -172,7 +180,7 @@ func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
 	defer c.release()
 	if c.dirty {
 		if err := c.resync(ctx); err != nil {
-			return nil, fmt.Errorf("%s: find the line again: %w", name, err)
+			return nil, fmt.Errorf("%s: find the line again: %w", name, c.Blame(err))
 		}
 	}
 	x := newExchange(r)
@@ -182,7 +190,7 @@ func (c *Conn) Run(ctx context.Context, r Request) ([]string, error) {
 	c.trace(ctx, "command", slog.String("name", nameOf(r.Text)), slog.Int("length", len(r.Text)), slog.Int("lines", len(x.lines)),
 		slog.Int("bytes", x.size), slog.Duration("took", time.Since(begin)), slog.Any("err", err))
 	if err != nil {
-		return x.lines, fmt.Errorf("%s: %w", name, err)
+		return x.lines, fmt.Errorf("%s: %w", name, c.Blame(err))
 	}
 	return x.lines, nil
 }
@@ -288,6 +296,7 @@ func (c *Conn) exchange(ctx context.Context, x *exchange, settle time.Duration) 
 	}
 	c.mu.Lock()
 	c.cur = x // before the write: the answer may be quicker than we are
+	c.others.sends(x.text)
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
@@ -332,7 +341,7 @@ func (c *Conn) exchange(ctx context.Context, x *exchange, settle time.Duration) 
 		c.dirty = false
 		return x.err
 	}
-	c.cur = nil // nobody writes x from here on
+	c.cur, c.others.inStep = nil, false // nobody writes x from here on
 	if x.err != nil {
 		return fmt.Errorf("%w: %w", x.err, err)
 	}
@@ -394,6 +403,7 @@ func (c *Conn) line(text string, tooLong bool) {
 		}
 		return
 	}
+	c.others.hears(text)
 	if x := c.cur; x != nil {
 		stale, rest, echo := x.cutEcho(text)
 		if echo {
@@ -415,6 +425,7 @@ func (c *Conn) line(text string, tooLong bool) {
 func (c *Conn) route(part string) {
 	x := c.cur
 	if x == nil {
+		c.others.hearsUnasked(part)
 		c.announce(part)
 		return
 	}
@@ -425,7 +436,7 @@ func (c *Conn) route(part string) {
 		}
 		x.fault(err)
 		x.finished = true
-		c.cur = nil
+		c.cur, c.others.inStep = nil, true
 		close(x.end)
 		return
 	}

@@ -33,6 +33,14 @@
 // (lpad/internal/fault) and unwraps to the few sentinels a caller may act on.
 // Silence is [ErrTimeout], a line that went away is [ErrHangup]: reopen it.
 //
+// # Neighbours
+//
+// A serial line does not know whose answer it carries. When two programs read the
+// same one, each gets parts of what belongs to the other. Echoes of commands that
+// we did not send, and results while nothing of ours runs, speak for that, and so
+// does a process that has the port open ([WithOwner]); a silence or a damaged
+// answer is then [ErrContended] too, and names the neighbour.
+//
 // # Secrets
 //
 // The log shows names of commands, lengths and durations. It never shows an

@@ -67,8 +67,8 @@ func FuzzModem(f *testing.F) {
 		"AT+CGLA=1,10,\"80E2910000\"\r\r\n+CGLA:4,\"611A\"OK\r\n\r\n+CME ERROR: 14\r\n",
 		"\r\n+CGLA: 4,\"6115\">AT+CGLA=1,10,\"80E2910000\"\r\n+CGLA: 4,\"9000\"\r\nOK\r\n",
 		"+CREG: 1\n> \r\nERROR\r+CMS ERROR: 500\rABORTED\rNO CARRIER\rRING\r",
-		"+CMEE: 1\r\nOK\r\n+CMEE: 1\r\nOK\r\n", "OK+CREG: 1\r\nOKAT\r\n", "\"\"\"\"+C\"+\"\r\n", ">", "\x00\xff~\xef\r",
-		strings.Repeat("~", 5000) + "\r\nOK\r\n", strings.Repeat("+CGLA: 1\r\n", 600) + "OK\r\n",
+		"+CMEE: 1\r\nOK\r\n+CMEE: 1\r\nOK\r\n", "OK+CREG: 1\r\nOKAT\r\nERROR+CREG: 1\r\n", "1OK\r\n+CGLA: 4,61ABOK\r\n+CME ERROR: 14+CREG: 1\r\nAT+CSQ\r\nOK\r\nOK\r\nOK\r\nOK\r\n", "\"\"\"\"+C\"+\"\r\n", ">", "\x00\xff~\xef\r",
+		strings.Repeat("~", at.MaxLine+9) + "\r\nOK\r\n", strings.Repeat("+CGLA: 1\r\n", 600) + "OK\r\n",
 	} {
 		f.Add([]byte(s), uint64(1), uint8(0))
 		f.Add([]byte(s), uint64(77), uint8(2))
@@ -106,7 +106,7 @@ func FuzzModem(f *testing.F) {
 // FuzzLines: chunks do not matter, and a line that is cut up loses nothing but blanks.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("\r\n+CGLA: 4,\"9000\"OK+CREG: 1\r\n"), uint64(3))
-	f.Add([]byte(strings.Repeat("x", 4095)+"\r\n"+strings.Repeat("x", 4096)+"\r\n"+strings.Repeat("x", 4097)+"\n\ny\r"), uint64(5))
+	f.Add([]byte(strings.Repeat("x", at.MaxLine-1)+"\r\n"+strings.Repeat("x", at.MaxLine)+"\r\n"+strings.Repeat("x", at.MaxLine+1)+"\n\ny\r"), uint64(5))
 	f.Fuzz(func(t *testing.T, data []byte, seed uint64) {
 		whole := at.Lines(data)
 		if cut := at.Lines(cut(data, seed)...); !slices.Equal(whole, cut) {

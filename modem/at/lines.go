@@ -4,8 +4,8 @@ import "strings"
 
 // maxLine bounds one line from the modem, in bytes. The longest line we ask for
 // is a +CSIM answer with 258 bytes as hexadecimal digits; lists of operators or
-// of commands may reach some thousand characters.
-const maxLine = 4096
+// of commands reach 4 kB, and may be glued to something.
+const maxLine = 8192
 
 // splitter cuts a stream of bytes into lines. CR, LF and any run of them end a
 // line; empty lines are not reported. A line over maxLine is reported once, as
@@ -71,14 +71,25 @@ func unglue(line string) []string {
 
 // glue returns where a second line begins in line, or 0.
 func glue(line string) int {
-	if rest, ok := strings.CutPrefix(line, "OK"); ok && (extended(rest) || strings.HasPrefix(rest, "AT")) {
-		return len("OK")
+	for _, result := range []string{"OK", "ERROR"} {
+		if rest, ok := strings.CutPrefix(line, result); ok && (extended(rest) || strings.HasPrefix(rest, "AT")) {
+			return len(result)
+		}
+	}
+	if n := len(line) - len("OK"); n > 0 && strings.HasSuffix(line, "OK") && value(line[:n]) {
+		return n
 	}
 	if line[0] == '>' && len(line) > 1 { // prompt, then something that is no text
 		return 1
 	}
 	if !extended(line) {
 		return 0
+	}
+	if hasName(line, "+CME ERROR") { // `+CME ERROR: 14+CREG: 1`
+		rest := strings.TrimLeft(line[len("+CME ERROR"):], ": ")
+		if number := strings.TrimLeft(rest, "0123456789"); number != rest && extended(number) {
+			return len(line) - len(number)
+		}
 	}
 	quoted := false
 	for i := 0; i < len(line); i++ {
@@ -90,11 +101,15 @@ func glue(line string) int {
 			return i + 1
 		}
 	}
-	// `+CCHO: 1OK`: only a digit can stand before a glued OK, else it is a word.
-	if n := len(line) - len("OK"); n > 0 && !quoted && strings.HasSuffix(line, "OK") && '0' <= line[n-1] && line[n-1] <= '9' {
-		return n
-	}
 	return 0
+}
+
+// value reports whether a line without the OK at its end ends in a value, so that
+// the OK is glued to it (`+CCHO: 1OK`, `+CGLA: 4,61ABOK`, `1OK`): only digits, and
+// hexadecimal ones in capitals, can stand there, else it is a word.
+func value(line string) bool {
+	word := line[strings.LastIndexAny(line, ":, ")+1:]
+	return word != "" && strings.Trim(word, "0123456789ABCDEF") == "" && strings.ContainsAny(word, "0123456789") && strings.Count(line, `"`)%2 == 0
 }
 
 // extended reports whether line begins like an extended command or result,

@@ -671,7 +671,7 @@ func (c *Card) send(ctx context.Context, name, prefix string, command []byte, li
 	}
 	response, err := parseResponse(lines, name)
 	if err != nil {
-		return nil, fmt.Errorf("AT%s: %w", name, err)
+		return nil, fmt.Errorf("AT%s: %w", name, c.conn.Blame(err))
 	}
 	return response, nil
 }

@@ -144,32 +144,29 @@ func held(path string, err error) error {
 }
 
 // busy is ErrBusy with the name of who holds the line, if that can be found out.
+// Without the right to see it, a ModemManager that runs here is the likely one.
 func busy(path string, cause error) error {
 	err := fmt.Errorf("%w: %w", ErrBusy, cause)
-	who := Owner(path)
-	if who == "" {
+	f := fault.Of(ErrBusy)
+	if who := Owner(path); who != "" {
+		f.Text = who + " has the port open"
+	} else if h, ok := suspect("/proc"); ok {
+		f.Text = "another program has the port open, probably " + h.String()
+	} else {
 		return err
 	}
-	f := fault.Of(ErrBusy)
-	f.Text = who + " has the port open"
 	return fault.New(f, err)
 }
 
 // Owner names the other processes that have the port open, "ModemManager (pid
-// 812)". Without the right to see them it names a ModemManager that runs here as
-// the likely one; empty means that nobody is known.
+// 812)", as far as this one may see them; empty means that it sees none.
 func Owner(path string) string {
-	holders, complete := Holders(path)
+	holders, _ := Holders(path)
 	const most = 3
 	var who []string
 	for _, h := range holders {
 		if len(who) < most {
 			who = append(who, h.String())
-		}
-	}
-	if len(who) == 0 && !complete {
-		if h, ok := suspect("/proc"); ok {
-			return "probably " + h.String()
 		}
 	}
 	return strings.Join(who, ", ")
