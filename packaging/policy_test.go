@@ -34,9 +34,7 @@ func TestPolicyIsWhatIsCalled(t *testing.T) {
 	for _, member := range []string{"Get", "GetAll"} {
 		called = append(called, "org.freedesktop.ModemManager1: "+properties+member, "org.freedesktop.NetworkManager: "+properties+member)
 	}
-	for _, name := range ahead {
-		called = append(called, name)
-	}
+	called = append(called, ahead...)
 	allowed := policy(t)
 	slices.Sort(called)
 	slices.Sort(allowed)
