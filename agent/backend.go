@@ -178,14 +178,16 @@ func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (a
 
 // ReplayReport sends the report of a job now.
 func (b *backend) ReplayReport(ctx context.Context, _, job string) (api.Notifications, error) {
-	v, err := b.runner.ReplayReport(ctx, job)
-	return notifications(v, err)
+	return b.queued(b.runner.ReplayReport(ctx, job))
 }
 
 // DropReport gives the report of a job up.
 func (b *backend) DropReport(ctx context.Context, by, job string) (api.Notifications, error) {
-	v, err := b.runner.DropReport(ctx, job, by)
-	return notifications(v, err)
+	return b.queued(b.runner.DropReport(ctx, job, by))
+}
+
+func (b *backend) queued(err error) (api.Notifications, error) {
+	return notifications(b.runner.View(), err)
 }
 
 // lookAtQueue has the card's list read before somebody chooses from it.
@@ -214,9 +216,6 @@ func notifications(v runner.View, err error) (api.Notifications, error) {
 	for _, w := range v.Reports {
 		out.Reports = append(out.Reports, api.Report{Job: w.Job, Kind: string(w.Kind), Outcome: string(w.Outcome), Seq: w.Seq, Receiver: w.Receiver,
 			Since: w.Since, Failures: w.Failures, LastError: jobProblem(w.Problem), NextTry: w.NextTry})
-	}
-	for _, d := range v.DropReports {
-		out.DropReports = append(out.DropReports, api.DroppedReport(d))
 	}
 	out.LostReports = v.ReportsLost
 	return out, err

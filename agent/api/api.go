@@ -227,21 +227,12 @@ type Report struct {
 	NextTry   time.Time `json:"next_try,omitzero"` // not before
 }
 
-// DroppedReport is one that somebody has given up.
-type DroppedReport struct {
-	Job      string    `json:"job"`
-	Receiver string    `json:"receiver"`
-	By       string    `json:"by"`
-	At       time.Time `json:"at"`
-}
-
 // Notifications lists what waits.
 type Notifications struct {
 	Notifications []Notification        `json:"notifications"`
 	Dropped       []DroppedNotification `json:"dropped,omitempty"` // the latest of them, the oldest first
 	Reports       []Report              `json:"reports,omitempty"` // of jobs, the oldest first
 	LostReports   int                   `json:"lost_reports,omitempty"`
-	DropReports   []DroppedReport       `json:"dropped_reports,omitempty"` // the latest of them, the oldest first
 	AsOf          time.Time             `json:"as_of"`
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,32 +50,25 @@ const ReportVersion = 1
 type Report struct {
 	Version int   `json:"version"`
 	Seq     int64 `json:"seq"` // counts the reports to this receiver, from 1; a gap is a report that was given up
-	Device  struct {
-		EID  string `json:"eid,omitempty"`
-		IMEI string `json:"imei,omitempty"`
-	} `json:"device"`
-	Job struct {
-		ID      string      `json:"id"`
-		Kind    job.Kind    `json:"kind"`
-		Outcome job.Outcome `json:"outcome"`
-		Started time.Time   `json:"started,omitzero"` // zero: its turn never came
-		Ended   time.Time   `json:"ended"`
-		Clock   string      `json:"clock"` // whose time this is: system, modem, none
-	} `json:"job"`
-	Fault   *ReportFault  `json:"fault,omitempty"`
-	Profile ReportProfile `json:"profile,omitzero"`
-	Network struct {
-		Backend string `json:"backend"`
-		APN     string `json:"apn,omitempty"`
-		Source  string `json:"apn_source,omitempty"`
-		Rung    string `json:"rung,omitempty"` // how the SIM was read again
-	} `json:"network"`
-}
 
-// ReportProfile says which profile a job was about, and what was enabled before.
-type ReportProfile struct {
-	ICCID    string `json:"iccid,omitempty"`
-	Previous string `json:"previous,omitempty"`
+	EID  string `json:"eid,omitempty"`
+	IMEI string `json:"imei,omitempty"`
+
+	Job     string      `json:"job"` // its id
+	Kind    job.Kind    `json:"kind"`
+	Outcome job.Outcome `json:"outcome"`
+	Started time.Time   `json:"started,omitzero"` // zero: its turn never came
+	Ended   time.Time   `json:"ended"`
+	Clock   string      `json:"clock"` // whose time this is: system, modem, none
+
+	Fault    *ReportFault `json:"fault,omitempty"`
+	ICCID    string       `json:"iccid,omitempty"`
+	Previous string       `json:"previous,omitempty"` // ICCID enabled before
+
+	Backend   string `json:"backend"` // of the network
+	APN       string `json:"apn,omitempty"`
+	APNSource string `json:"apn_source,omitempty"`
+	Rung      string `json:"rung,omitempty"` // how the SIM was read again
 }
 
 // ReportFault is what went wrong.
@@ -122,10 +114,9 @@ type storedReport struct {
 type reports struct {
 	Seq       map[string]int64 `json:"seq,omitempty"` // by receiver: the last number that was given
 	Receivers receivers        `json:"receivers,omitempty"`
-	Dropped   []DroppedReport  `json:"dropped,omitempty"` // by persons, the oldest first
-	Lost      int              `json:"lost,omitempty"`    // given up because too many waited
+	Lost      int              `json:"lost,omitempty"` // given up because too many waited
 
-	waiting []*storedReport // the oldest first; what they point to is not changed
+	waiting []*storedReport // the oldest first
 }
 
 // WaitingReport is a report that its receiver does not have yet.
@@ -139,14 +130,6 @@ type WaitingReport struct {
 	Failures int          // of its receiver, in a row
 	Problem  *job.Problem // of the last try with its receiver
 	NextTry  time.Time    // not before; zero when its receiver has not failed
-}
-
-// DroppedReport is one that a person has given up.
-type DroppedReport struct {
-	Job      string    `json:"job"`
-	Receiver string    `json:"receiver"`
-	By       string    `json:"by"`
-	At       time.Time `json:"at"`
 }
 
 // sentReport is what became of a try.
@@ -182,13 +165,13 @@ func (r *Runner) loadReports() {
 			r.log.Warn("a report is not readable", "key", key, "err", err)
 			continue
 		}
-		at := 0
-		for at < len(s.waiting) && s.waiting[at].Order < one.Order {
-			at++
+		s.waiting = append(s.waiting, one)
+		for at := len(s.waiting) - 1; at > 0 && s.waiting[at-1].Order > one.Order; at-- {
+			s.waiting[at-1], s.waiting[at] = one, s.waiting[at-1]
 		}
-		s.waiting = slices.Insert(s.waiting, at, one)
 		s.Seq[one.To] = max(s.Seq[one.To], one.Seq) // a crash before the count was written
 	}
+	s.forgetReceivers()
 	r.reports = s
 }
 
@@ -220,16 +203,16 @@ func (r *Runner) putReport(before, next job.Job, at time.Time) error {
 	if err := r.cfg.Journal.PutSetting(journal.ReportKey(s.Job), s); err != nil {
 		return err
 	}
-	r.withReports(func(q *reports) {
-		q.waiting = slices.Clone(q.waiting)
-		if at := slices.Index(q.waiting, was); at >= 0 {
-			q.waiting[at] = s
-		} else {
-			q.waiting = append(q.waiting, s)
-		}
-		q.Seq[s.To] = max(q.Seq[s.To], s.Seq)
-		q.forgetIdle(s.To)
-	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := &r.reports
+	if was == nil {
+		q.waiting = append(q.waiting, s)
+	} else {
+		*was = *s
+	}
+	q.Seq[s.To] = max(q.Seq[s.To], s.Seq)
+	q.forgetIdle(s.To)
 	return nil
 }
 
@@ -240,52 +223,47 @@ func (q *reports) forgetIdle(but string) {
 		if len(q.Seq) <= maxReportReceivers {
 			return
 		}
-		if to != but && !slices.ContainsFunc(q.waiting, func(w *storedReport) bool { return w.To == to }) {
+		if to != but && !q.waits(to) {
 			delete(q.Seq, to)
-			delete(q.Receivers, to)
 		}
 	}
 }
 
 // reportOf is what is told of a job.
-func (r *Runner) reportOf(j job.Job, seq int64, at time.Time) Report {
+func (r *Runner) reportOf(j job.Job, seq int64, at time.Time) *Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	about := r.cfg.Reporter.About()
-	out := Report{Version: ReportVersion, Seq: seq}
-	if eid := r.View().eid(); !eid.IsZero() {
-		out.Device.EID = eid.String()
+	out := &Report{Version: ReportVersion, Seq: seq, IMEI: about.IMEI, Job: j.ID, Kind: j.Order.Kind, Outcome: j.Outcome(), Ended: at,
+		Clock: cmp.Or(about.Clock, "none"), Backend: about.Backend, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung}
+	if v := &r.view; !v.FactsAt.IsZero() {
+		out.EID = v.Facts.EID.String()
 	}
-	out.Device.IMEI = about.IMEI
-	out.Job.ID, out.Job.Kind, out.Job.Outcome, out.Job.Ended, out.Job.Clock = j.ID, j.Order.Kind, j.Outcome(), at, cmp.Or(about.Clock, "none")
 	for _, m := range j.Timeline {
 		if m.State != job.Queued && !m.State.Ended() {
-			out.Job.Started = m.At
+			out.Started = m.At
 			break
 		}
 	}
 	if p := j.Problem; p != nil {
-		out.Fault = &ReportFault{Code: p.Code, Text: p.Text, Who: p.Who, Next: p.Next, Retry: p.Retry, State: p.State}
+		out.Fault = &ReportFault{p.Code, p.Text, p.Who, p.Next, p.Retry, p.State}
 	}
 	if id := j.ICCID(); !id.IsZero() {
-		out.Profile.ICCID = id.String()
+		out.ICCID = id.String()
 	}
 	if id := j.Switch.Previous; !id.IsZero() {
-		out.Profile.Previous = id.String()
+		out.Previous = id.String()
 	}
-	out.Network.Backend, out.Network.APN, out.Network.Source, out.Network.Rung = about.Backend, j.Switch.APN, j.Switch.Source, j.Switch.Rung
 	return out
-}
-
-func (r *Runner) withReports(f func(*reports)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f(&r.reports)
 }
 
 // saveReports writes what is known of the receivers.
 func (r *Runner) saveReports() error {
 	var text json.RawMessage
 	var err error
-	r.withReports(func(q *reports) { text, err = json.Marshal(q) })
+	r.mu.Lock()
+	text, err = json.Marshal(&r.reports)
+	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -301,34 +279,55 @@ func (r *Runner) removeReport(id string) error {
 	if err := r.cfg.Journal.ForgetSetting(journal.ReportKey(id)); err != nil {
 		return err
 	}
-	r.withReports(func(q *reports) {
-		q.waiting = slices.DeleteFunc(slices.Clone(q.waiting), func(w *storedReport) bool { return w.Job == id })
-		wanted := map[string]bool{}
-		for _, w := range q.waiting {
-			wanted[w.To] = true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := &r.reports
+	var others []*storedReport
+	for _, w := range q.waiting {
+		if w.Job != id {
+			others = append(others, w)
 		}
-		for to := range q.Receivers {
-			if !wanted[to] {
-				delete(q.Receivers, to)
-			}
-		}
-	})
+	}
+	q.waiting = others
+	q.forgetReceivers()
 	return nil
+}
+
+// forgetReceivers forgets the pauses of those for whom nothing waits.
+func (q *reports) forgetReceivers() {
+	for to := range q.Receivers {
+		if !q.waits(to) {
+			delete(q.Receivers, to)
+		}
+	}
+}
+
+func (q *reports) waits(to string) bool {
+	for _, w := range q.waiting {
+		if w.To == to {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Runner) lost(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reports.Lost += n
 }
 
 // boundReports gives the oldest up when too many wait.
 func (r *Runner) boundReports() {
 	for len(r.reports.waiting) > maxReports {
 		oldest := r.reports.waiting[0]
-		r.withReports(func(q *reports) { q.Lost++ })
+		r.lost(1)
 		if err := r.removeReport(oldest.Job); err != nil {
-			r.withReports(func(q *reports) { q.Lost-- })
+			r.lost(-1)
 			r.log.Warn("too many reports wait, and none can be given up", "err", err)
 			return
 		}
-		text := fmt.Sprintf("the report of job %s to %s was given up: more than %d wait", oldest.Job, hostOf(oldest.To), maxReports)
-		r.log.Warn(text)
-		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "report", Text: text})
+		r.giveUp(fmt.Sprintf("the report of job %s to %s was given up: more than %d wait", oldest.Job, hostOf(oldest.To), maxReports))
 	}
 }
 
@@ -384,7 +383,10 @@ func (r *Runner) scheduleReports() {
 		return
 	}
 	if !r.mayReport() {
-		r.answerReports(func(reportWaiter) bool { return true }, errCardNeeded)
+		for _, w := range r.replays {
+			w.done <- errCardNeeded
+		}
+		r.replays = nil
 		return
 	}
 	now := r.cfg.Now()
@@ -427,7 +429,9 @@ func (r *Runner) reportSent(s sentReport) {
 	err := s.err
 	waits := r.waitingReport(s.Job) != nil
 	if err == nil && waits {
-		r.withReports(func(q *reports) { delete(q.Receivers, s.To) })
+		r.mu.Lock()
+		delete(r.reports.Receivers, s.To)
+		r.mu.Unlock()
 		if err = r.removeReport(s.Job); err == nil {
 			r.log.Info("report delivered", "job", s.Job, "receiver", host, "seq", s.Seq)
 			r.hub.publish(Event{At: now.UTC(), Type: "report"})
@@ -442,42 +446,50 @@ func (r *Runner) reportSent(s sentReport) {
 			r.scheduleDelivery(true)
 		}
 	default:
-		r.withReports(func(q *reports) {
-			q.Receivers.failed(s.To, err, s.retryAfter, now, r.cfg.DeliverRetry)
-			if fault.Of(err).Code == CodeReportRefused {
-				q.Receivers[s.To].Next = now.Add(r.cfg.DeliverRetry.Most)
-			}
-		})
+		r.mu.Lock()
+		r.reports.Receivers.failed(s.To, err, s.retryAfter, now, r.cfg.DeliverRetry)
+		if state := r.reports.Receivers[s.To]; state.Problem.Code == CodeReportRefused {
+			state.Next = now.Add(r.cfg.DeliverRetry.Most)
+		}
+		r.mu.Unlock()
 		r.log.Warn("a report waits", "job", s.Job, "receiver", host, "seq", s.Seq, "err", err)
 		r.hub.publish(Event{At: now.UTC(), Type: "report"})
 		if err := r.saveReports(); err != nil {
 			r.log.Warn("the journal does not take what is known of the receivers of reports", "err", err)
 		}
 	}
-	r.answerReports(func(w reportWaiter) bool { return w.to == s.To && (err != nil || w.job == s.Job) }, err)
+	if to := s.To; err != nil {
+		r.answerReports(to, "", err)
+	} else {
+		r.answerReports("", s.Job, nil)
+	}
 	r.scheduleReports()
 }
 
-// answerReports answers callers of ReplayReport.
-func (r *Runner) answerReports(which func(reportWaiter) bool, err error) {
-	r.replays = slices.DeleteFunc(r.replays, func(w reportWaiter) bool {
-		answered := which(w)
-		if answered {
+// answerReports answers callers of ReplayReport: those who wait for a receiver
+// and those who wait for a job's report.
+func (r *Runner) answerReports(to, id string, err error) {
+	var others []*reportWaiter
+	for _, w := range r.replays {
+		if w.to == to || w.job == id {
 			w.done <- err
+		} else {
+			others = append(others, w)
 		}
-		return answered
-	})
+	}
+	r.replays = others
 }
 
-// urgeReports has receivers tried at once, whatever pause they are in.
-func (r *Runner) urgeReports(which func(to string) bool) {
-	r.withReports(func(q *reports) {
-		for to, state := range q.Receivers {
-			if which(to) {
-				state.Next, state.Hold = time.Time{}, time.Time{}
-			}
+// urgeReports has a receiver tried at once, whatever pause it is in; an empty
+// one has all.
+func (r *Runner) urgeReports(to string) {
+	r.mu.Lock()
+	for other, state := range r.reports.Receivers {
+		if to == "" || to == other {
+			state.Next, state.Hold = time.Time{}, time.Time{}
 		}
-	})
+	}
+	r.mu.Unlock()
 	r.scheduleReports()
 }
 
@@ -496,7 +508,7 @@ func noReport(id string) error { return notFound("report of job " + id + " that 
 // ReplayReport sends the report of a job now, after those to the same receiver
 // that come before it, whatever pause the receiver is in. It fails when the
 // report still waits afterwards.
-func (r *Runner) ReplayReport(ctx context.Context, id string) (View, error) {
+func (r *Runner) ReplayReport(ctx context.Context, id string) error {
 	done := make(chan error, 1)
 	err := r.do(ctx, func(context.Context) {
 		s := r.waitingReport(id)
@@ -504,24 +516,25 @@ func (r *Runner) ReplayReport(ctx context.Context, id string) (View, error) {
 			done <- noReport(id)
 			return
 		}
-		r.replays = append(r.replays, reportWaiter{id, s.To, done})
-		r.urgeReports(func(to string) bool { return to == s.To })
+		r.replays = append(r.replays, &reportWaiter{id, s.To, done})
+		r.urgeReports(s.To)
 	})
-	if err == nil {
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-r.stopped:
-			err = errStopping
-		}
+	if err != nil {
+		return err
 	}
-	return r.View(), err
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-r.stopped:
+		err = errStopping
+	}
+	return err
 }
 
 // DropReport gives the report of a job up: its receiver will never get it. The
-// journal keeps who has wanted it.
-func (r *Runner) DropReport(ctx context.Context, id, by string) (View, error) {
+// log keeps who has wanted it.
+func (r *Runner) DropReport(ctx context.Context, id, by string) error {
 	var err error
 	derr := r.do(ctx, func(context.Context) {
 		s := r.waitingReport(id)
@@ -529,23 +542,23 @@ func (r *Runner) DropReport(ctx context.Context, id, by string) (View, error) {
 			err = noReport(id)
 			return
 		}
-		was := r.reports
-		d := DroppedReport{Job: id, Receiver: hostOf(s.To), By: by, At: r.cfg.Now().UTC()}
-		r.withReports(func(q *reports) {
-			q.Dropped = append(slices.Clone(q.Dropped), d)
-			q.Dropped = q.Dropped[max(0, len(q.Dropped)-maxDropped):]
-			delete(q.Receivers, s.To) // what waited behind it may go
-		})
+		r.mu.Lock()
+		delete(r.reports.Receivers, s.To) // what waited behind it may go
+		r.mu.Unlock()
 		if err = r.removeReport(id); err != nil {
-			r.withReports(func(q *reports) { q.Dropped = was.Dropped })
 			return
 		}
-		r.log.Warn("a report was dropped without delivery", "job", id, "receiver", d.Receiver, "by", by)
-		r.hub.publish(Event{At: d.At, Type: "report", Text: fmt.Sprintf("report of job %s to %s dropped by %s", id, d.Receiver, by)})
-		r.answerReports(func(w reportWaiter) bool { return w.job == id }, noReport(id))
+		r.giveUp("the report of job " + id + " to " + hostOf(s.To) + " was dropped by " + by)
+		r.answerReports("", id, noReport(id))
 		r.scheduleReports()
 	})
-	return r.View(), errors.Join(derr, err)
+	return errors.Join(derr, err)
+}
+
+// giveUp logs that a report was given up, and tells watchers.
+func (r *Runner) giveUp(text string) {
+	r.log.Warn(text)
+	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "report", Text: text})
 }
 
 // lines says what is known of each report that waits.

@@ -126,7 +126,7 @@ type Runner struct {
 	stopReport  context.CancelFunc // of that one
 	sent        chan sentReport    // what became of it
 	reportPause time.Duration      // before the next: the clock is not set
-	replays     []reportWaiter     // callers of ReplayReport
+	replays     []*reportWaiter    // callers of ReplayReport
 
 	// only touched by the card's goroutine
 	card cardState

@@ -30,7 +30,6 @@ type View struct {
 	Dropped       []Dropped       // notifications that somebody has given up, the oldest first
 	Reports       []WaitingReport // of jobs, the oldest first
 	ReportsLost   int             // given up because too many waited
-	DropReports   []DroppedReport // by persons, the oldest first
 	CardErr       error           // why the card could not be read the last time
 	JournalErr    error           // why the disk does not take the journal; nil: it does
 
@@ -50,7 +49,7 @@ func (r *Runner) View() View {
 	v.Jobs = slices.Clone(v.Jobs)
 	v.Warnings = slices.Sorted(maps.Values(r.warnings))
 	v.Queue, v.Dropped = r.queue.lines(v.Notifications), slices.Clone(r.queue.Dropped)
-	v.Reports, v.ReportsLost, v.DropReports = r.reports.lines(), r.reports.Lost, slices.Clone(r.reports.Dropped)
+	v.Reports, v.ReportsLost = r.reports.lines(), r.reports.Lost
 	r.mu.Unlock()
 	v.LastEvent = r.hub.latest()
 	return v
@@ -114,7 +113,7 @@ func (r *Runner) Refresh(ctx context.Context, maxAge time.Duration) (View, error
 // DeliverNow tries to deliver what waits to everybody, unless a job needs the
 // card.
 func (r *Runner) DeliverNow(ctx context.Context) (View, error) {
-	if err := r.do(ctx, func(context.Context) { r.urgeReports(func(string) bool { return true }) }); err != nil {
+	if err := r.do(ctx, func(context.Context) { r.urgeReports("") }); err != nil {
 		return r.View(), err
 	}
 	_, err := r.ask(ctx, &waiter{kind: taskDeliver, run: r.round(everyone)})
