@@ -125,7 +125,8 @@ func (p *Port) try(ctx context.Context, place place) (*at.Conn, *atmodem.Modem, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	conn := at.New(line, at.WithLogger(p.cfg.Log), at.WithURC(func(line string) { p.seen.Heard(line) }))
+	conn := at.New(line, at.WithLogger(p.cfg.Log), at.WithOwner(func() string { return serialport.Owner(place.path) }),
+		at.WithURC(func(line string) { p.seen.Heard(line) }))
 	m := atmodem.New(conn, atmodem.WithMemory(p.seen))
 	err = m.Init(ctx)
 	if err == nil && place.stranger {
