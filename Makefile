@@ -18,7 +18,7 @@ LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l
 
 # What the tests and the lab run for real, beside Go itself.
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
-            network-manager mobile-broadband-provider-info iproute2 util-linux udev
+            network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount
 
 .PHONY: help setup build programs demo test bench fuzz size lint faults soak deb cross clean
 

@@ -9,7 +9,7 @@
 //	lpalab soak                many cycles on one device, and what must not grow
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
-// Demo and bench need root; all but size need lpad, lpactl and lpad-pcsc beside
+// Demo and bench need root, and so do the faults of disks; all but size need lpad, lpactl and lpad-pcsc beside
 // lpalab.
 package main
 
