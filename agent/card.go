@@ -15,7 +15,7 @@ import (
 
 // apduLimit bounds one APDU that must not be cut in the middle: it is above
 // every bound of the transports below, so that theirs is the one that speaks.
-const apduLimit = 150 * time.Second
+const apduLimit = es10.LongTimeout + 10*time.Second
 
 // levelTrace is the level of a line for each APDU, as of one for each AT
 // command in modem/at.

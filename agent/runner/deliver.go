@@ -46,9 +46,9 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 	}
 	limit, way := deliverLimit, Way{}
 	if j.State == job.Reporting && j.Order.Enable { // the switch waits
-		way.Limit = switchLimit
+		way.Limit = r.retries.beforeSwitch
 		if !r.cfg.SharedPort { // else the network must come up first, which takes longer than the call
-			limit = switchLimit
+			limit = way.Limit
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

@@ -164,7 +164,7 @@ func New(cfg Config) *Runner {
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(),
 	}
-	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay}
+	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit}
 	r.recall()
 	r.loadQueue()
 	r.loadReports()
@@ -173,7 +173,7 @@ func New(cfg Config) *Runner {
 }
 
 // retries are pauses that tests shorten.
-type retries struct{ journal, card, resume, action time.Duration }
+type retries struct{ journal, card, resume, action, beforeSwitch time.Duration }
 
 func stoppedTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)

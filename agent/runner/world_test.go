@@ -63,6 +63,7 @@ type world struct {
 	change  func(*runner.Config)
 	hook    func(msg string, attrs map[string]string) // sees the log
 	now     func() time.Time
+	hurry   func(*runner.Runner)
 
 	mu  sync.Mutex
 	log []string
@@ -143,6 +144,9 @@ func (w *world) live() *life {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &life{Runner: runner.New(c), w: w, journal: j, cancel: cancel, done: make(chan struct{})}
 	l.Hurry(50*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond)
+	if w.hurry != nil {
+		w.hurry(l.Runner)
+	}
 	go func() {
 		defer close(l.done)
 		l.err = errCrashed

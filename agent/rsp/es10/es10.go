@@ -43,10 +43,12 @@ type Channel interface {
 }
 
 // How long one command may take. Signatures take seconds on a card; a modem's
-// own limit is often far too short.
+// own limit is often far too short. Transports have bounds of their own, which
+// know the modem, and are meant to end first: there are modems that need four
+// minutes for the end of a package (lpac issue 448).
 const (
-	CommandTimeout = 30 * time.Second
-	LongTimeout    = 120 * time.Second // deletion, memory reset, the last segment of a package
+	CommandTimeout = 60 * time.Second
+	LongTimeout    = 5 * time.Minute // deletion, memory reset, the last segment of a package
 )
 
 // Limits of STORE DATA (SGP.22 v2.5, section 5.7.2).

@@ -426,7 +426,7 @@ func TestLoadBoundProfilePackage(t *testing.T) {
 	if len(card.requests) != 3 || !bytes.Equal(card.requests[0], segments[0]) || card.commands != 5 {
 		t.Errorf("%d requests by %d commands", len(card.requests), card.commands)
 	}
-	if fmt.Sprint(card.limits) != "[30s 30s 30s 30s 2m0s]" {
+	if fmt.Sprint(card.limits) != "[1m0s 1m0s 1m0s 1m0s 5m0s]" {
 		t.Errorf("time limits %v", card.limits)
 	}
 
