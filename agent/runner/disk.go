@@ -1,6 +1,11 @@
 package runner
 
-import "lpad/internal/fault"
+import (
+	"errors"
+
+	"lpad/agent/journal"
+	"lpad/internal/fault"
+)
 
 // watchDisk makes visible whether the disk takes the journal. The loop calls it
 // when it has done something, whatever was written then: what was not written
@@ -29,4 +34,16 @@ func (r *Runner) mendJournal() {
 		r.log.Debug("the disk still does not take the journal", "err", err)
 		r.mend.Reset(r.retries.journal)
 	}
+}
+
+// leftToNext is what is wrong with a stop. That the disk does not take the last
+// step is not: it is as after a crash at that place, and the next start finds
+// out what has happened.
+func (r *Runner) leftToNext(err error) error {
+	var w *journal.WriteError
+	if errors.As(err, &w) {
+		r.log.Warn("stopping without a record of the last step; the next start finds out", "err", err)
+		return nil
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,37 +20,7 @@ import (
 // says why, and all goes on by itself when there is room, also when nobody has
 // anything to write.
 func TestDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a disk needs root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("lpad-test", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("no tmpfs can be mounted: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	ballast := filepath.Join(dir, "ballast")
-	fill := func() {
-		f, err := os.Create(ballast)
-		for err == nil {
-			_, err = f.Write(make([]byte, 4096))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("fill the disk: %v", err)
-		}
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	free := func() {
-		if err := os.Remove(ballast); err != nil {
-			t.Error(err)
-		}
-	}
-
+	dir, fill, free := smallDisk(t)
 	w := newWorld(t, options{})
 	w.path = filepath.Join(dir, "journal")
 	filled := make(chan struct{})
@@ -107,4 +78,60 @@ func TestDiskFull(t *testing.T) {
 	says("disk-full")
 	free()
 	says("")
+}
+
+// Stopping is not failing, on a full disk neither: what was under way goes on
+// after the next start.
+func TestStopOnFullDisk(t *testing.T) {
+	dir, fill, free := smallDisk(t)
+	w := newWorld(t, options{})
+	w.path = filepath.Join(dir, "journal")
+	var once sync.Once
+	w.hook = func(msg string, attrs map[string]string) {
+		if msg == "step" && attrs["state"] == string(job.Authenticating) {
+			once.Do(fill)
+		}
+	}
+	l := w.live()
+	id := l.submit(order(enabling)).ID
+	eventually(t, "the view says that the disk is full", func() bool { return l.View().JournalErr != nil })
+	l.stop() // fails the test when Run fails
+	free()
+	w.live().until(id, "done", func(j job.Job) bool { return j.State == job.Done })
+}
+
+// smallDisk mounts a disk, and returns what fills it and what makes room.
+func smallDisk(t *testing.T) (dir string, fill, free func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a disk needs root")
+	}
+	dir = t.TempDir()
+	if err := unix.Mount("lpad-test", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("no tmpfs can be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	ballast := filepath.Join(dir, "ballast")
+	fill = func() {
+		f, err := os.Create(ballast)
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("fill the disk: %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	free = func() {
+		if err := os.Remove(ballast); err != nil {
+			t.Error(err)
+		}
+	}
+	return dir, fill, free
 }

@@ -235,7 +235,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
 			defer cancel()
-			err := r.stop(limit)
+			err := r.leftToNext(r.stop(limit))
 			stopWork()
 			r.endReports()
 			select {
