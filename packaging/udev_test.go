@@ -49,7 +49,7 @@ func template(t *testing.T) string {
 			out = append(out, rule)
 		}
 	}
-	if len(out) != 6 || out[0] != optOut {
+	if len(out) != 7 || out[0] != optOut {
 		t.Fatalf("the examples are %q", out)
 	}
 	return strings.Join(out[1:], "\n") + "\n"
@@ -92,7 +92,7 @@ mknod -m 666 "$D/dev/null" c 1 3
 mount -t tmpfs tmpfs /run
 mount --bind "$D/dev" /dev
 mount --bind "$D/sys" /sys
-udevadm test --action=add "/sys/class/tty/$TTY" 2>&1
+udevadm test --action=add /sys/class/*/"$TTY" 2>&1
 cd /dev
 stat -c 'node %n %U:%G %a' "$TTY"
 find . -path ./char -prune -o -type l -printf 'link %P %l\n'
@@ -125,9 +125,11 @@ func udev(t *testing.T, root, tty string, p usbPort, local string) string {
 	}
 	mkdir("dev")
 	mkdir("sys/bus/usb")
-	mkdir("sys/class/tty")
 	mkdir("sys/dev/char")
-	node := "devices/platform/uart/tty/" + tty
+	class, node := "tty", "devices/platform/uart/tty/"+tty
+	if strings.HasPrefix(tty, "wwan") {
+		class, node = "wwan", "devices/pci0000:00/0000:00:1c.0/wwan/wwan0/"+tty
+	}
 	if p.vendor != "" {
 		device, name := "sys/devices/platform/hcd/usb1/1-1.2", "1-1.2:1."+strings.TrimLeft(p.number, "0")
 		port := filepath.Join(device, name)
@@ -146,8 +148,8 @@ func udev(t *testing.T, root, tty string, p usbPort, local string) string {
 	dir := mkdir("sys/" + node)
 	write("MAJOR=188\nMINOR=1\nDEVNAME="+tty+"\n", dir, "uevent")
 	write("188:1\n", dir, "dev")
-	link("/sys/class/tty", dir, "subsystem")
-	link("/sys/"+node, d, "sys/class/tty", tty)
+	link("/sys/class/"+class, dir, "subsystem")
+	link("/sys/"+node, mkdir("sys/class/"+class), tty)
 	link("/sys/"+node, d, "sys/dev/char/188:1")
 
 	rules := mkdir("rules")
@@ -207,6 +209,8 @@ func TestUdev(t *testing.T) {
 		{"the maker says no", "ttyUSB3", usbPort{"2c7c", "0125", "03"}, optOut, ""},
 		{"the maker names a port", "ttyUSB3", usbPort{"1bc7", "7011", "03"}, local, "lpad/at-1-1.2"},
 		{"the maker names a port of the board", "ttymxc2", usbPort{}, local, "lpad/at-ttymxc2"},
+		{"the maker names a port of a WWAN driver", "wwan0at1", usbPort{}, local, "lpad/at-wwan0at1"},
+		{"another port of a WWAN driver", "wwan0at0", usbPort{}, local, ""},
 		{"another port of a named modem", "ttyUSB4", usbPort{"1bc7", "7011", "04"}, local, ""},
 	}
 	for _, p := range taken(t) {
