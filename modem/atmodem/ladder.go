@@ -189,7 +189,7 @@ func (l Ladder) After(ctx context.Context, iccid string, commands []string) erro
 		}
 	}
 	err = c.poll(ctx, func(m *Modem) error {
-		if err := c.look(ctx, m); !errors.Is(err, errUnproven) || !c.down.IsZero() && !c.since {
+		if err := c.look(ctx, m); !errors.Is(err, errUnproven) || !c.down.IsZero() && !c.since && !c.fell {
 			return err
 		}
 		return nil
@@ -279,7 +279,8 @@ type climb struct {
 	// Seen since the climb began.
 	other, gone, message, restarted bool
 	kept                            bool      // the SIM was ready while the modem was off
-	since                           bool      // any of these since the last rung was pulled
+	since                           bool      // the SIM was away, or the modem said something, since the last rung was pulled
+	fell                            bool      // the line went away since then
 	down                            time.Time // a reset was accepted then; zero: none
 }
 
@@ -312,7 +313,7 @@ func (c *climb) line(ctx context.Context) (*Modem, error) {
 // restarted.
 func (c *climb) hungUp() {
 	if c.pulled {
-		c.restarted, c.since = true, true
+		c.restarted, c.fell = true, true
 	}
 }
 
@@ -414,7 +415,7 @@ func (c *climb) follow(ctx context.Context) error {
 			if end, ok := ctx.Deadline(); ok {
 				wait = min(wait, time.Until(end)/2)
 			}
-		case c.l.Best == quirks.RungRefresh, c.l.Best == "" && slices.Contains(m.quirks.Reread, quirks.RungRefresh):
+		case m.mem.isPending(), c.l.Best == quirks.RungRefresh, c.l.Best == "" && slices.Contains(m.quirks.Reread, quirks.RungRefresh):
 			wait = refreshTime
 		}
 		if time.Since(begin) >= wait {
@@ -439,7 +440,7 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 	bounded, cancel := context.WithTimeout(ctx, c.bound(ctx, r, more))
 	defer cancel()
 	defer func() { c.Tried = append(c.Tried, Attempt{r, time.Since(begin), err}) }()
-	c.since, c.kept, c.down = false, false, time.Time{}
+	c.since, c.fell, c.kept, c.down = false, false, false, time.Time{}
 	switch r {
 	case quirks.RungCFUN01:
 		err = c.cycle(bounded, Minimum)
@@ -458,16 +459,22 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 		return err
 	}
 	var shown time.Time // since when the ICCID is right and nothing proves it
-	on := time.Now()
+	var old time.Time   // since when it is ready with another one, as if nothing had happened
 	err = c.poll(bounded, func(m *Modem) error {
 		err := c.look(bounded, m)
 		switch {
 		case errors.Is(err, at.ErrLocked):
 			return &finalError{err} // no rung knows the PIN
-		case errors.Is(err, errOther) && !c.since && c.down.IsZero() && (c.kept && time.Since(on) >= keptTime/2 || time.Since(on) >= keptTime):
-			return &finalError{err} // the SIM has kept its power
+		case errors.Is(err, errOther) && !c.since && c.down.IsZero():
+			if old.IsZero() {
+				old = time.Now()
+			}
+			if c.kept && time.Since(old) >= keptTime/2 || time.Since(old) >= keptTime {
+				return &finalError{err} // the SIM has kept its power
+			}
+			return err
 		case !errors.Is(err, errUnproven):
-			shown = time.Time{}
+			shown, old = time.Time{}, time.Time{}
 			return err
 		}
 		if shown.IsZero() {
@@ -536,7 +543,7 @@ func (c *climb) look(ctx context.Context, m *Modem) error {
 		}
 		return err
 	}
-	if !c.down.IsZero() && !c.since && time.Since(c.down) < fallTime {
+	if !c.down.IsZero() && !c.since && !c.fell && time.Since(c.down) < fallTime {
 		return errUnproven // what it shows may be from before it went down
 	}
 	if c.now, err = m.identity(ctx); errors.Is(err, at.ErrNoSIM) || errors.Is(err, at.ErrBusy) { // ready by AT+CPIN, and not yet
@@ -608,10 +615,10 @@ func (c *climb) poll(ctx context.Context, check func(*Modem) error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", last, ctx.Err())
 		}
-		if !c.down.IsZero() && !c.since && time.Since(c.down) > fallTime {
+		if !c.down.IsZero() && !c.fell && time.Since(c.down) > fallTime {
 			// It has not hung up: a line that a restart does not end. What we
 			// have set on it is gone.
-			c.reopen, c.since = true, true
+			c.reopen, c.fell = true, true
 		}
 		timer.Reset(pause)
 		c.wait(ctx, timer.C)
@@ -635,7 +642,7 @@ func (c *climb) wait(ctx context.Context, timer <-chan time.Time) {
 				return
 			}
 			if begins(line, bootMessages) {
-				c.hungUp()
+				c.restarted, c.since = c.restarted || c.pulled, true
 				return
 			}
 			if begins(line, wakeMessages) {

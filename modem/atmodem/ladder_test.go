@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,8 @@ import (
 // stubborn is a modem that has read the old profile while the card has the new
 // one, and reads it again only by certain means.
 type stubborn struct {
-	t *testing.T
+	t  *testing.T
+	mu sync.Mutex // guards all that follows once the modem answers
 
 	live  bool   // its command for the ICCID reads the card
 	needs string // the command that makes it read the card: "AT+CFUN=1" after 0, "AT+CFUN=1,1", "AT!RESET"; "itself" after 1 s
@@ -62,6 +64,8 @@ var errAway = errors.New("no such port")
 
 // line is the Line of a Ladder.
 func (m *stubborn) line(ctx context.Context, anew bool) (*atmodem.Modem, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.conn != nil && m.conn.Err() == nil && !anew {
 		return m.modem, nil
 	}
@@ -90,17 +94,24 @@ func (m *stubborn) goes() {
 // read makes the modem read the card.
 func (m *stubborn) read() {
 	m.ready = time.Now().Add(simTime)
-	time.AfterFunc(simTime, func() {
-		m.shown = m.card
-		if m.says != "" {
-			m.script.Say("\r\n" + m.says + "\r\n")
-		}
-	})
+	time.AfterFunc(simTime, m.isRead)
+}
+
+func (m *stubborn) isRead() {
+	m.mu.Lock()
+	m.shown = m.card
+	script := m.script
+	m.mu.Unlock()
+	if m.says != "" {
+		script.Say("\r\n" + m.says + "\r\n")
+	}
 }
 
 func (m *stubborn) busy() bool { return m.dark || time.Now().Before(m.ready) }
 
 func (m *stubborn) answer(cmd string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.sent = append(m.sent, cmd)
 	if slices.Contains(m.refuses, cmd) {
 		return "\r\nERROR\r\n"
@@ -245,7 +256,7 @@ func TestLadder(t *testing.T) {
 					tc.m(m)
 				}
 				if m.needs == "itself" {
-					time.AfterFunc(time.Second, func() { m.shown = m.card })
+					time.AfterFunc(time.Second, m.isRead)
 				}
 				begin := time.Now()
 				l := m.ladder()
@@ -307,7 +318,9 @@ func TestLadderByIMSI(t *testing.T) {
 					t.Errorf("rung %q, proof %q, %v", c.Rung, c.Proof, err)
 				}
 				// Who asks again, with the card as it was, gets the same answer at once.
+				m.mu.Lock()
 				m.sent = nil
+				m.mu.Unlock()
 				if c, err = m.ladder().Reread(t.Context(), newICCID); err != nil || c.Rung != quirks.RungRefresh || c.Proof != "known" || c.Learnt {
 					t.Errorf("again: %+v, %v", c, err)
 				}

@@ -18,6 +18,7 @@ type Memory struct {
 	command string   // for the ICCID, that worked last
 	urcs    []string // beginnings of messages that tell of a changed SIM, of the quirks
 	heard   bool     // such a message came since the card was touched
+	pending bool     // the card has asked for the modem's attention since then
 	before  identity // the subscription that the modem showed before that
 	proven  string   // ICCID that the modem was proven to have read since then
 }
@@ -49,14 +50,29 @@ func (k *Memory) Remember(command string) {
 func (k *Memory) Forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.command, k.urcs, k.heard, k.before, k.proven = "", nil, false, identity{}, ""
+	k.command, k.urcs, k.heard, k.pending, k.before, k.proven = "", nil, false, false, identity{}, ""
 }
 
 // Touched is to be called before the card may change behind the modem's back.
 func (k *Memory) Touched() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.heard, k.proven = false, ""
+	k.heard, k.pending, k.proven = false, false, ""
+}
+
+// Pending is to be called when the card has answered with 91xx: it has a command
+// for the modem, after a switch as a rule REFRESH, and the modem is about to fetch
+// it.
+func (k *Memory) Pending() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pending = true
+}
+
+func (k *Memory) isPending() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pending
 }
 
 // Heard takes a message of the modem. It reports whether it tells of a SIM that
@@ -78,7 +94,7 @@ func (k *Memory) hasHeard() bool {
 func (k *Memory) prove(iccid string, now identity) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.proven, k.before, k.heard = iccid, now, false
+	k.proven, k.before, k.heard, k.pending = iccid, now, false, false
 }
 
 func (k *Memory) provenAs() string {

@@ -180,12 +180,21 @@ func (p *Port) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, erro
 		ch, err = card.OpenChannel(ctx, aid)
 	}
 	if err == nil {
+		ch.Trace(p.overhear)
 		p.markOff(false)
 		p.mu.Lock()
 		p.learnCard()
 		p.mu.Unlock()
 	}
 	return ch, err
+}
+
+// overhear notes that the card has a command for the modem (SW 91xx): after a
+// switch that is REFRESH, and worth to be waited for.
+func (p *Port) overhear(l apdu.TraceLine) {
+	if _, pending := l.SW.Proactive(); pending {
+		p.seen.Pending()
+	}
 }
 
 // noteInterval is how long the subscription that the modem showed is taken for
