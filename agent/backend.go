@@ -56,7 +56,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 			s.Queued++
 		}
 	}
-	s.Notifications, s.Reports = noteStatus(v), reportStatus(v)
+	s.Notifications, s.Reports = noteStatus(&v), reportStatus(&v)
 	for _, r := range b.trust.Describe() {
 		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
 	}
@@ -197,15 +197,7 @@ func (b *backend) lookAtQueue(ctx context.Context) error {
 }
 
 func notifications(v runner.View, err error) (api.Notifications, error) {
-	out := api.Notifications{AsOf: v.FactsAt, Notifications: []api.Notification{}}
-	for _, n := range v.Queue {
-		a := api.Notification{SeqNumber: n.SeqNumber, Event: n.Event.String(), Address: n.Address, Since: n.Since, Failures: n.Failures,
-			LastError: jobProblem(n.Problem), NextTry: n.NextTry}
-		if n.HasICCID {
-			a.ICCID = n.ICCID.String()
-		}
-		out.Notifications = append(out.Notifications, a)
-	}
+	out := api.Notifications{AsOf: v.FactsAt, Notifications: waiting(v.Queue), Reports: waiting(v.Reports), LostReports: v.ReportsLost}
 	for _, d := range v.Dropped {
 		a := api.DroppedNotification{Notification: api.Notification{SeqNumber: d.SeqNumber, Event: d.Event, Address: d.Address}, By: d.By, At: d.At, Outcome: d.Outcome}
 		if !d.ICCID.IsZero() {
@@ -213,44 +205,56 @@ func notifications(v runner.View, err error) (api.Notifications, error) {
 		}
 		out.Dropped = append(out.Dropped, a)
 	}
-	for _, w := range v.Reports {
-		out.Reports = append(out.Reports, api.Report{Job: w.Job, Kind: string(w.Kind), Outcome: string(w.Outcome), Seq: w.Seq, Receiver: w.Receiver,
-			Since: w.Since, Failures: w.Failures, LastError: jobProblem(w.Problem), NextTry: w.NextTry})
-	}
-	out.LostReports = v.ReportsLost
 	return out, err
 }
 
-// reportStatus sums the reports up.
-func reportStatus(v runner.View) api.NoteStatus {
-	s := api.NoteStatus{Pending: len(v.Reports), Lost: v.ReportsLost}
-	for _, w := range v.Reports {
-		if !w.Since.IsZero() && (s.Oldest.IsZero() || w.Since.Before(s.Oldest)) {
-			s.Oldest = w.Since
+// waiting translates what waits for its server.
+func waiting(list []runner.Waiting) []api.Notification {
+	out := []api.Notification{}
+	for i := range list {
+		n := &list[i]
+		a := api.Notification{SeqNumber: n.SeqNumber, Event: n.Event.String(), Address: n.Address, Since: n.Since, Failures: n.Failures,
+			LastError: jobProblem(n.Problem), NextTry: n.NextTry, Job: n.Job, Outcome: string(n.Outcome)}
+		if n.Job != "" {
+			a.Event = string(n.Kind)
 		}
-		if s.LastError == nil {
-			s.LastError = jobProblem(w.Problem)
+		if n.HasICCID {
+			a.ICCID = n.ICCID.String()
 		}
-		if s.NextTry.IsZero() || w.NextTry.Before(s.NextTry) {
-			s.NextTry = w.NextTry
-		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// noteStatus sums the queue of notifications up, and reportStatus the reports.
+func noteStatus(v *runner.View) api.NoteStatus {
+	s := sum(v.Queue)
+	s.NextTry = v.NextTry
+	if s.LastError == nil {
+		s.LastError = problemOf(v.DeliverErr)
 	}
 	return s
 }
 
-// noteStatus sums the queue up.
-func noteStatus(v runner.View) api.NoteStatus {
-	s := api.NoteStatus{Pending: len(v.Queue), NextTry: v.NextTry}
-	for _, n := range v.Queue {
+func reportStatus(v *runner.View) api.NoteStatus {
+	s := sum(v.Reports)
+	s.Lost = v.ReportsLost
+	return s
+}
+
+func sum(list []runner.Waiting) api.NoteStatus {
+	s := api.NoteStatus{Pending: len(list)}
+	for i := range list {
+		n := &list[i]
 		if !n.Since.IsZero() && (s.Oldest.IsZero() || n.Since.Before(s.Oldest)) {
 			s.Oldest = n.Since
 		}
 		if s.LastError == nil {
 			s.LastError = jobProblem(n.Problem)
 		}
-	}
-	if s.LastError == nil {
-		s.LastError = problemOf(v.DeliverErr)
+		if i == 0 || n.NextTry.Before(s.NextTry) {
+			s.NextTry = n.NextTry
+		}
 	}
 	return s
 }

@@ -192,7 +192,7 @@ type Profiles struct {
 	AsOf     time.Time `json:"as_of"`
 }
 
-// Notification is one signed receipt that waits on the card.
+// Notification is one signed receipt that waits on the card, or one report.
 type Notification struct {
 	SeqNumber int64  `json:"seq"`
 	Event     string `json:"event"` // install, enable, disable, delete
@@ -203,6 +203,12 @@ type Notification struct {
 	Failures  int       `json:"failures,omitempty"`   // of its server, in a row
 	LastError *Problem  `json:"last_error,omitempty"` // of the last try with its server
 	NextTry   time.Time `json:"next_try,omitzero"`    // not before
+
+	// Of the report of a job, whose Event is the kind of the job, whose number
+	// counts the reports to this receiver, and whose Address is the receiver's
+	// host.
+	Job     string `json:"job,omitempty"`
+	Outcome string `json:"outcome,omitempty"` // done, failed, rolled-back, cancelled, given-up, rollback-failed
 }
 
 // DroppedNotification is one that somebody has taken off the card without its
@@ -214,24 +220,11 @@ type DroppedNotification struct {
 	Outcome string    `json:"outcome,omitempty"` // "dropped", or why it was not; empty when the daemon was killed in between
 }
 
-// Report is the report of a job that its receiver does not have yet.
-type Report struct {
-	Job       string    `json:"job"`
-	Kind      string    `json:"kind"`
-	Outcome   string    `json:"outcome"`  // done, failed, rolled-back, cancelled, given-up, rollback-failed
-	Seq       int64     `json:"seq"`      // counts the reports to this receiver
-	Receiver  string    `json:"receiver"` // its host
-	Since     time.Time `json:"since,omitzero"`
-	Failures  int       `json:"failures,omitempty"` // of its receiver, in a row
-	LastError *Problem  `json:"last_error,omitempty"`
-	NextTry   time.Time `json:"next_try,omitzero"` // not before
-}
-
 // Notifications lists what waits.
 type Notifications struct {
 	Notifications []Notification        `json:"notifications"`
 	Dropped       []DroppedNotification `json:"dropped,omitempty"` // the latest of them, the oldest first
-	Reports       []Report              `json:"reports,omitempty"` // of jobs, the oldest first
+	Reports       []Notification        `json:"reports,omitempty"` // of jobs, the oldest first
 	LostReports   int                   `json:"lost_reports,omitempty"`
 	AsOf          time.Time             `json:"as_of"`
 }

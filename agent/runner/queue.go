@@ -60,8 +60,13 @@ type Dropped struct {
 }
 
 // Waiting is a notification that waits on the card, with what is known of it.
+// Of a report of a job that waits it has the number and, as the address, the
+// receiver's host: the rest of it may be secret.
 type Waiting struct {
 	rsp.Notification
+	Job      string       // of a report
+	Kind     job.Kind     // of a report
+	Outcome  job.Outcome  // of a report
 	Since    time.Time    // when it was first seen; zero when the clock was not set
 	Failures int          // of its receiver, in a row
 	Problem  *job.Problem // of the last try with its receiver; nil: there was none
@@ -213,13 +218,17 @@ func (q *queue) next(list []rsp.Notification) time.Time {
 func (q *queue) lines(list []rsp.Notification) []Waiting {
 	out := make([]Waiting, 0, len(list))
 	for _, n := range list {
-		w := Waiting{Notification: n, Since: q.Seen[n.SeqNumber]}
-		if r := q.Receivers[n.Receiver()]; r != nil {
-			w.Failures, w.Problem, w.NextTry = r.Failures, r.Problem, q.due(n.Receiver()).UTC()
-		}
-		out = append(out, w)
+		out = append(out, q.Receivers.line(n.Receiver(), Waiting{Notification: n, Since: q.Seen[n.SeqNumber]}))
 	}
 	return out
+}
+
+// line adds how it stands with the receiver.
+func (rs receivers) line(address string, w Waiting) Waiting {
+	if r := rs[address]; r != nil {
+		w.Failures, w.Problem, w.NextTry = r.Failures, r.Problem, rs.due(address).UTC()
+	}
+	return w
 }
 
 // group is what waits for one receiver, in order.

@@ -119,19 +119,6 @@ type reports struct {
 	waiting []*storedReport // the oldest first
 }
 
-// WaitingReport is a report that its receiver does not have yet.
-type WaitingReport struct {
-	Job      string
-	Kind     job.Kind
-	Outcome  job.Outcome
-	Seq      int64
-	Receiver string       // its host: the rest of the address may be secret
-	Since    time.Time    // zero when the clock was not set
-	Failures int          // of its receiver, in a row
-	Problem  *job.Problem // of the last try with its receiver
-	NextTry  time.Time    // not before; zero when its receiver has not failed
-}
-
 // sentReport is what became of a try.
 type sentReport struct {
 	*storedReport
@@ -562,14 +549,12 @@ func (r *Runner) giveUp(text string) {
 }
 
 // lines says what is known of each report that waits.
-func (q *reports) lines() []WaitingReport {
-	var out []WaitingReport
+func (q *reports) lines() []Waiting {
+	var out []Waiting
 	for _, w := range q.waiting {
-		line := WaitingReport{Job: w.Job, Kind: w.Kind, Outcome: w.Outcome, Seq: w.Seq, Receiver: hostOf(w.To), Since: w.Since}
-		if state := q.Receivers[w.To]; state != nil {
-			line.Failures, line.Problem, line.NextTry = state.Failures, state.Problem, q.Receivers.due(w.To).UTC()
-		}
-		out = append(out, line)
+		line := Waiting{Job: w.Job, Kind: w.Kind, Outcome: w.Outcome, Since: w.Since}
+		line.SeqNumber, line.Address = w.Seq, hostOf(w.To)
+		out = append(out, q.Receivers.line(w.To, line))
 	}
 	return out
 }

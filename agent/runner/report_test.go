@@ -171,7 +171,7 @@ func TestReportsWait(t *testing.T) {
 	}
 	eventually(t, "two wait", func() bool { return len(l.View().Reports) == 2 })
 	v := l.View().Reports
-	if v[0].Job != first || v[1].Job != second || v[0].Seq != 1 || v[1].Seq != 2 || v[0].Receiver != "one.example" || v[0].Since.IsZero() ||
+	if v[0].Job != first || v[1].Job != second || v[0].SeqNumber != 1 || v[1].SeqNumber != 2 || v[0].Address != "one.example" || v[0].Since.IsZero() ||
 		v[1].Problem == nil || v[1].Problem.Code != "report-receiver-unavailable" || time.Until(v[0].NextTry) < 40*time.Minute {
 		t.Errorf("waiting %+v", v)
 	}
@@ -197,7 +197,7 @@ func TestReportsWait(t *testing.T) {
 	})
 	third := rename("")
 	eventually(t, "refused", func() bool { v := l.View().Reports; return len(v) == 1 && v[0].Problem != nil })
-	if v := l.View().Reports[0]; time.Until(v.NextTry) < 119*time.Minute || v.Problem.Code != runner.CodeReportRefused || v.Seq != 3 {
+	if v := l.View().Reports[0]; time.Until(v.NextTry) < 119*time.Minute || v.Problem.Code != runner.CodeReportRefused || v.SeqNumber != 3 {
 		t.Errorf("refused: %+v", v)
 	}
 	if err := l.DropReport(t.Context(), third, "uid 0"); err != nil {
@@ -213,7 +213,7 @@ func TestReportsWait(t *testing.T) {
 	d.set(func() { d.fail[deskOne], d.after = errDesk, 5*time.Hour })
 	rename("")
 	eventually(t, "asked", func() bool { v := l.View().Reports; return len(v) == 1 && v[0].Problem != nil })
-	if v := l.View().Reports[0]; time.Until(v.NextTry) < 4*time.Hour || v.Seq != 4 {
+	if v := l.View().Reports[0]; time.Until(v.NextTry) < 4*time.Hour || v.SeqNumber != 4 {
 		t.Errorf("asked to wait: %+v", v)
 	}
 }
@@ -233,7 +233,7 @@ func TestReportsAreBounded(t *testing.T) {
 		ids = append(ids, l.ends(l.submit(about(t, job.Nickname, oldICCID)).ID, job.Done).ID)
 	}
 	v := l.View()
-	if len(v.Reports) != runner.MaxReports || v.ReportsLost != 2 || v.Reports[0].Job != ids[2] || v.Reports[0].Seq != 3 {
+	if len(v.Reports) != runner.MaxReports || v.ReportsLost != 2 || v.Reports[0].Job != ids[2] || v.Reports[0].SeqNumber != 3 {
 		t.Errorf("%d wait, %d lost, the first %+v", len(v.Reports), v.ReportsLost, v.Reports[0])
 	}
 	told := 0

@@ -26,12 +26,12 @@ type View struct {
 	FactsAt       time.Time // zero: the card was never read
 	readAt        time.Time // the same, for measuring how long ago: it keeps its monotonic part
 	Notifications []rsp.Notification
-	Queue         []Waiting       // the same, with how it stands with their receivers
-	Dropped       []Dropped       // notifications that somebody has given up, the oldest first
-	Reports       []WaitingReport // of jobs, the oldest first
-	ReportsLost   int             // given up because too many waited
-	CardErr       error           // why the card could not be read the last time
-	JournalErr    error           // why the disk does not take the journal; nil: it does
+	Queue         []Waiting // the same, with how it stands with their receivers
+	Dropped       []Dropped // notifications that somebody has given up, the oldest first
+	Reports       []Waiting // reports of jobs, the oldest first
+	ReportsLost   int       // given up because too many waited
+	CardErr       error     // why the card could not be read the last time
+	JournalErr    error     // why the disk does not take the journal; nil: it does
 
 	Link       modem.Link // of the last proven switch; zero if there was none since the start
 	APN        string

@@ -131,7 +131,7 @@ func (a *app) queue(cmd *cobra.Command, ask func(context.Context, *client.Client
 		rows = nil
 		for _, r := range v.Reports {
 			next, problem := lastTry(r.NextTry, r.LastError)
-			rows = append(rows, []string{r.Job, r.Kind + " " + r.Outcome, r.Receiver, strconv.FormatInt(r.Seq, 10), age(r.Since, time.Now()), next, problem})
+			rows = append(rows, []string{r.Job, r.Event + " " + r.Outcome, r.Address, strconv.FormatInt(r.SeqNumber, 10), age(r.Since, time.Now()), next, problem})
 		}
 		a.ui.printf("\n")
 		a.ui.table([]string{"JOB", "REPORT", "RECEIVER", "NUMBER", "AGE", "NEXT TRY", "LAST ERROR"}, rows)

@@ -172,7 +172,7 @@ func (d *daemon) Profiles(context.Context) (api.Profiles, error) {
 func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{{SeqNumber: 3, Event: "enable", Address: "smdp.example.com", ICCID: "8901",
 		Since: time.Now().Add(-3*time.Hour - time.Minute), Failures: 2, LastError: &api.Problem{Title: "the server is away"}}},
-		Reports: []api.Report{{Job: "20261121-120000", Kind: "install", Outcome: "rolled-back", Seq: 4, Receiver: "reports.example", LastError: &api.Problem{Title: "refused"}}}}, nil
+		Reports: []api.Notification{{Job: "20261121-120000", Event: "install", Outcome: "rolled-back", SeqNumber: 4, Address: "reports.example", LastError: &api.Problem{Title: "refused"}}}}, nil
 }
 func (d *daemon) DeliverNotifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{}, nil
