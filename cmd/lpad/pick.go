@@ -23,6 +23,7 @@ import (
 	"lpad/modem/mm"
 	"lpad/modem/network"
 	"lpad/modem/nm"
+	"lpad/modem/quirks"
 )
 
 // pick chooses the way to the card and the back-end of the switch.
@@ -43,15 +44,26 @@ func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error
 	}, func() error { return nil }, nil
 }
 
+// quirksDir is where an OEM puts what it knows of its modems (docs/modems.md).
+const quirksDir = "/etc/lpad/quirks.d"
+
 // pickModem is the card behind a modem's AT port.
 func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
 	if cfg.Card.ATPort == "" {
 		return agent.Parts{}, nil, errors.New("card.backend is \"at\", but card.at_port names no port")
 	}
+	table, err := quirks.Load(quirksDir)
+	if err != nil {
+		return agent.Parts{}, nil, err
+	}
+	learned := quirks.OpenMemory(filepath.Join(cfg.StateDir, "modems.json"))
+	if why := learned.Damage(); why != "" {
+		log.Warn("what was learnt of modems cannot be read and is learnt anew", "err", why)
+	}
 	alone := cfg.Network.Backend == "none" || cfg.Modem.Manage == "none"
 	port := atport.New(atport.Config{
 		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log, Alone: alone,
-		OffMark: filepath.Join(cfg.StateDir, "modem-off"),
+		OffMark: filepath.Join(cfg.StateDir, "modem-off"), Quirks: table, Learned: learned,
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
 			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
 	})
