@@ -188,16 +188,16 @@ func (c *Channel) once(ctx context.Context, cmd Command) (Response, error) {
 // size, and that nothing has come of it: the card is where it was, and the
 // channel goes on. A chain of blocks must be begun again with smaller ones. Only
 // transports that find out their block size give it ([Card].BlockSize is where
-// they stand), and never to a command that the card acts upon.
+// they stand), and never after a command that the card acts upon was sent.
 type BlockSizeError struct {
 	Size  int   // bytes of data that the next try may have
-	Cause error // what came instead of the card's answer; nil: the size is known, nothing was sent
+	Cause error // what came instead of the card's answer; nil: nothing was sent
 }
 
 // Error names the size.
 func (e *BlockSizeError) Error() string {
 	if e.Cause == nil {
-		return fmt.Sprintf("the link carries blocks of %d bytes", e.Size)
+		return fmt.Sprintf("the link wants blocks of at most %d bytes", e.Size)
 	}
 	return fmt.Sprintf("the link carries no block of this size, at most %d bytes: %v", e.Size, e.Cause)
 }

@@ -27,11 +27,12 @@
 // (STORE DATA with P1 b8 0 and P2 00). The card acts on the last block alone, so
 // this one may be sent again, smaller, under the same number, even when the answer
 // is lost and the card has had it. The transport says so by an
-// *apdu.BlockSizeError, and package es10 cuts the message anew. A block that the
-// card acts upon is never sent twice, but for one to which the card itself said
-// that it came damaged (6601). When the first long command of all is such a block,
-// or the card does not understand the whole of a first long chain, the error goes
-// up with [ErrBlockLost], and the next attempt has smaller blocks.
+// *apdu.BlockSizeError, and package es10 cuts the message anew; also when the first
+// long message of all is a single block, so that the harmless part goes ahead. A
+// block that the card acts upon is never sent twice, but for one to which the card
+// itself said that it came damaged (6601). When the card does not understand the
+// whole of a first long chain, the modem may have lost a part unseen: the error
+// goes up with [ErrBlockLost], and the next attempt has smaller blocks.
 //
 // A size has worked when a chain with it was understood to its end. From then on
 // no refusal is taken for one of the size: modems refuse for many reasons.
@@ -147,8 +148,8 @@ var (
 		Code: "modem-truncated", Text: "the modem lost a part of the card's answer", Retry: true, Who: fault.Configuration,
 		Next: "try a smaller block size or the other AT path for this modem",
 	}, nil)
-	// ErrBlockLost means that a long command came to nothing on the way to the
-	// card, or not whole. From now on blocks are smaller.
+	// ErrBlockLost means that the card did not understand the first long message:
+	// the modem may have lost a part of it. From now on blocks are smaller.
 	ErrBlockLost = fault.New(fault.Fault{
 		Code: "modem-block-size", Text: "a long command did not get through the modem", Retry: true, Who: fault.Device,
 		Next: "it is tried again in smaller parts; set card.block_size if that does not end",
@@ -654,7 +655,7 @@ func forgotten(response []byte, err error) bool {
 
 // lives reports whether a modem that was silent answers something else.
 func (c *Card) lives(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	ctx, cancel := context.WithTimeout(ctx, aliveTime)
 	defer cancel()
 	return c.conn.Resync(ctx) == nil
 }

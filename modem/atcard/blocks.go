@@ -16,7 +16,8 @@ const (
 	smallestBlock = 32
 	certainBlock  = 60 // every modem known carries it: a refusal of less is not about the size
 
-	trialTime    = 10 * time.Second // for a size that has not worked yet: the card only puts the block aside
+	trialTime    = 5 * time.Second  // for a size that has not worked yet: the card only puts the block aside
+	aliveTime    = 10 * time.Second // for a modem that was silent to say anything
 	damagedTries = 2                // of a block that the card got damaged
 )
 
@@ -101,8 +102,12 @@ func (b *blocks) begin(command []byte) transmission {
 		if t.first {
 			b.chain = 0
 		}
-		if t.first && !b.fixed && t.data > b.size {
+		switch {
+		case b.fixed || !t.first:
+		case t.data > b.size:
 			t.known = &apdu.BlockSizeError{Size: b.size}
+		case t.last && t.data > max(b.worked, certainBlock):
+			t.known = &apdu.BlockSizeError{Size: t.data - 1} // a harmless block goes ahead of it
 		}
 		t.trial = !b.fixed && t.first && !t.last && t.data > max(b.worked, smallestBlock)
 	}
@@ -133,11 +138,8 @@ func (b *blocks) judge(t transmission, response []byte, err error) error {
 			err = &apdu.StatusError{SW: sw, Op: "STORE DATA"}
 		}
 		return &apdu.BlockSizeError{Size: b.size, Cause: err}
-	case t.last && long > max(b.worked, certainBlock) && (notUnderstood(sw) || t.first && notTaken(err)) && b.down(long):
-		if err == nil {
-			err = &apdu.StatusError{SW: sw, Op: "STORE DATA"}
-		}
-		return fmt.Errorf("%w: %d bytes: %w", ErrBlockLost, long, err)
+	case t.last && long > max(b.worked, certainBlock) && notUnderstood(sw) && b.down(long):
+		return fmt.Errorf("%w: blocks of %d bytes: %w", ErrBlockLost, long, &apdu.StatusError{SW: sw, Op: "STORE DATA"})
 	case sw.OK(), sw.SW1() == 0x61:
 		b.chain = long
 		if t.last {
@@ -162,10 +164,10 @@ func damaged(response []byte) bool {
 // only a part.
 func notUnderstood(sw apdu.SW) bool { return sw == swLength || sw == 0x6A80 || sw == 0x6A87 }
 
-// notTaken reports whether an error of the modem may be about the length of the
-// line: refusals without a reason or about the command, and silence. What is said
-// about the SIM is not about the line.
-func notTaken(err error) bool {
+// tooLong reports whether an error of the modem may be about the length of the
+// line: refusals without a reason or about the command, an answer that lost a
+// part, silence. What is said about the SIM is not about the line.
+func tooLong(err error) bool {
 	var cme *at.CMEError
 	if errors.As(err, &cme) {
 		switch cme.Code {
@@ -174,11 +176,5 @@ func notTaken(err error) bool {
 		}
 		return cme.Code > 150 // codes of makers
 	}
-	return at.Refused(err) || errors.Is(err, at.ErrTimeout)
-}
-
-// tooLong is notTaken, or an answer that lost a part; for a command of which the
-// outcome does not count.
-func tooLong(err error) bool {
-	return notTaken(err) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrMalformed)
+	return at.Refused(err) || errors.Is(err, at.ErrTimeout) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrMalformed)
 }

@@ -185,7 +185,9 @@ func TestTransport(t *testing.T) {
 					return c
 				},
 				AID: aid, Channels: 3, VagueErrors: tc.vague, Stall: stall, Reset: card.Reset,
-				Fill: func(n int) apdu.Command { return storeData(bytes.Repeat([]byte{0x77}, n)...) },
+				Fill: func(n int) apdu.Command {
+					return apdu.Command{CLA: 0x80, INS: 0xE2, P1: 0x11, Data: bytes.Repeat([]byte{0x77}, n)}
+				},
 				Questions: []apdutest.Question{
 					{Name: "short", Command: storeData(0xDF, 0x7F, 0x00, 0x12), Answer: []byte{0xA5}, Length: 0x12},
 					{Name: "long", Command: storeData(0xDF, 0x7F, 0x04, 0x00), Answer: []byte{0xA5}, Length: 1024},

@@ -36,12 +36,15 @@ import (
 	"lpad/modem/serialport"
 )
 
-// ways lead from package es10 to a card. Each opener puts the world's card
-// where the way ends and returns what opens it there, again for each call.
-var ways = []struct {
+// way leads from package es10 to a card. Its opener puts the world's card where
+// the way ends and returns what opens it there, again for each call.
+type way struct {
 	name string
 	put  func(t *testing.T, w *lab.World) func(*testing.T) apdu.Card
-}{
+}
+
+// ways are those that carry whole blocks.
+var ways = []way{
 	{"direct", func(_ *testing.T, w *lab.World) func(*testing.T) apdu.Card {
 		return func(*testing.T) apdu.Card { return apdutest.Attach(w.Card, es10.MaxBlockSize) }
 	}},
@@ -92,12 +95,45 @@ func overPCSC(t *testing.T, w *lab.World) func(*testing.T) apdu.Card {
 	}
 }
 
-// overAT is a modem on a pty that lacks some commands. It leaves the card's
-// proactive commands alone, so that the card answers as it does elsewhere.
-func overAT(path atcard.Path, lacks ...string) func(*testing.T, *lab.World) func(*testing.T) apdu.Card {
+// narrowWays are modems whose command line is too short for a whole block: the
+// block size is found on the way, and nothing else changes.
+var narrowWays = []way{
+	{"lines of 300, ERROR above", overShortLines(300, modemtest.OverlongError)},
+	{"lines of 400, cut off above", overShortLines(400, modemtest.OverlongTruncated)},
+	{"lines of 270, silence above", overShortLines(270, modemtest.OverlongSilent)},
+}
+
+// overShortLines is a modem that takes only so many characters of a command.
+func overShortLines(most int, how modemtest.Overlong) func(*testing.T, *lab.World) func(*testing.T) apdu.Card {
+	dialect := modemtest.UBlox
+	dialect.MaxLine, dialect.Overlong = most, how
+	put := overModem(atcard.CCHO, dialect)
 	return func(t *testing.T, w *lab.World) func(*testing.T) apdu.Card {
-		dialect := modemtest.UBlox
-		dialect.Lacks = append(slices.Clone(dialect.Lacks), lacks...)
+		open := put(t, w)
+		return func(t *testing.T) apdu.Card {
+			card := open(t)
+			t.Cleanup(func() {
+				_, learned := card.(*atcard.Card).Learned()
+				if digits := 2 * (5 + learned); learned == 0 || digits > most || digits < most/3 {
+					t.Errorf("learned %d bytes on a modem with lines of %d characters", learned, most)
+				}
+			})
+			return card
+		}
+	}
+}
+
+// overAT is a modem that lacks some commands.
+func overAT(path atcard.Path, lacks ...string) func(*testing.T, *lab.World) func(*testing.T) apdu.Card {
+	dialect := modemtest.UBlox
+	dialect.Lacks = append(slices.Clone(dialect.Lacks), lacks...)
+	return overModem(path, dialect)
+}
+
+// overModem is a modem on a pty. It leaves the card's proactive commands alone,
+// so that the card answers as it does elsewhere.
+func overModem(path atcard.Path, dialect modemtest.Dialect) func(*testing.T, *lab.World) func(*testing.T) apdu.Card {
+	return func(t *testing.T, w *lab.World) func(*testing.T) apdu.Card {
 		m, err := modemtest.New(modemtest.Config{Card: w.Card, Dialect: dialect, NoFetch: true})
 		if err != nil {
 			t.Fatal(err)
@@ -157,6 +193,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ways := append(slices.Clone(ways), narrowWays...)
 	transcripts := make([]string, len(ways))
 	t.Run("ways", func(t *testing.T) {
 		for i, way := range ways {
@@ -269,6 +306,11 @@ type recorder struct {
 func (r *recorder) Transmit(ctx context.Context, cmd apdu.Command) (apdu.Response, error) {
 	answer, err := r.channel.Transmit(ctx, cmd)
 	var status *apdu.StatusError
+	var size *apdu.BlockSizeError
+	if errors.As(err, &size) { // the request begins anew, in smaller blocks
+		r.request = nil
+		return answer, err
+	}
 	if err != nil && !errors.As(err, &status) {
 		fmt.Fprintf(&r.lines, "lost: %X\n", r.request)
 		r.request = nil
