@@ -146,10 +146,14 @@ func profileIn(v runner.View, p rsp.Profile) *api.Profile {
 	return out
 }
 
-// Notifications lists what waits on the card.
+// Notifications lists what waits on the card, and the reports of jobs. These
+// are seen without a card too: what was last known of it goes with them.
 func (b *backend) Notifications(ctx context.Context) (api.Notifications, error) {
 	v, err := b.runner.Refresh(ctx, freshEnough)
-	return notifications(v, firstError(err, v.CardErr))
+	if err == nil && len(v.Reports) == 0 {
+		err = v.CardErr
+	}
+	return notifications(v, err)
 }
 
 // DeliverNotifications tries to deliver now.
