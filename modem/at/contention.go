@@ -57,6 +57,15 @@ func (o *contention) hearsUnasked(line string) {
 	}
 }
 
+// Contended reports whether lines have come that speak for another user of the
+// line: echoes of commands that are not ours, or results that nobody of us asked
+// for.
+func (c *Conn) Contended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.others.echoes > 0 || c.others.finals >= strayFinals
+}
+
 // Blame adds who else uses the line to an error that may come of that: silence,
 // or an answer that lost a part, also one that only the caller finds to be so.
 // Other errors, and those of a line that seems to be ours alone, are returned as

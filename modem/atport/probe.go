@@ -57,7 +57,7 @@ type Verdict struct {
 
 // Capability is one thing that a modem may be able to do.
 type Capability struct {
-	Name     string `json:"name"`            // "port", "echo", "identity", "errors", "sim", "iccid", "imsi", "ccho", "csim", "euicc", "block-size", "cfun", "registration", "clock", "slots", "alone"
+	Name     string `json:"name"`            // "port", "echo", "identity", "errors", "sim", "iccid", "imsi", "ccho", "csim", "euicc", "block-size", "cfun", "registration", "clock", "slots", "alone", "foreign-lines"
 	Answer   Answer `json:"answer"`          // yes, no, unknown
 	Value    string `json:"value,omitempty"` // for programs: the command that works, a state, a number
 	Evidence string `json:"evidence"`        // for people: what was done and what came of it
@@ -152,6 +152,11 @@ func (r *probe) run(ctx context.Context) error {
 	r.network(ctx, m)
 	r.slots(ctx, m)
 	r.alone(nil)
+	if conn.Contended() {
+		r.add("foreign-lines", Yes, "", "answers came that nobody here asked for", at.ErrContended)
+	} else {
+		r.add("foreign-lines", No, "", "every line was an answer to a question of ours, or a message", nil)
+	}
 	if err := conn.Err(); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}

@@ -114,7 +114,8 @@ func TestProbeInTrouble(t *testing.T) {
 		{"no ISD-R", modemtest.Fault{Command: "+CCHO", Answer: "+CME ERROR: 22"}, map[string]string{"ccho": "yes ccho"}},
 		{"no clock", modemtest.Fault{Command: "+CCLK", Answer: `+CCLK: "80/01/06,00:00:12+00"` + "\nOK"}, map[string]string{"clock": "yes"}},
 		{"no SIM", modemtest.Fault{Command: "+CPIN", Answer: "+CME ERROR: 10"}, map[string]string{"sim": "no", "euicc": "yes ccho"}},
-		{"foreign lines", modemtest.Fault{Command: "+CIMI", URC: "+CSQ: 20,99"}, map[string]string{"imsi": "yes AT+CIMI"}},
+		{"messages in between", modemtest.Fault{Command: "+CIMI", URC: "+CSQ: 20,99"}, map[string]string{"imsi": "yes AT+CIMI", "foreign-lines": "no"}},
+		{"foreign lines", modemtest.Fault{Command: "+CIMI", URC: "AT+QENG=1"}, map[string]string{"imsi": "yes AT+CIMI", "foreign-lines": "yes"}},
 		{"the eUICC gives no EID", modemtest.Fault{Command: "+CGLA", Answer: `+CGLA: 4,"6985"` + "\nOK"}, map[string]string{"euicc": "yes csim"}},
 		{"nothing goes to the card", modemtest.Fault{Command: "+C", Answer: "ERROR"}, map[string]string{"euicc": "unknown", "csim": "no", "ccho": "no", "iccid": "no", "registration": "no unknown", "clock": "no"}},
 	} {
