@@ -22,10 +22,6 @@ type Bearer struct {
 	// whoever brings the interface up.
 	Link   modem.Link
 	Method string // "static", "dhcp", "ppp"; empty if unknown
-	// Failure is why the last attempt to connect it failed, since ModemManager
-	// 1.18: the last part of the D-Bus error name ("ServiceOptionNotSubscribed"),
-	// and FailureText the words to it. Both are empty if it did not.
-	Failure, FailureText string
 }
 
 var ipMethods = []string{"", "ppp", "static", "dhcp"}
@@ -51,11 +47,6 @@ func parseBearer(path dbus.ObjectPath, p systembus.Properties) Bearer {
 	if settings, ok := p["Properties"].Value().(map[string]dbus.Variant); ok {
 		b.APN = apnOf(settings)
 	}
-	if failure, ok := p["ConnectionError"].Value().([]any); ok && len(failure) == 2 {
-		name, _ := failure[0].(string)
-		b.Failure = name[strings.LastIndexByte(name, '.')+1:]
-		b.FailureText, _ = failure[1].(string)
-	}
 	for _, family := range []string{"Ip4Config", "Ip6Config"} {
 		config, ok := p[family].Value().(map[string]dbus.Variant)
 		if !ok {
@@ -77,4 +68,35 @@ func parseBearer(path dbus.ObjectPath, p systembus.Properties) Bearer {
 		}
 	}
 	return b
+}
+
+// Failure is why ModemManager's last attempt to connect a bearer failed.
+type Failure struct {
+	Name string // last part of the D-Bus error name: "ServiceOptionNotSubscribed"
+	Text string // the words to it
+}
+
+// Failure looks for a bearer with this access point that failed to connect,
+// in Bearer.ConnectionError (ModemManager 1.18); the zero value if there is none.
+func (c *Client) Failure(ctx context.Context, m Modem, apn string) (Failure, error) {
+	for _, path := range m.Bearers {
+		p, err := c.bus.Properties(ctx, Service, path, ifaceBearer)
+		if errors.Is(err, systembus.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return Failure{}, fmt.Errorf("read a bearer: %w", err)
+		}
+		settings, ok := p["Properties"].Value().(map[string]dbus.Variant)
+		said, ok2 := p["ConnectionError"].Value().([]any)
+		if !ok || !ok2 || len(said) != 2 || systembus.Properties(settings).String("apn") != apn {
+			continue
+		}
+		name, _ := said[0].(string)
+		text, _ := said[1].(string)
+		if name != "" {
+			return Failure{name[strings.LastIndexByte(name, '.')+1:], text}, nil
+		}
+	}
+	return Failure{}, nil
 }

@@ -314,9 +314,13 @@ func TestBearers(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []mm.Bearer{{Path: root + "/Bearer/1", Connected: true, Method: "static", APN: modem.APN{Name: "iot"},
-		Failure: "MissingOrUnknownApn", FailureText: "Missing or unknown APN",
 		Link: modem.Link{Interface: "wwan0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.1.2/24")}, DNS: []netip.Addr{netip.MustParseAddr("10.1.1.1")}}}}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("bearers (-want +got):\n%s", diff)
+	}
+	for apn, want := range map[string]mm.Failure{"iot": {Name: "MissingOrUnknownApn", Text: "Missing or unknown APN"}, "other": {}} {
+		if got, err := c.Failure(t.Context(), m, apn); err != nil || got != want {
+			t.Errorf("failure of %q: %+v, %v", apn, got, err)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"lpad/internal/fault"
-	"lpad/modem/mm"
 	"lpad/modem/nm"
 )
 
@@ -75,23 +74,18 @@ func (s *ManagerStack) whyNot(ctx context.Context, con nm.Connection, err error)
 	if merr != nil {
 		return err
 	}
-	bearers, merr := s.mm.Bearers(ctx, m)
-	if merr != nil {
+	apn := con.Settings.Text("gsm", "apn")
+	said, merr := s.mm.Failure(ctx, m, apn)
+	if merr != nil || said.Text == "" {
 		return err
 	}
-	apn := con.Settings.Text("gsm", "apn")
-	for _, b := range bearers {
-		if b.FailureText != "" && b.APN.Name == apn {
-			return &RefusedError{APN: apn, Text: b.FailureText, Definite: isDefinite(b), cause: err}
-		}
-	}
-	return err
+	return &RefusedError{APN: apn, Text: said.Text, Definite: isDefinite(said.Name), cause: err}
 }
 
 // isDefinite looks at the older names too ("GprsServiceOptionNotSubscribed").
-func isDefinite(b mm.Bearer) bool {
+func isDefinite(failure string) bool {
 	for _, d := range definite {
-		if strings.EqualFold(strings.TrimPrefix(b.Failure, "Gprs"), d) {
+		if strings.EqualFold(strings.TrimPrefix(failure, "Gprs"), d) {
 			return true
 		}
 	}

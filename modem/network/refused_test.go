@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"lpad/internal/fault"
-	"lpad/modem/mm"
 	"lpad/modem/nm"
 )
 
@@ -57,7 +56,7 @@ func TestRefusals(t *testing.T) {
 func TestDefinite(t *testing.T) {
 	for failure, want := range map[string]bool{"MissingOrUnknownApn": true, "ServiceOptionNotSubscribed": true, "GprsServiceOptionNotSubscribed": true,
 		"UserAuthenticationFailed": true, "Cancelled": false, "NoCarrier": false, "": false, "NetworkTimeout": false} {
-		if got := isDefinite(mm.Bearer{Failure: failure}); got != want {
+		if got := isDefinite(failure); got != want {
 			t.Errorf("%q: %v", failure, got)
 		}
 	}
