@@ -144,7 +144,7 @@ func commands() map[string]command {
 		"+CCHO": {run: call.openSession}, "+CGLA": {run: call.sessionAccess}, "+CCHC": {run: call.closeSession},
 		// network.go
 		"+CREG": {run: call.registration, help: "(0-2)"}, "+CGREG": {run: call.registration, help: "(0-2)"}, "+CEREG": {run: call.registration, help: "(0-2)"},
-		"+COPS": {run: call.operator}, "+CSQ": {run: call.signal, help: "(0-31,99),(0-7,99)"}, "+CGATT": {run: call.attach, help: "(0,1)"},
+		"+QMBNCFG": {run: call.carrierConfig, vendor: true}, "+COPS": {run: call.operator}, "+CSQ": {run: call.signal, help: "(0-31,99),(0-7,99)"}, "+CGATT": {run: call.attach, help: "(0,1)"},
 		// bearer.go
 		"+CGDCONT": {run: call.contextDefinition}, "+CGAUTH": {run: call.authentication, help: "(1-16),(0-2),64,64"},
 		"+UAUTHREQ": {run: call.authentication, vendor: true}, "^SGAUTH": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},

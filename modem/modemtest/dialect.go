@@ -67,7 +67,13 @@ type Dialect struct {
 	ResetHangsUp   bool // at a reset
 	CFUN0HangsUp   bool // at AT+CFUN=0, which the modem survives with its radio off
 	RefreshHangsUp bool // at a REFRESH of the card: the device re-enumerates
+	CFUNUnanswered bool // when AT+CFUN hangs up, it does so before its OK
 	Renames        bool // they come back under other names after a reset: the ones after theirs, at the next reset their first ones
+
+	// CarrierConfig is a modem that chooses a configuration for the operator of
+	// its first SIM, and then searches for ever with the SIM of another one: until
+	// it is told AT+QMBNCFG="Select","ROW_Generic_3GPP" and reset.
+	CarrierConfig bool
 
 	Delays Delays // how long it takes, in small: see Config.Delays
 }
@@ -138,7 +144,7 @@ type Unsolicited struct {
 func Dialects() []Dialect {
 	return []Dialect{
 		UBlox, Generic,
-		QuectelEC20, QuectelEG25, QuectelEG9x, QuectelRM5xx,
+		QuectelEC20, QuectelEC20MBN, QuectelEG25, QuectelEG9x, QuectelRM5xx,
 		FibocomFM350, SIMComSIM7600, SierraMC7455, TelitLE910, Cinterion, DellDW5821e,
 	}
 }

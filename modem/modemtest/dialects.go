@@ -1,6 +1,9 @@
 package modemtest
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // The dialects. Where a line comes from stands beside it: "lpac#N" is a thread
 // of github.com/estkme-group/lpac, "openpilot" is commaai/openpilot,
@@ -84,15 +87,26 @@ var QuectelEC20 = Dialect{
 	Channels:    1,    // VoCat: one MANAGE CHANNEL slot, an orphan is 6A81 until it is closed
 	ChannelLe01: true, // VoCat: with Le 00 the channel opens and SELECT fails
 	// lpac#186: blocks of more than 120 bytes end in ERROR. The line of such a block is +CSIM=250,"…" with 263 characters.
-	MaxLine:       270,
-	ICCIDPadded:   true, // manual of AT+QCCID: 20 digits
-	SIMBusyText:   true,
-	NoRefresh:     true, // Ours: VoCat powers the SIM down and up after each switch, so nothing is lost by it
-	CFUN4DropsSIM: true, // VoCat: AT+CFUN=0 and 1, or 4 and 1
-	ResetHangsUp:  true,
-	URCs:          quectelURCs[3:],
-	Delays:        quick,
+	MaxLine:        270,
+	ICCIDPadded:    true, // manual of AT+QCCID: 20 digits
+	SIMBusyText:    true,
+	NoRefresh:      true, // Ours: VoCat powers the SIM down and up after each switch, so nothing is lost by it
+	CFUN4DropsSIM:  true, // VoCat: AT+CFUN=0 and 1, or 4 and 1
+	CFUN0HangsUp:   true, // VoCat#109: AT+CFUN may take the port away before it has answered
+	CFUNUnanswered: true,
+	ResetHangsUp:   true,
+	URCs:           quectelURCs[3:],
+	Delays:         quick,
 }
+
+// QuectelEC20MBN is an EC20 that keeps the old operator's carrier
+// configuration after a switch (VoCat#110), and needs to be told better.
+var QuectelEC20MBN = func() Dialect {
+	d := QuectelEC20
+	d.Name, d.CarrierConfig = "quectel-ec20-mbn", true
+	d.Has = append(slices.Clone(d.Has), "+QMBNCFG")
+	return d
+}()
 
 // QuectelEG25 does everything by AT+CCHO and nothing on logical channels by
 // AT+CSIM. A REFRESH makes it leave the USB for a moment.
@@ -113,17 +127,18 @@ var QuectelEG25 = Dialect{
 // AT+CFUN=0, which would help, drops its serial port.
 var QuectelEG9x = Dialect{
 	Name: "quectel-eg9x", Manufacturer: "Quectel", Model: "EG916Q-GL", Revision: "EG916QGLLGR01A01M08", IMEI: "861076080000013", Plugin: "quectel",
-	USB:          quectelUSB("6007", "EG916Q"),
-	Has:          []string{"+QCCID", "+QPOWD", "+QUIMSLOT"},
-	NoCRSM:       []int{efICCID}, // openpilot: AT+CRSM cannot read the ICCID
-	ICCIDPadded:  true,
-	SIMBusyText:  true,
-	NoRefresh:    true, // openpilot: no SIM presence pin, CFUN 0 and 1 is needed after a switch
-	CFUN0HangsUp: true, // openpilot writes CFUN=0 and CFUN=1 in one go and opens the port again
-	ResetHangsUp: true,
-	Renames:      true, // Ours
-	URCs:         quectelURCs[3:],
-	Delays:       quick,
+	USB:            quectelUSB("6007", "EG916Q"),
+	Has:            []string{"+QCCID", "+QPOWD", "+QUIMSLOT"},
+	NoCRSM:         []int{efICCID}, // openpilot: AT+CRSM cannot read the ICCID
+	ICCIDPadded:    true,
+	SIMBusyText:    true,
+	NoRefresh:      true, // openpilot: no SIM presence pin, CFUN 0 and 1 is needed after a switch
+	CFUN0HangsUp:   true, // openpilot writes CFUN=0 and CFUN=1 in one go and opens the port again
+	CFUNUnanswered: true, // Ours
+	ResetHangsUp:   true,
+	Renames:        true, // Ours
+	URCs:           quectelURCs[3:],
+	Delays:         quick,
 }
 
 // QuectelRM5xx is an RM520N-GL: AT+CCHO and AT+CSIM work, it follows a REFRESH

@@ -1,6 +1,7 @@
 package modemtest_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -174,21 +175,22 @@ const (
 
 // Which rungs of the ladder help on which modem. A real one may be kinder.
 func TestDialectRungs(t *testing.T) {
-	resets := map[string]string{"u-blox": "AT+CFUN=16", "quectel-ec20": "AT+QPOWD=1", "quectel-eg25": "AT+QPOWD=1", "quectel-eg9x": "AT+QPOWD=1", "quectel-rm5xx": "AT+QPOWD=1",
+	resets := map[string]string{"u-blox": "AT+CFUN=16", "quectel-ec20": "AT+QPOWD=1", "quectel-ec20-mbn": "AT+QPOWD=1", "quectel-eg25": "AT+QPOWD=1", "quectel-eg9x": "AT+QPOWD=1", "quectel-rm5xx": "AT+QPOWD=1",
 		"fibocom-fm350": "AT+CFUN=15", "simcom-sim7600": "AT+CRESET", "sierra-mc7455": "AT!RESET", "telit-le910": "AT#REBOOT", "cinterion": "AT^SMSO"}
 	helps := map[string][]rung{
-		"u-blox":         {refresh, cfun01, cfun11, vendor},
-		"generic":        {refresh, cfun01, cfun11},
-		"quectel-ec20":   {cfun01, cfun41, cfun11, vendor},
-		"quectel-eg25":   {refresh, cfun01, cfun11, vendor},
-		"quectel-eg9x":   {cfun01, cfun11, vendor},
-		"quectel-rm5xx":  {refresh, cfun01, cfun11, vendor},
-		"fibocom-fm350":  {refresh, cfun01, cfun11, vendor},
-		"simcom-sim7600": {cfun11, vendor},
-		"sierra-mc7455":  {cfun11, vendor},
-		"telit-le910":    {refresh, cfun01, cfun11, vendor},
-		"cinterion":      {refresh, cfun01, cfun11, vendor},
-		"dell-dw5821e":   {refresh, cfun01, cfun11},
+		"u-blox":           {refresh, cfun01, cfun11, vendor},
+		"generic":          {refresh, cfun01, cfun11},
+		"quectel-ec20":     {cfun01, cfun41, cfun11, vendor},
+		"quectel-ec20-mbn": {cfun01, cfun41, cfun11, vendor},
+		"quectel-eg25":     {refresh, cfun01, cfun11, vendor},
+		"quectel-eg9x":     {cfun01, cfun11, vendor},
+		"quectel-rm5xx":    {refresh, cfun01, cfun11, vendor},
+		"fibocom-fm350":    {refresh, cfun01, cfun11, vendor},
+		"simcom-sim7600":   {cfun11, vendor},
+		"sierra-mc7455":    {cfun11, vendor},
+		"telit-le910":      {refresh, cfun01, cfun11, vendor},
+		"cinterion":        {refresh, cfun01, cfun11, vendor},
+		"dell-dw5821e":     {refresh, cfun01, cfun11},
 	}
 	for _, d := range modemtest.Dialects() {
 		for _, r := range []rung{refresh, cfun01, cfun41, cfun11, vendor} {
@@ -200,6 +202,8 @@ func TestDialectRungs(t *testing.T) {
 			t.Run(d.Name+"/"+string(r), func(t *testing.T) {
 				t.Parallel()
 				card := newCard(profileA, profileB)
+				d := d
+				d.CarrierConfig = false // registration is what tells that it is done
 				m := registered(t, modemtest.Config{Dialect: d, Card: card})
 				h := port(t, m)
 				if r != refresh {
@@ -226,6 +230,60 @@ func TestDialectRungs(t *testing.T) {
 					t.Errorf("it shows %s: it has read its SIM anew", got)
 				}
 			})
+		}
+	}
+}
+
+// An EC20 with the old operator's configuration finds no network until it has
+// another one.
+func TestCarrierConfig(t *testing.T) {
+	card := newCard(profileA, profileB)
+	m := registered(t, modemtest.Config{Dialect: named(t, "quectel-ec20-mbn"), Card: card})
+	h := port(t, m)
+	card.enable(1)
+	mark := m.Log().Len()
+	h.at("AT+CFUN=0")
+	h.at("AT+CFUN=1")
+	if _, err := m.Log().WaitFor(bounded(t), mark, "# no network: the carrier configuration"); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.State(); got.SIM.ICCID != profileB.iccid || got.Registration == modemtest.Registered {
+		t.Errorf("%+v", got)
+	}
+	for _, s := range []struct{ send, want string }{
+		{`AT+QMBNCFG="Select"`, `+QMBNCFG: "Select","00101" | OK`},
+		{`AT+QMBNCFG="Select","Commercial"`, "ERROR"},
+		{`AT+QMBNCFG="List"`, "+CME ERROR: 4"},
+		{`AT+QMBNCFG="AutoSel",0`, "OK"},
+		{`AT+QMBNCFG="Select","ROW_Generic_3GPP"`, "OK"},
+		{`AT+CFUN=1,1`, "OK"},
+	} {
+		if got := h.at(s.send); !strings.HasSuffix(got, s.want) { // after what it says of the SIM
+			t.Errorf("%s: got %s, want %s", s.send, got, s.want)
+		}
+	}
+	if err := m.WaitRegistered(bounded(t), profileB.iccid); err != nil {
+		t.Error(err)
+	}
+}
+
+// The port may be gone before AT+CFUN has said OK.
+func TestCFUNUnanswered(t *testing.T) {
+	for _, command := range []string{"AT+CFUN=0", "AT+CFUN=1,1"} {
+		d := named(t, "quectel-eg9x")
+		d.CFUNUnanswered = true
+		m := registered(t, modemtest.Config{Dialect: d})
+		path := filepath.Join(t.TempDir(), "ttyUSB0")
+		if _, err := m.OpenPTY(path); err != nil {
+			t.Fatal(err)
+		}
+		h := openTTY(t, path)
+		h.expect("ATE0\r", "ATE0\r\r\nOK\r\n")
+		if _, err := io.WriteString(h.c, command+"\r"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.read("OK\r\n"); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: got %q, %v", command, got, err)
 		}
 	}
 }
@@ -325,7 +383,11 @@ func TestPortsComeBack(t *testing.T) {
 			}
 			h := openTTY(t, filepath.Join(dir, "ttyUSB0"))
 			h.expect("ATE0\r", "ATE0\r\r\nOK\r\n")
-			if got := h.at(tt.command); !strings.HasSuffix(got, "OK") {
+			if named(t, tt.dialect).CFUNUnanswered {
+				if _, err := io.WriteString(h.c, tt.command+"\r"); err != nil {
+					t.Fatal(err)
+				}
+			} else if got := h.at(tt.command); !strings.HasSuffix(got, "OK") {
 				t.Fatal(got)
 			}
 			if tt.want == nil {
@@ -358,7 +420,9 @@ func TestPortsComeBack(t *testing.T) {
 			if tt.want[0] == "ttyUSB0" {
 				return
 			}
-			h.at("AT+CFUN=1,1") // and back to the first names
+			if _, err := io.WriteString(h.c, "AT+CFUN=1,1\r"); err != nil { // and back to the first names
+				t.Fatal(err)
+			}
 			<-events
 			<-events
 			if _, err := os.Lstat(filepath.Join(dir, "ttyUSB0")); err != nil {

@@ -20,9 +20,12 @@
 // packets only if it names the access point of that very subscription. A
 // session opened by AT+CCHO dies when the card is reset.
 //
-// Vendors differ by data, not by code: see [Dialect]. Trouble is ordered by
-// [Modem.AddFault]. Every line of every port stands with its time in
-// [Modem.Log], which tests search in order.
+// Vendors differ by data, not by code: see [Dialect]; [Dialects] lists those
+// of real families, with their bugs. How long a modem takes is [Config].Delays;
+// [Modem.DelayBetween] tells how much of a time was the modem's own. A modem with
+// a slot command may have a second card. Trouble is ordered by [Modem.AddFault].
+// Every line of every port stands with its time in [Modem.Log], which tests
+// search in order.
 //
 // # The stack
 //

@@ -17,16 +17,17 @@ func FuzzCommandLine(f *testing.F) {
 	seeds := []string{
 		"", "E0V1", "+CMEE=1;+CGMI", `+CGDCONT=1,"IP","a;b,c",,0,0`, "+CGDCONT=?", "+CGDCONT?", "&F", "&", "D*99***1#", "D*99",
 		`+CCHO="A0000005591010FFFFFFFF8900000100"`, `+CGLA=1,10,"80C0000000"`, "+CRSM=176,12258,0,0,10", "+CSIM=8,\"00A40004\"",
-		"+=", "+", `+CGDCONT="`, "+CFUN=4,0", "+COPS=3,2", "+CGACT=1,99999999999999999999", "+UIPADDR=-1", ";;;", "\x00\xff",
+		"+=", "+", `+CGDCONT="`, "+CFUN=4,0", "+COPS=3,2", "+QUIMSLOT=2", "^SWITCH_SLOT=1;+CPIN?", `+QMBNCFG="Select","x"`, "#QSS=2;#QSS?", "+CSIM=1", `\Q3`, "!ICCID?", "+CGACT=1,99999999999999999999", "+UIPADDR=-1", ";;;", "\x00\xff",
 	}
-	for _, s := range seeds {
-		f.Add(s)
+	dialects := Dialects()
+	for i, s := range seeds {
+		f.Add(s, uint(i))
 	}
-	f.Fuzz(func(t *testing.T, line string) {
+	f.Fuzz(func(t *testing.T, line string, dialect uint) {
 		if strings.Contains(line, "+CFUN") || strings.Contains(line, "+cfun") { // starts goroutines; tested elsewhere
 			return
 		}
-		m, err := New(Config{Card: deafCard{}})
+		m, err := New(Config{Card: deafCard{}, Dialect: dialects[dialect%uint(len(dialects))]})
 		if err != nil {
 			t.Fatal(err)
 		}

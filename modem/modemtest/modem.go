@@ -143,8 +143,10 @@ type Modem struct {
 	simTurn   int // counts initialisations; one that is overtaken drops its result
 	stat      RegistrationStat
 	sub       *Subscription
-	attached  bool // AT+CGATT
-	noCOPS    bool // AT+COPS=2: deregistered by the host
+	attached  bool   // AT+CGATT
+	carrier   string // configuration in use (Dialect.CarrierConfig): a PLMN, or genericCarrier; "": not yet chosen
+	selected  string // and that of the next start
+	noCOPS    bool   // AT+COPS=2: deregistered by the host
 	copsMode  int
 	contexts  map[int]*pdpContext
 	slot      int            // 1 or 2

@@ -47,6 +47,10 @@ func (m *Modem) admit(s State) (RegistrationStat, *Subscription) {
 		if sub.IMSI != s.SIM.IMSI {
 			continue
 		}
+		if !m.configuredFor(sub.PLMN) {
+			m.log.add("", Happened, "no network: the carrier configuration is that of another operator")
+			return Searching, nil
+		}
 		if m.cfg.StrictAttach && apn != "" && !strings.EqualFold(apn, sub.APN) {
 			m.log.add("", Happened, fmt.Sprintf("attach of %s refused: APN %q", s.SIM.IMSI, apn))
 			return Denied, nil
@@ -56,6 +60,43 @@ func (m *Modem) admit(s State) (RegistrationStat, *Subscription) {
 	}
 	m.log.add("", Happened, fmt.Sprintf("attach of %s refused: no such subscription", s.SIM.IMSI))
 	return Denied, nil
+}
+
+// genericCarrier is the carrier configuration that goes with every operator.
+const genericCarrier = "ROW_Generic_3GPP"
+
+// configuredFor reports whether the modem would find this operator's network.
+// The first one that it is asked for is the one it configures itself for.
+func (m *Modem) configuredFor(plmn string) bool {
+	if !m.cfg.Dialect.CarrierConfig {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.carrier == "" {
+		m.carrier, m.selected = plmn, plmn
+	}
+	return m.carrier == plmn || m.carrier == genericCarrier
+}
+
+// carrierConfig is Quectel's AT+QMBNCFG, as far as it chooses. What is chosen
+// counts from the next start on.
+func (c call) carrierConfig() reply {
+	if c.form != set || c.arg(0) != "Select" && c.arg(0) != "AutoSel" {
+		return c.fail(cmeNotSupported)
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	switch {
+	case c.arg(0) == "AutoSel": // it can be turned off; nothing here depends on it
+		return ok()
+	case len(c.args) == 1:
+		return ok(fmt.Sprintf(`+QMBNCFG: "Select","%s"`, c.m.selected))
+	case c.arg(1) != genericCarrier:
+		return reply{final: "ERROR"}
+	}
+	c.m.selected = genericCarrier
+	return ok()
 }
 
 // attempt sets the registration unless the modem, its SIM or its host has

@@ -32,12 +32,13 @@ func (c call) functionality() reply {
 	if !good || !good2 || !slices.Contains(values, fun) || rst != 0 && rst != 1 {
 		return c.wrong()
 	}
+	unanswered := d.CFUNUnanswered && c.p.slave != nil // a socket does not hang up
 	if rst == 1 || fun != 0 && fun == d.ResetFun || fun == 0 && d.CFUN0Resets {
-		return reply{final: "OK", after: func() { c.m.afterAnswer(c.m.Reboot) }}
+		return reply{final: "OK", mute: unanswered && d.ResetHangsUp, after: func() { c.m.afterAnswer(c.m.Reboot) }}
 	}
 	c.m.setFunctionality(c.ctx, fun)
 	if fun == 0 && d.CFUN0HangsUp {
-		return reply{final: "OK", after: func() { c.m.afterAnswer(func() { c.m.bouncePorts(false) }) }}
+		return reply{final: "OK", mute: unanswered, after: func() { c.m.afterAnswer(func() { c.m.bouncePorts(false) }) }}
 	}
 	return ok()
 }
@@ -165,7 +166,7 @@ func (m *Modem) Reboot() {
 	m.detach(m.ctx, NotRegistered)
 	m.powerDown()
 	m.mu.Lock()
-	m.cfun, m.noCOPS, m.attached = 1, false, true
+	m.cfun, m.noCOPS, m.attached, m.carrier = 1, false, true, m.selected
 	m.mu.Unlock()
 	if d := &m.cfg.Dialect; d.ResetHangsUp {
 		m.bouncePorts(d.Renames)
