@@ -78,8 +78,8 @@ func (c *Conn) Blame(err error) error {
 	if c.owner != nil {
 		who = c.owner()
 	}
+	seen := c.Contended()
 	c.mu.Lock()
-	seen := c.others.echoes > 0 || c.others.finals >= strayFinals
 	warn := (seen || who != "") && time.Since(c.others.warned) > warnEvery
 	if warn {
 		c.others.warned = time.Now()

@@ -91,15 +91,20 @@ func (e *CMEError) Error() string {
 }
 
 // Unwrap returns the sentinel that says the same as the code, if there is one.
-func (e *CMEError) Unwrap() error { return cmeCodes[e.Code].is }
+func (e *CMEError) Unwrap() error {
+	if m, ok := cme(e.Code); ok && m.is != nil {
+		return *m.is
+	}
+	return nil
+}
 
 // Fault explains the code in plain words.
 func (e *CMEError) Fault() fault.Fault {
-	m, ok := cmeCodes[e.Code]
+	m, ok := cme(e.Code)
 	f := fault.Fault{Code: "modem-error", Text: "the modem refused: " + e.Text, Who: fault.Device,
 		Next: "look the code up in the manual of the modem"}
 	if ok && m.is != nil {
-		f = fault.Of(m.is)
+		f = fault.Of(*m.is)
 	}
 	if ok && m.plain != "" {
 		f.Text = m.plain
@@ -131,71 +136,82 @@ func (e *CMSError) Fault() fault.Fault {
 
 // cmeCode is what is known of one code of TS 27.007, section 9.2.
 type cmeCode struct {
+	code  int
 	text  string // the specification's text, which modems send with AT+CMEE=2
-	is    error  // sentinel, or nil
+	is    *error // sentinel, or nil; by its address, so that the table is data and not code
 	plain string // in plain words; empty: those of the sentinel
 	next  string
 }
 
 // cmeCodes is TS 27.007, section 9.2.1 (general) and the codes of 9.2.2 that a
 // data modem sends.
-var cmeCodes = map[int]cmeCode{
-	0: {text: "phone failure", plain: "the modem has an internal failure (after a change of SIM: it lost the card)",
+var cmeCodes = []cmeCode{
+	{code: 0, text: "phone failure", plain: "the modem has an internal failure (after a change of SIM: it lost the card)",
 		next: "reset the SIM (AT+CFUN=0, AT+CFUN=1), then the modem"},
-	1:  {text: "no connection to phone"},
-	2:  {text: "phone-adaptor link reserved", is: ErrBusy},
-	3:  {text: "operation not allowed", is: ErrNotAllowed},
-	4:  {text: "operation not supported", is: ErrNotSupported},
-	5:  {text: "PH-SIM PIN required", is: ErrLocked, plain: "the modem is locked to another SIM"},
-	6:  {text: "PH-FSIM PIN required", is: ErrLocked, plain: "the modem is locked to its first SIM"},
-	7:  {text: "PH-FSIM PUK required", is: ErrLocked, plain: "the modem is locked to its first SIM"},
-	10: {text: "SIM not inserted", is: ErrNoSIM},
-	11: {text: "SIM PIN required", is: ErrLocked, plain: "the SIM waits for its PIN"},
-	12: {text: "SIM PUK required", is: ErrLocked, plain: "the SIM is blocked and waits for its PUK"},
-	13: {text: "SIM failure", is: ErrSIMFailure},
-	14: {text: "SIM busy", is: ErrBusy, plain: "the SIM is busy"},
-	15: {text: "SIM wrong", is: ErrSIMFailure, plain: "the modem does not accept this SIM",
+	{code: 1, text: "no connection to phone"},
+	{code: 2, text: "phone-adaptor link reserved", is: &ErrBusy},
+	{code: 3, text: "operation not allowed", is: &ErrNotAllowed},
+	{code: 4, text: "operation not supported", is: &ErrNotSupported},
+	{code: 5, text: "PH-SIM PIN required", is: &ErrLocked, plain: "the modem is locked to another SIM"},
+	{code: 6, text: "PH-FSIM PIN required", is: &ErrLocked, plain: "the modem is locked to its first SIM"},
+	{code: 7, text: "PH-FSIM PUK required", is: &ErrLocked, plain: "the modem is locked to its first SIM"},
+	{code: 10, text: "SIM not inserted", is: &ErrNoSIM},
+	{code: 11, text: "SIM PIN required", is: &ErrLocked, plain: "the SIM waits for its PIN"},
+	{code: 12, text: "SIM PUK required", is: &ErrLocked, plain: "the SIM is blocked and waits for its PUK"},
+	{code: 13, text: "SIM failure", is: &ErrSIMFailure},
+	{code: 14, text: "SIM busy", is: &ErrBusy, plain: "the SIM is busy"},
+	{code: 15, text: "SIM wrong", is: &ErrSIMFailure, plain: "the modem does not accept this SIM",
 		next: "the modem may be locked to an operator, or the profile is not for this kind of device"},
-	16: {text: "incorrect password", plain: "the password or PIN is wrong", next: "check the PIN; do not try again blindly"},
-	17: {text: "SIM PIN2 required", is: ErrLocked, plain: "the SIM waits for its PIN2"},
-	18: {text: "SIM PUK2 required", is: ErrLocked, plain: "the PIN2 of the SIM is blocked"},
-	20: {text: "memory full", plain: "the memory of the modem or SIM is full", next: "delete what is not needed"},
-	21: {text: "invalid index", is: ErrNotFound, plain: "the modem does not know this number (context, session or place)"},
-	22: {text: "not found", is: ErrNotFound, plain: "the modem or the SIM does not find it (for a channel: no such application on the card)"},
-	23: {text: "memory failure", is: ErrSIMFailure, plain: "reading or writing the memory of the modem or SIM failed"},
-	24: {text: "text string too long", is: ErrBadParameter, plain: "a text is too long for the modem"},
-	25: {text: "invalid characters in text string", is: ErrBadParameter, plain: "a text has characters that the modem does not take"},
-	26: {text: "dial string too long", is: ErrBadParameter},
-	27: {text: "invalid characters in dial string", is: ErrBadParameter},
-	30: {text: "no network service", is: ErrNoService},
-	31: {text: "network timeout", is: ErrTimeoutNetwork, plain: "the network did not answer in time"},
-	32: {text: "network not allowed - emergency calls only", is: ErrNoService, plain: "the network refuses this subscription (emergency calls only)",
+	{code: 16, text: "incorrect password", plain: "the password or PIN is wrong", next: "check the PIN; do not try again blindly"},
+	{code: 17, text: "SIM PIN2 required", is: &ErrLocked, plain: "the SIM waits for its PIN2"},
+	{code: 18, text: "SIM PUK2 required", is: &ErrLocked, plain: "the PIN2 of the SIM is blocked"},
+	{code: 20, text: "memory full", plain: "the memory of the modem or SIM is full", next: "delete what is not needed"},
+	{code: 21, text: "invalid index", is: &ErrNotFound, plain: "the modem does not know this number (context, session or place)"},
+	{code: 22, text: "not found", is: &ErrNotFound, plain: "the modem or the SIM does not find it (for a channel: no such application on the card)"},
+	{code: 23, text: "memory failure", is: &ErrSIMFailure, plain: "reading or writing the memory of the modem or SIM failed"},
+	{code: 24, text: "text string too long", is: &ErrBadParameter, plain: "a text is too long for the modem"},
+	{code: 25, text: "invalid characters in text string", is: &ErrBadParameter, plain: "a text has characters that the modem does not take"},
+	{code: 26, text: "dial string too long", is: &ErrBadParameter},
+	{code: 27, text: "invalid characters in dial string", is: &ErrBadParameter},
+	{code: 30, text: "no network service", is: &ErrNoService},
+	{code: 31, text: "network timeout", is: &ErrTimeoutNetwork, plain: "the network did not answer in time"},
+	{code: 32, text: "network not allowed - emergency calls only", is: &ErrNoService, plain: "the network refuses this subscription (emergency calls only)",
 		next: "ask the operator whether the profile is active and may roam here"},
-	40: {text: "network personalization PIN required", is: ErrLocked, plain: "the modem is locked to an operator",
+	{code: 40, text: "network personalization PIN required", is: &ErrLocked, plain: "the modem is locked to an operator",
 		next: "the maker or seller of the device must unlock it"},
-	41:  {text: "network personalization PUK required", is: ErrLocked, plain: "the modem is locked to an operator"},
-	48:  {text: "hidden key required", is: ErrLocked},
-	49:  {text: "EAP method not supported", is: ErrNotSupported},
-	50:  {text: "incorrect parameters", is: ErrBadParameter},
-	51:  {text: "command implemented but currently disabled", is: ErrNotAllowed, plain: "the modem has switched this command off"},
-	52:  {text: "command aborted by user", is: ErrAborted},
-	53:  {text: "not attached to network due to MT functionality restrictions", is: ErrNoService},
-	100: {text: "unknown", plain: "the modem refused for a reason it does not know", next: "try again; if it stays, reset the SIM"},
-	103: {text: "illegal MS", is: ErrRefused, plain: "the network refuses this subscription (illegal MS)"},
-	106: {text: "illegal ME", is: ErrRefused, plain: "the network refuses this device (illegal ME)",
+	{code: 41, text: "network personalization PUK required", is: &ErrLocked, plain: "the modem is locked to an operator"},
+	{code: 48, text: "hidden key required", is: &ErrLocked},
+	{code: 49, text: "EAP method not supported", is: &ErrNotSupported},
+	{code: 50, text: "incorrect parameters", is: &ErrBadParameter},
+	{code: 51, text: "command implemented but currently disabled", is: &ErrNotAllowed, plain: "the modem has switched this command off"},
+	{code: 52, text: "command aborted by user", is: &ErrAborted},
+	{code: 53, text: "not attached to network due to MT functionality restrictions", is: &ErrNoService},
+	{code: 100, text: "unknown", plain: "the modem refused for a reason it does not know", next: "try again; if it stays, reset the SIM"},
+	{code: 103, text: "illegal MS", is: &ErrRefused, plain: "the network refuses this subscription (illegal MS)"},
+	{code: 106, text: "illegal ME", is: &ErrRefused, plain: "the network refuses this device (illegal ME)",
 		next: "ask the operator whether this device's IMEI is allowed"},
-	107: {text: "GPRS services not allowed", is: ErrRefused, plain: "the network allows no data service for this subscription"},
-	111: {text: "PLMN not allowed", is: ErrRefused, plain: "this subscription may not use this network"},
-	112: {text: "location area not allowed", is: ErrRefused, plain: "this subscription may not be used at this place"},
-	113: {text: "roaming not allowed in this location area", is: ErrRefused, plain: "this subscription may not roam here"},
-	132: {text: "service option not supported", is: ErrRefused, plain: "the network does not offer the service asked for (often: IP type)"},
-	133: {text: "requested service option not subscribed", is: ErrRefused, plain: "the APN does not belong to this subscription",
+	{code: 107, text: "GPRS services not allowed", is: &ErrRefused, plain: "the network allows no data service for this subscription"},
+	{code: 111, text: "PLMN not allowed", is: &ErrRefused, plain: "this subscription may not use this network"},
+	{code: 112, text: "location area not allowed", is: &ErrRefused, plain: "this subscription may not be used at this place"},
+	{code: 113, text: "roaming not allowed in this location area", is: &ErrRefused, plain: "this subscription may not roam here"},
+	{code: 132, text: "service option not supported", is: &ErrRefused, plain: "the network does not offer the service asked for (often: IP type)"},
+	{code: 133, text: "requested service option not subscribed", is: &ErrRefused, plain: "the APN does not belong to this subscription",
 		next: "check the APN with the operator"},
-	134: {text: "service option temporarily out of order", is: ErrBusy, plain: "the network's data service is out of order for the moment"},
-	148: {text: "unspecified GPRS error", plain: "the network refused the data connection without a reason"},
-	149: {text: "PDP authentication failure", is: ErrRefused, plain: "user name or password of the APN is wrong",
+	{code: 134, text: "service option temporarily out of order", is: &ErrBusy, plain: "the network's data service is out of order for the moment"},
+	{code: 148, text: "unspecified GPRS error", plain: "the network refused the data connection without a reason"},
+	{code: 149, text: "PDP authentication failure", is: &ErrRefused, plain: "user name or password of the APN is wrong",
 		next: "check user, password and kind of authentication of the APN"},
-	150: {text: "invalid mobile class", is: ErrRefused},
+	{code: 150, text: "invalid mobile class", is: &ErrRefused},
+}
+
+// cme is what is known of a code.
+func cme(code int) (cmeCode, bool) {
+	for _, m := range cmeCodes {
+		if m.code == code {
+			return m, true
+		}
+	}
+	return cmeCode{}, false
 }
 
 // ErrRefused means that the network refuses the subscription, the device or the
@@ -213,39 +229,42 @@ const unknownText = -1
 func parseCME(s string) *CMEError {
 	s = strings.Trim(strings.TrimSpace(s), `"`)
 	if n, err := strconv.Atoi(s); err == nil && n >= 0 {
-		if m, ok := cmeCodes[n]; ok {
+		if m, ok := cme(n); ok {
 			return &CMEError{Code: n, Text: m.text}
 		}
 		return &CMEError{Code: n, Text: "code of the maker of the modem"}
 	}
-	for n, m := range cmeCodes {
+	for _, m := range cmeCodes {
 		if sameWords(s, m.text) {
-			return &CMEError{Code: n, Text: m.text}
+			return &CMEError{Code: m.code, Text: m.text}
 		}
 	}
-	for text, n := range cmeTexts {
-		if sameWords(s, text) {
-			return &CMEError{Code: n, Text: s}
+	for _, m := range cmeTexts {
+		if sameWords(s, m.text) {
+			return &CMEError{Code: m.code, Text: s}
 		}
 	}
 	if s == "" {
-		return &CMEError{Code: 100, Text: cmeCodes[100].text}
+		return &CMEError{Code: 100, Text: "unknown"}
 	}
 	return &CMEError{Code: unknownText, Text: printable(s)}
 }
 
 // cmeTexts are other texts of the same codes, as modems send them.
-var cmeTexts = map[string]int{
-	"unknown error":                   100,
-	"invalid parameters":              50,
-	"invalid parameter":               50,
-	"parameters error":                50, // Sierra EM9191: lpac issue 187
-	"parameter error":                 50,
-	"SIM not present":                 10,
-	"no SIM":                          10,
-	"SIM interface not started":       10,
-	"command not supported":           4,
-	"operation temporary not allowed": 3,
+var cmeTexts = []struct {
+	text string
+	code int
+}{
+	{"unknown error", 100},
+	{"invalid parameters", 50},
+	{"invalid parameter", 50},
+	{"parameters error", 50}, // Sierra EM9191: lpac issue 187
+	{"parameter error", 50},
+	{"SIM not present", 10},
+	{"no SIM", 10},
+	{"SIM interface not started", 10},
+	{"command not supported", 4},
+	{"operation temporary not allowed", 3},
 }
 
 func parseCMS(s string) *CMSError {
