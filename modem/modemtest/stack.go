@@ -109,6 +109,9 @@ func StartStack(ctx context.Context, cfg StackConfig) (_ *Stack, err error) {
 	s := &Stack{cfg: cfg, dir: cfg.Dir, hosts: map[string]netip.Addr{}, ports: cfg.dialect().USB.ports(), supervisors: map[Manager]*supervisor{}}
 	defer func() {
 		if err != nil {
+			if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
+				err = fmt.Errorf("%w: %w", ended, err) // a command that ctx has killed does not say so
+			}
 			err = errors.Join(fmt.Errorf("modemtest: start the stack: %w", err), s.Close())
 		}
 	}()
