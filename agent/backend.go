@@ -180,17 +180,14 @@ func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (a
 	return notifications(v, err)
 }
 
-// ReplayReport sends the report of a job now.
-func (b *backend) ReplayReport(ctx context.Context, _, job string) (api.Notifications, error) {
-	return b.queued(b.runner.ReplayReport(ctx, job))
-}
-
-// DropReport gives the report of a job up.
-func (b *backend) DropReport(ctx context.Context, by, job string) (api.Notifications, error) {
-	return b.queued(b.runner.DropReport(ctx, job, by))
-}
-
-func (b *backend) queued(err error) (api.Notifications, error) {
+// ReplayReport sends the report of a job now, or gives it up.
+func (b *backend) ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error) {
+	var err error
+	if drop {
+		err = b.runner.DropReport(ctx, job, by)
+	} else {
+		err = b.runner.ReplayReport(ctx, job)
+	}
 	return notifications(b.runner.View(), err)
 }
 

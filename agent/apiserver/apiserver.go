@@ -41,8 +41,8 @@ type Backend interface {
 	ReplayNotification(ctx context.Context, by string, seq int64) (api.Notifications, error)
 	DropNotification(ctx context.Context, by string, seq int64) (api.Notifications, error)
 
-	ReplayReport(ctx context.Context, by, job string) (api.Notifications, error)
-	DropReport(ctx context.Context, by, job string) (api.Notifications, error)
+	// ReplayReport sends the report of a job now, or gives it up.
+	ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error)
 
 	Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error)
 	Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error)

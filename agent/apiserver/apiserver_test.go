@@ -93,11 +93,8 @@ func (b *backend) ReplayNotification(ctx context.Context, by string, seq int64) 
 func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "drop %d by %s", seq, by)
 }
-func (b *backend) ReplayReport(ctx context.Context, by, job string) (api.Notifications, error) {
-	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "replay report %s by %s", job, by)
-}
-func (b *backend) DropReport(ctx context.Context, by, job string) (api.Notifications, error) {
-	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "drop report %s by %s", job, by)
+func (b *backend) ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error) {
+	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "report %s drop=%v by %s", job, drop, by)
 }
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "install %s by %s", r.ActivationCode, by)
@@ -268,8 +265,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/notifications", "", 200, "notifications", `"notifications":[]`},
 		{"POST", "/v1/notifications/deliver", "", 200, "deliver", `"notifications":[]`},
 		{"POST", "/v1/notifications/7/replay", "", 200, "replay 7 by " + me(), `"notifications":[]`},
-		{"POST", "/v1/reports/2026-1/replay", "", 200, "replay report 2026-1 by " + me(), `"notifications":[]`},
-		{"DELETE", "/v1/reports/2026-1", "", 200, "drop report 2026-1 by " + me(), `"notifications":[]`},
+		{"POST", "/v1/reports/2026-1/replay", "", 200, "report 2026-1 drop=false by " + me(), `"notifications":[]`},
+		{"DELETE", "/v1/reports/2026-1", "", 200, "report 2026-1 drop=true by " + me(), `"notifications":[]`},
 		{"DELETE", "/v1/notifications/0", "", 200, "drop 0 by " + me(), `"notifications":[]`},
 		{"GET", "/v1/jobs", "", 200, "jobs", `{"jobs":[{`},
 		{"GET", "/v1/jobs/J1", "", 200, "job J1", `"state":"queued"`},

@@ -33,8 +33,8 @@ var routes = []route{
 	{"POST", "/notifications/deliver", Operate, get(Backend.DeliverNotifications)},
 	{"POST", "/notifications/{seq}/replay", Operate, oneNotification(Backend.ReplayNotification)},
 	{"DELETE", "/notifications/{seq}", Admin, oneNotification(Backend.DropNotification)},
-	{"POST", "/reports/{job}/replay", Operate, oneReport(Backend.ReplayReport)},
-	{"DELETE", "/reports/{job}", Admin, oneReport(Backend.DropReport)},
+	{"POST", "/reports/{job}/replay", Operate, oneReport},
+	{"DELETE", "/reports/{job}", Admin, oneReport},
 	{"GET", "/jobs", Read, get(Backend.Jobs)},
 	{"GET", "/jobs/{id}", Read, oneJob},
 	{"POST", "/jobs/{id}/answer", Operate, answerJob},
@@ -71,14 +71,12 @@ func oneNotification(do func(Backend, context.Context, string, int64) (api.Notif
 }
 
 // oneReport serves what is done to the report of the job of the path.
-func oneReport(do func(Backend, context.Context, string, string) (api.Notifications, error)) func(*Server, http.ResponseWriter, *http.Request) {
-	return func(s *Server, w http.ResponseWriter, r *http.Request) {
-		if err := unhurried(w); err != nil {
-			return
-		}
-		v, err := do(s.backend, r.Context(), by(r), r.PathValue("job"))
-		s.answer(w, r, http.StatusOK, v, err)
+func oneReport(s *Server, w http.ResponseWriter, r *http.Request) {
+	if err := unhurried(w); err != nil {
+		return
 	}
+	v, err := s.backend.ReplayReport(r.Context(), by(r), r.PathValue("job"), r.Method == http.MethodDelete)
+	s.answer(w, r, http.StatusOK, v, err)
 }
 
 // by names the caller for the record of who ordered what.

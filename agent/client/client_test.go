@@ -91,11 +91,8 @@ func (d *daemon) Notifications(context.Context) (api.Notifications, error) {
 func (d *daemon) DeliverNotifications(context.Context) (api.Notifications, error) {
 	return api.Notifications{}, d.note("deliver")
 }
-func (d *daemon) ReplayReport(_ context.Context, _, job string) (api.Notifications, error) {
-	return api.Notifications{LostReports: 1}, d.note("replay report %s", job)
-}
-func (d *daemon) DropReport(_ context.Context, _, job string) (api.Notifications, error) {
-	return api.Notifications{LostReports: 2}, d.note("drop report %s", job)
+func (d *daemon) ReplayReport(_ context.Context, _, job string, drop bool) (api.Notifications, error) {
+	return api.Notifications{LostReports: 1}, d.note("report %s drop=%v", job, drop)
 }
 func (d *daemon) ReplayNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
 	return api.Notifications{}, d.note("replay %d", seq)
@@ -231,8 +228,8 @@ func TestMethods(t *testing.T) {
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
 		{"replay 3", func() (any, any, error) { v, err := c.ReplayNotification(ctx, 3); return len(v.Notifications), 0, err }},
 		{"drop 3", func() (any, any, error) { v, err := c.DropNotification(ctx, 3); return len(v.Notifications), 0, err }},
-		{"replay report 2026-1", func() (any, any, error) { v, err := c.ReplayReport(ctx, "2026-1"); return v.LostReports, 1, err }},
-		{"drop report 2026-1", func() (any, any, error) { v, err := c.DropReport(ctx, "2026-1"); return v.LostReports, 2, err }},
+		{"report 2026-1 drop=false", func() (any, any, error) { v, err := c.ReplayReport(ctx, "2026-1"); return v.LostReports, 1, err }},
+		{"report 2026-1 drop=true", func() (any, any, error) { v, err := c.DropReport(ctx, "2026-1"); return v.LostReports, 1, err }},
 		{"install LPA:1$a.b$c 47 true", func() (any, any, error) {
 			v, err := c.Install(ctx, api.InstallRequest{ActivationCode: "LPA:1$a.b$c", ConfirmationCode: "47", Enable: true})
 			return v.ID, "J1", err

@@ -218,17 +218,17 @@ func (q *queue) next(list []rsp.Notification) time.Time {
 func (q *queue) lines(list []rsp.Notification) []Waiting {
 	out := make([]Waiting, 0, len(list))
 	for _, n := range list {
-		out = append(out, q.Receivers.line(n.Receiver(), Waiting{Notification: n, Since: q.Seen[n.SeqNumber]}))
+		out = append(out, Waiting{Notification: n, Since: q.Seen[n.SeqNumber]})
+		q.Receivers.line(n.Receiver(), &out[len(out)-1])
 	}
 	return out
 }
 
 // line adds how it stands with the receiver.
-func (rs receivers) line(address string, w Waiting) Waiting {
+func (rs receivers) line(address string, w *Waiting) {
 	if r := rs[address]; r != nil {
 		w.Failures, w.Problem, w.NextTry = r.Failures, r.Problem, rs.due(address).UTC()
 	}
-	return w
 }
 
 // group is what waits for one receiver, in order.

@@ -13,6 +13,7 @@ import (
 
 	"lpad/agent/job"
 	"lpad/agent/journal"
+	"lpad/agent/rsp"
 	"lpad/internal/fault"
 	"lpad/modem"
 )
@@ -557,9 +558,8 @@ func (r *Runner) giveUp(text string) {
 func (q *reports) lines() []Waiting {
 	var out []Waiting
 	for _, w := range q.waiting {
-		line := Waiting{Job: w.Job, Kind: w.Kind, Outcome: w.Outcome, Since: w.Since}
-		line.SeqNumber, line.Address = w.Seq, hostOf(w.To)
-		out = append(out, q.Receivers.line(w.To, line))
+		out = append(out, Waiting{Notification: rsp.Notification{SeqNumber: w.Seq, Address: hostOf(w.To)}, Job: w.Job, Kind: w.Kind, Outcome: w.Outcome, Since: w.Since})
+		q.Receivers.line(w.To, &out[len(out)-1])
 	}
 	return out
 }

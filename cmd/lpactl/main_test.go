@@ -189,16 +189,10 @@ func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.N
 	d.asked = append(d.asked, fmt.Sprintf("drop %d", seq))
 	return api.Notifications{}, nil
 }
-func (d *daemon) ReplayReport(_ context.Context, _, job string) (api.Notifications, error) {
+func (d *daemon) ReplayReport(_ context.Context, _, job string, drop bool) (api.Notifications, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked = append(d.asked, "replay report "+job)
-	return api.Notifications{}, nil
-}
-func (d *daemon) DropReport(_ context.Context, _, job string) (api.Notifications, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.asked = append(d.asked, "drop report "+job)
+	d.asked = append(d.asked, fmt.Sprintf("report %s drop=%v", job, drop))
 	return api.Notifications{}, nil
 }
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {

@@ -22,8 +22,8 @@ func TestReplayAndDrop(t *testing.T) {
 		{"notifications drop 7 -y", "", 0, "drop 7", ""},
 		{"notifications drop x", "y\n", 2, "", "no sequence number"},
 		{"notifications drop -- -1", "y\n", 2, "", "below zero"},
-		{"notifications replay 20261121-120000", "", 0, "replay report 20261121-120000", ""},
-		{"notifications drop 20261121-120000-2", "y\n", 0, "drop report 20261121-120000-2", "drop the report of job 20261121-120000-2 for ever?"},
+		{"notifications replay 20261121-120000", "", 0, "report 20261121-120000 drop=false", ""},
+		{"notifications drop 20261121-120000-2", "y\n", 0, "report 20261121-120000-2 drop=true", "drop the report of job 20261121-120000-2 for ever?"},
 		{"notifications drop 20261121-120000", "n\n", 23, "", "nothing was dropped"},
 		{"notifications replay", "", 2, "", "accepts 1 arg"},
 	} {
