@@ -140,8 +140,8 @@ func TestTorture(t *testing.T) {
 			{cmd: cgla(1), is: []error{at.ErrTimeout, at.ErrContended}},
 		}},
 		{name: "our own late results are nobody else's", source: vocat40, turns: []turn{
-			{cmd: cgla(1), raw: "AT+CGLA=1\r\r\nOK\r\nERROR\r\nOK\r\nOK\r\n", late: 11 * time.Second, is: []error{at.ErrTimeout, notContended}},
-			{cmd: cgla(2), is: []error{at.ErrTimeout, notContended}},
+			{cmd: cgla(1), raw: "AT+CGLA=1\r\r\nOK\r\nERROR\r\nOK\r\nOK\r\n", late: 11 * time.Second, is: []error{at.ErrTimeout, errNotContended}},
+			{cmd: cgla(2), is: []error{at.ErrTimeout, errNotContended}},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -209,13 +209,13 @@ func TestTorture(t *testing.T) {
 	}
 }
 
-// notContended stands for errors that blame nobody.
-var notContended = errors.New("not contended")
+// errNotContended stands for errors that blame nobody.
+var errNotContended = errors.New("not contended")
 
 func matches(err, want error) bool {
 	var cme *at.CMEError
 	switch {
-	case want == notContended:
+	case want == errNotContended:
 		return !errors.Is(err, at.ErrContended)
 	case errors.As(want, &cme):
 		return errors.As(err, &cme)

@@ -643,7 +643,9 @@ func TestOpenRetries(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := card.OpenChannel(t.Context(), aid); !errors.Is(err, tc.is) || tries != tc.tries {
+				_, err = card.OpenChannel(t.Context(), aid)
+				synctest.Wait()
+				if !errors.Is(err, tc.is) || tries != tc.tries {
 					t.Errorf("%v after %d tries, want %v after %d", err, tries, tc.is, tc.tries)
 				}
 			})

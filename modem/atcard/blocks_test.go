@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,6 +337,7 @@ func TestNotTheSize(t *testing.T) {
 				if err := send(t.Context(), ch, &block, tc.length); !errors.Is(err, tc.is) || errors.Is(err, atcard.ErrBlockLost) {
 					t.Errorf("error %v, want %v", err, tc.is)
 				}
+				synctest.Wait()
 				struck := 0
 				for _, n := range sent {
 					if n == 100 {
@@ -361,11 +363,12 @@ func TestNotTheSize(t *testing.T) {
 func TestSilentToEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFront(t, &apdutest.UICC{Apps: map[string]apdutest.App{string(aid): (&chainApp{}).answer}, Channels: 1})
-		dead, sent := false, 0
+		var sent atomic.Int32
+		dead := false
 		conn, _ := attest.Dial(t, func(cmd string) string {
 			n, _ := dataOf(cmd)
 			if n > 0 {
-				sent++
+				sent.Add(1)
 				dead = true
 			}
 			if dead {
@@ -382,8 +385,8 @@ func TestSilentToEverything(t *testing.T) {
 			t.Fatal(err)
 		}
 		block, begin := card.BlockSize(), time.Now()
-		if err := send(t.Context(), ch, &block, 1000); !errors.Is(err, at.ErrTimeout) || sent != 1 || block != atcard.DefaultBlockSize || card.BlockSize() != block {
-			t.Errorf("%v after %d blocks, size %d", err, sent, block)
+		if err := send(t.Context(), ch, &block, 1000); !errors.Is(err, at.ErrTimeout) || sent.Load() != 1 || block != atcard.DefaultBlockSize || card.BlockSize() != block {
+			t.Errorf("%v after %d blocks, size %d", err, sent.Load(), block)
 		}
 		if took := time.Since(begin); took > 25*time.Second {
 			t.Errorf("took %v", took)

@@ -1,7 +1,10 @@
 package atcard
 
-// ParseHandle and ParseResponse read the answers of a modem.
+// These read the answers of a modem.
 var (
 	ParseHandle   = parseHandle
 	ParseResponse = parseResponse
+	ChannelOf     = channelOf
+	SessionOf     = sessionOf
+	ValidID       = validID
 )

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -229,6 +230,57 @@ func TestBusyNamesTheHolder(t *testing.T) {
 	}
 	if who := serialport.Owner(filepath.Join(t.TempDir(), "ttyUSB9")); who != "" {
 		t.Errorf("owner of nothing: %q", who)
+	}
+}
+
+// A made-up /proc: processes without a right to look, with hostile names, with
+// the master of a pseudo terminal, and files that are no processes.
+func TestHolders(t *testing.T) {
+	modem, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer modem.Close()
+	defer slave.Close()
+	proc := t.TempDir()
+	process := func(pid, name string, fds ...string) {
+		dir := filepath.Join(proc, pid, "fd")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(proc, pid, "comm"), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for i, to := range fds {
+			if err := os.Symlink(to, filepath.Join(dir, fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	process("1", "systemd\n", "/dev/null")
+	process("812", "ModemManager\n", "socket:[77]", slave.Name())
+	process("900", "emulator\n", slave.Name(), "/dev/ptmx")
+	process("901", "\x1b[31mred\n", slave.Name())
+	process("902", "", slave.Name())
+	process("77", "self\n", slave.Name())
+	if err := errors.Join(os.Mkdir(filepath.Join(proc, "sys"), 0o755), os.Mkdir(filepath.Join(proc, "903"), 0o755)); err != nil { // it has just ended
+		t.Fatal(err)
+	}
+	holders, complete := serialport.HoldersIn(proc, slave.Name(), 77)
+	slices.SortFunc(holders, func(a, b serialport.Holder) int { return a.PID - b.PID })
+	want := []serialport.Holder{{PID: 812, Name: "ModemManager"}, {PID: 901, Name: "[31mred"}, {PID: 902, Name: "a program"}}
+	if !slices.Equal(holders, want) || !complete {
+		t.Errorf("%v, complete %v, want %v", holders, complete, want)
+	}
+	if h, ok := serialport.Suspect(proc); !ok || h.String() != "ModemManager (pid 812)" {
+		t.Errorf("suspect %v, %v", h, ok)
+	}
+	if h, ok := serialport.Suspect(t.TempDir()); ok {
+		t.Errorf("suspect %v where nobody is", h)
+	}
+	plain := filepath.Join(proc, "1", "comm")
+	if holders, _ := serialport.HoldersIn(proc, plain, 77); len(holders) != 0 {
+		t.Errorf("a plain file is held by %v", holders)
 	}
 }
 
