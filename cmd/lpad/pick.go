@@ -63,7 +63,7 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 	alone := cfg.Network.Backend == "none" || cfg.Modem.Manage == "none"
 	port := atport.New(atport.Config{
 		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log, Alone: alone,
-		OffMark: filepath.Join(cfg.StateDir, "modem-off"), Quirks: table, Learned: learned,
+		OffMark: filepath.Join(cfg.StateDir, "modem-off"), PlaceMark: filepath.Join(cfg.StateDir, "modem-place"), Quirks: table, Learned: learned,
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
 			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
 	})

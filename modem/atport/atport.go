@@ -58,9 +58,13 @@ type Config struct {
 	// Find lists further paths under which the modem may come back after a reset;
 	// one that has its IMEI is it. nil: the ports that sysfs knows in its USB
 	// socket, and new ones elsewhere. Sysfs is where that is mounted; "" is /sys.
-	Find  func() []string
-	Sysfs string
-	Log   *slog.Logger // nil: discards
+	Find func() []string
+	// PlaceMark is a file that says where in the USB tree the configured port was,
+	// for the next process: a modem that was reset may have another name than the
+	// configured one when that begins. "" is none.
+	PlaceMark string
+	Sysfs     string
+	Log       *slog.Logger // nil: discards
 }
 
 // Port is one AT port. Make it with [New].
@@ -75,6 +79,7 @@ type Port struct {
 	modem  *atmodem.Modem
 	path   string // at present
 	where  serialport.Where
+	fresh  bool                      // not opened yet
 	others map[serialport.Where]bool // ports that there were when ours was opened
 	id     modem.Identity            // of the modem at the last opening; zero: not known yet
 	quirks quirks.Quirks             // of id
@@ -104,7 +109,7 @@ func New(cfg Config) *Port {
 	if cfg.Learned == nil {
 		cfg.Learned = quirks.OpenMemory("")
 	}
-	return &Port{cfg: cfg, path: cfg.Path, seen: &atmodem.Memory{}}
+	return &Port{cfg: cfg, path: cfg.Path, fresh: true, seen: &atmodem.Memory{}}
 }
 
 // Path is the present name of the serial device.

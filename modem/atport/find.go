@@ -2,8 +2,11 @@ package atport
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -50,14 +53,18 @@ func (p *Port) places() []place {
 		}
 		return out
 	}
+	if p.where == (serialport.Where{}) {
+		p.where = p.lastPlace()
+	}
 	if p.where.USB != "" {
 		if path, err := serialport.Locate(p.cfg.Sysfs, p.where); err == nil {
-			if filepath.Base(path) == p.where.Name {
-				path = p.path // as it was, by whatever link it was configured
+			if now, err := serialport.WhereIs(p.cfg.Sysfs, p.path); err == nil && now.Name == filepath.Base(path) {
+				path = p.path // by whatever link it was configured
 			}
 			add(path, false)
 		}
-	} else {
+	}
+	if p.fresh || p.where.USB == "" { // never opened in this life: somebody may have moved the modem
 		add(p.cfg.Path, false)
 		// A link of /dev/serial/by-path names a place, even while udev is not done.
 		if where, err := serialport.WhereIs(p.cfg.Sysfs, p.cfg.Path); err == nil && where.USB != "" {
@@ -67,16 +74,10 @@ func (p *Port) places() []place {
 	if p.id.IMEI == "" {
 		return out
 	}
-	for _, path := range serialport.Candidates(p.cfg.Sysfs, p.where.USB) {
-		add(path, true)
-	}
 	for _, w := range serialport.Ports(p.cfg.Sysfs) {
-		if w.USB != "" && !p.others[w] && w.USB != p.where.USB {
-			switch p.quirks.Role(w.Interface) {
-			case quirks.RoleGPS, quirks.RoleDiag:
-			default:
-				add("/dev/"+w.Name, true)
-			}
+		role := p.quirks.Role(w.Interface)
+		if w.USB != "" && (w.USB == p.where.USB || !p.others[w]) && role != quirks.RoleGPS && role != quirks.RoleDiag {
+			add("/dev/"+w.Name, true)
 		}
 	}
 	add(p.cfg.Path, true)
@@ -141,11 +142,50 @@ func (p *Port) try(ctx context.Context, place place) (*at.Conn, *atmodem.Modem, 
 	return conn, m, nil
 }
 
+// mark is the form of Config.PlaceMark.
+type mark struct {
+	Path  string           `json:"path"`  // that was configured
+	Place serialport.Where `json:"place"` // where that was found to be
+}
+
+// maxMark bounds the file of a mark, in bytes.
+const maxMark = 4096
+
+// lastPlace is where an earlier process had the port, if it was of this
+// configuration. The modem may have been renamed by a reset since the names were
+// given.
+func (p *Port) lastPlace() serialport.Where {
+	if p.cfg.PlaceMark == "" {
+		return serialport.Where{}
+	}
+	f, err := os.Open(p.cfg.PlaceMark)
+	if err != nil {
+		return serialport.Where{} // none yet
+	}
+	defer f.Close()
+	var m mark
+	if err := json.NewDecoder(io.LimitReader(f, maxMark)).Decode(&m); err != nil || m.Path != p.cfg.Path {
+		return serialport.Where{}
+	}
+	return m.Place
+}
+
 // note remembers where the port is, and which others there are.
 func (p *Port) note() {
+	p.fresh = false
 	where, err := serialport.WhereIs(p.cfg.Sysfs, p.path)
 	if err != nil {
 		return // no port that sysfs knows: it keeps its name
+	}
+	if where != p.where && where.USB != "" && p.cfg.PlaceMark != "" {
+		b, err := json.Marshal(mark{p.cfg.Path, where})
+		const ownerOnly = 0o600
+		if err == nil {
+			err = os.WriteFile(p.cfg.PlaceMark, b, ownerOnly)
+		}
+		if err != nil { // it counts when we are killed before the modem has its old name again
+			p.cfg.Log.Warn("the place of the modem is not written down", "err", err)
+		}
 	}
 	p.where = where
 	p.others = map[serialport.Where]bool{}
