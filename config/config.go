@@ -74,7 +74,8 @@ type Modem struct {
 
 // Network says how the device gets back on line after a switch.
 type Network struct {
-	Backend         string        `mapstructure:"backend"`          // auto, networkmanager, none
+	Backend         string        `mapstructure:"backend"`          // auto, networkmanager, modemmanager, none
+	Hook            string        `mapstructure:"hook"`             // program that brings the interface up and down where NetworkManager does not; empty: not lpad's business
 	DeadMan         time.Duration `mapstructure:"dead_man"`         // the old profile comes back when the new one is not proven by then
 	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network, with one access point
 	Probe           string        `mapstructure:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+

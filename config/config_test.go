@@ -140,6 +140,8 @@ func TestRefused(t *testing.T) {
 		{"helper", "version: 1\ncard: {pcsc_helper: \"\"}\n", "card.pcsc_helper", "empty"},
 		{"baud", "version: 1\ncard: {baud: 12345}\n", "card.baud", "not one of"},
 		{"block", "version: 1\ncard: {block_size: 256}\n", "card.block_size", "between"},
+		{"network backend", "version: 1\nnetwork: {backend: ifupdown}\n", "network.backend", "not one of"},
+		{"hook", "version: 1\nnetwork: {hook: hook.sh}\n", "network.hook", "absolute"},
 		{"dead man", "version: 1\nnetwork: {dead_man: 1ms}\n", "network.dead_man", "between"},
 		{"probe scheme", "version: 1\nnetwork: {probe: \"http://x.example/\"}\n", "network.probe", "none of"},
 		{"probe port", "version: 1\nnetwork: {probe: \"tcp://x.example\"}\n", "network.probe", "none of"},

@@ -111,7 +111,10 @@ func (c Card) validate(v *validator) {
 }
 
 func (n Network) validate(v *validator) {
-	v.oneOf("network.backend", n.Backend, "auto", "networkmanager", "none")
+	v.oneOf("network.backend", n.Backend, "auto", "networkmanager", "modemmanager", "none")
+	if n.Hook != "" {
+		v.path("network.hook", n.Hook)
+	}
 	v.between("network.dead_man", n.DeadMan, minDeadMan, maxDeadMan)
 	v.between("network.register_timeout", n.RegisterTimeout, minWait, maxWait)
 	v.between("network.probe_timeout", n.ProbeTimeout, minWait, maxWait)
