@@ -8,8 +8,9 @@
 //	}
 //	rung, err := m.Reread(ctx, iccid)
 //
-// Every method asks the modem; nothing is remembered but which of the many
-// commands for the ICCID this modem knows. Methods are safe for concurrent use as
+// Every method asks the modem; nothing is remembered but what is in its [Memory].
+// A modem whose port may go away in the middle of a re-read is for a [Ladder],
+// which also says how it is known that the modem itself has read the SIM. Methods are safe for concurrent use as
 // far as the modem is: two that change the same thing are the caller's affair.
 //
 // # Errors
@@ -18,7 +19,8 @@
 // sentinels). ErrNotTaken says that the modem accepted a setting and shows
 // another, ErrOldSIM that it goes on showing the old profile, ErrNoTime that it
 // has no clock, ErrUnreadable that an answer makes no sense, ErrUnsafe that a value
-// must not be put into a command. All explain themselves.
+// must not be put into a command, ErrNoSlots that nobody knows its command for the
+// SIM slots. All explain themselves.
 package atmodem
 
 import (

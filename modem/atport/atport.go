@@ -9,6 +9,13 @@
 //	err = p.SetAPN(ctx, 1, apn)             // what modem/network asks of a modem
 //	err = p.Release(ctx)                    // the port is free for others now
 //
+// At each opening the modem is asked who it is; card and modem then get what was
+// configured, what this device has learnt of such modems, and what the table of
+// quirks knows of them, in this order. What works is learnt. The port is looked
+// for where it was, in its USB socket, whatever its name is now, and then by the
+// modem's IMEI. [Port.Reread] climbs the ladder of atmodem across that, and
+// [Port.Probe] tells what the modem can do.
+//
 // What may fail is what its parts say: the port is missing, held by somebody
 // else or hung up (modem/serialport), the modem refuses or is silent
 // (modem/at), the card (apdu). A line that has hung up or gone silent in the

@@ -1,11 +1,11 @@
 package atport_test
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +13,6 @@ import (
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/apdu"
 	"lpad/apdu/ber"
-	"lpad/modem"
 	"lpad/modem/atport"
 	"lpad/modem/modemtest"
 	"lpad/modem/quirks"
@@ -111,13 +110,12 @@ func enable(t *testing.T, p *atport.Port, target string, refresh bool) {
 // Every modem shows the new profile in the end, by the rung that its kind needs,
 // is on, and has said which rung that was; the next time it begins with that one.
 func TestRereadOfEveryDialect(t *testing.T) {
-	for _, tc := range []struct {
-		dialect string
-		rung    string
-	}{
+	type row struct{ dialect, rung string }
+	table := []row{
 		{"u-blox", "cfun-0-1"},
 		{"generic", "cfun-0-1"},
 		{"quectel-ec20", "cfun-0-1"},
+		{"quectel-ec20-mbn", "cfun-0-1"},
 		{"quectel-eg25", "cfun-0-1"},
 		{"quectel-eg9x", "cfun-0-1"},
 		{"quectel-rm5xx", "cfun-0-1"},
@@ -127,7 +125,13 @@ func TestRereadOfEveryDialect(t *testing.T) {
 		{"telit-le910", "cfun-0-1"},
 		{"cinterion", "cfun-0-1"},
 		{"dell-dw5821e", "cfun-0-1"},
-	} {
+	}
+	for _, d := range modemtest.Dialects() {
+		if !slices.ContainsFunc(table, func(tc row) bool { return tc.dialect == d.Name }) {
+			t.Errorf("nothing is said of %s", d.Name)
+		}
+	}
+	for _, tc := range table {
 		t.Run(tc.dialect, func(t *testing.T) {
 			t.Parallel()
 			d, ok := modemtest.DialectNamed(tc.dialect)
@@ -176,6 +180,3 @@ func logOf(b *bench) string {
 	}
 	return out
 }
-
-var _ = context.Background
-var _ modem.SIM

@@ -12,7 +12,6 @@ import (
 
 	"lpad/modem/atcard"
 	"lpad/modem/atmodem"
-	"lpad/modem/atport"
 	"lpad/modem/modemtest"
 	"lpad/modem/quirks"
 	"lpad/modem/serialport"
@@ -290,5 +289,3 @@ func TestPowerCycleCutOff(t *testing.T) {
 		t.Error("the mark is still there")
 	}
 }
-
-var _ = atport.Config{}
