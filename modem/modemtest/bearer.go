@@ -70,14 +70,14 @@ func (c call) perContext(line func(*pdpContext) string) []string {
 }
 
 // authentication is AT+CGAUTH (27.007, section 10.1.31), u-blox's AT+UAUTHREQ,
-// and Cinterion's AT^SGAUTH, which takes the password before the user and never
-// shows it.
+// and AT^SGAUTH of Cinterion and AT$QCPDPP of Qualcomm, which take the password
+// before the user and never show them.
 func (c call) authentication() reply {
-	cinterion := c.name == "^SGAUTH"
+	passwordFirst := c.name == "^SGAUTH" || c.name == "$QCPDPP"
 	if c.form == read {
 		return ok(c.perContext(func(x *pdpContext) string {
-			if cinterion {
-				return fmt.Sprintf("^SGAUTH: %d,%d", x.CID, x.auth)
+			if passwordFirst {
+				return fmt.Sprintf("%s: %d,%d", c.name, x.CID, x.auth)
 			}
 			return fmt.Sprintf(`%s: %d,%d,"%s","%s"`, c.name, x.CID, x.auth, x.user, x.password)
 		})...)
@@ -94,7 +94,7 @@ func (c call) authentication() reply {
 		return c.fail(cmeInvalidIndex)
 	}
 	x.auth, x.user, x.password = kind, c.arg(2), c.arg(3)
-	if cinterion {
+	if passwordFirst {
 		x.user, x.password = x.password, x.user
 	}
 	if kind == 0 {

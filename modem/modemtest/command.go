@@ -147,7 +147,7 @@ func commands() map[string]command {
 		"+QMBNCFG": {run: call.carrierConfig, vendor: true}, "+COPS": {run: call.operator}, "+CSQ": {run: call.signal, help: "(0-31,99),(0-7,99)"}, "+CGATT": {run: call.attach, help: "(0,1)"},
 		// bearer.go
 		"+CGDCONT": {run: call.contextDefinition}, "+CGAUTH": {run: call.authentication, help: "(1-16),(0-2),64,64"},
-		"+UAUTHREQ": {run: call.authentication, vendor: true}, "^SGAUTH": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},
+		"+UAUTHREQ": {run: call.authentication, vendor: true}, "^SGAUTH": {run: call.authentication, vendor: true}, "$QCPDPP": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},
 		"+CGPADDR": {run: call.addresses}, "+CGCONTRDP": {run: call.dynamicParameters}, "+UIPADDR": {run: call.bridgeAddress, vendor: true},
 	}
 }

@@ -208,7 +208,7 @@ var SierraMC7455 = Dialect{
 	// ModemManager's plugin for AT wants the driver sierra; with the real qcserial and qmi_wwan it would talk QMI.
 	USB: USB{Vendor: "1199", Product: "9071", Manufacturer: "Sierra Wireless, Incorporated", ProductString: "MC7455", Interfaces: [3]int{3, 4, 8},
 		Driver: "sierra", NoNet: true},
-	Has:            []string{"!ICCID", "!RESET", "!UIMS"},
+	Has:            []string{"!ICCID", "!RESET", "!UIMS", "$QCPDPP"},
 	Answers:        map[string]string{"+CGLA=?": "ERROR", "%IPSYS?": "OK"}, // lpac#139; see Generic
 	SessionFormat:  "%016x",                                                // lpac#138, #139
 	SessionBase:    0x38aa32e,

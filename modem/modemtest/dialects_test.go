@@ -86,6 +86,7 @@ func TestDialectCommands(t *testing.T) {
 			{open, "+CCHO: 00000000038aa32f | OK"}, {"AT+CGLA=?", "ERROR"},
 			{`AT+CGLA=00000000038aa32f,22,` + eid, `+CGLA: 46,"BF3E125A10890490321234512345123456789012359000" | OK`},
 			{"AT!ICCID?", "!ICCID: 8933010000000000001 | OK"}, {"AT!UIMS?", "!UIMS: 0 | OK"},
+			{`AT$QCPDPP=1,1,"p","u"`, "OK"}, {"AT+CGAUTH?", `+CGAUTH: 1,1,"u","p" | OK`},
 		}},
 		{"telit-le910", []step{
 			{"AT#CCID", "#CCID: 8933010000000000001 | OK"}, {"AT#QSS?", "#QSS: 0,1 | OK"}, {"AT#QSS=2", "OK"}, {"AT#QSS?", "#QSS: 2,3 | OK"},

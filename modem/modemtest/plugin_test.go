@@ -35,19 +35,20 @@ func TestStackPlugins(t *testing.T) {
 		dialect string
 		follows follows
 		why     string
+		ignores string // a URC that says something of the SIM, and to which ModemManager is deaf
 	}{
-		{"u-blox", probes, "+CIEV of simind"},
-		{"generic", stale, "no URC"},
-		{"quectel-ec20", stale, "its toolkit is off"},
-		{"quectel-eg25", probes, "the device leaves and comes back"},
-		{"quectel-eg9x", stale, "its toolkit is off"},
-		{"quectel-rm5xx", probes, "+QUSIM: 1"},
-		{"fibocom-fm350", stale, "+SIM READY is ignored"},
-		{"simcom-sim7600", stale, "its toolkit is off"},
-		{"sierra-mc7455", stale, "its toolkit is off"},
-		{"telit-le910", probes, "#QSS from and to 0"},
-		{"cinterion", probes, "^SCKS"},
-		{"dell-dw5821e", stale, "no URC"},
+		{"u-blox", probes, "+CIEV of simind", ""},
+		{"generic", stale, "no URC", ""},
+		{"quectel-ec20", stale, "its toolkit is off", ""},
+		{"quectel-eg25", probes, "the device leaves and comes back", ""},
+		{"quectel-eg9x", stale, "its toolkit is off", ""},
+		{"quectel-rm5xx", probes, "+QUSIM: 1", ""},
+		{"fibocom-fm350", stale, "+SIM READY is ignored", "+SIM READY"},
+		{"simcom-sim7600", stale, "its toolkit is off", "+CPIN: READY"},
+		{"sierra-mc7455", stale, "its toolkit is off", ""},
+		{"telit-le910", probes, "#QSS from and to 0", "#QSS: 1"},
+		{"cinterion", probes, "^SCKS", ""},
+		{"dell-dw5821e", stale, "no URC", ""},
 	} {
 		t.Run(tt.dialect, func(t *testing.T) {
 			t.Parallel()
@@ -91,6 +92,24 @@ func TestStackPlugins(t *testing.T) {
 			}
 			t.Logf("registered %v after Enable", time.Since(begin).Round(time.Millisecond))
 
+			if tt.follows == stale { // the others are told on the port that would be busy with packets
+				connectsByPPP(t, bus, before.Path)
+			}
+			stays := func(why string) {
+				t.Helper()
+				for begin := time.Now(); time.Since(begin) < staleFor; time.Sleep(50 * time.Millisecond) {
+					now, err := s.MMModem(ctx)
+					if err != nil || now.ICCID != old || now.Path != before.Path {
+						t.Fatalf("after %v it shows %+v, %v, although %s", time.Since(begin), now, err, why)
+					}
+				}
+			}
+			if tt.ignores != "" {
+				card.enable(1)
+				s.Modem.InjectURC(tt.ignores)
+				stays(tt.ignores + " is nothing to it")
+			}
+
 			h := dialUnix(t, s.Modem)
 			h.expect("ATE0\r", "ATE0\r\r\nOK\r\n")
 			begin = time.Now()
@@ -104,15 +123,29 @@ func TestStackPlugins(t *testing.T) {
 				t.Logf("shows the new SIM after %v", time.Since(begin).Round(time.Millisecond))
 				return
 			}
-			for time.Since(begin) < staleFor {
-				now, err := s.MMModem(ctx)
-				if err != nil || now.ICCID != old || now.Path != before.Path {
-					t.Fatalf("after %v it shows %+v, %v, although %s", time.Since(begin), now, err, tt.why)
-				}
-				time.Sleep(50 * time.Millisecond)
-			}
+			stays(tt.why)
 		})
 	}
+}
+
+// connectsByPPP sees to it that packets go over PPP on the tty, and ends that.
+func connectsByPPP(t *testing.T, bus *dbus.Conn, modem dbus.ObjectPath) {
+	t.Helper()
+	var bearer dbus.ObjectPath
+	properties := map[string]dbus.Variant{"apn": dbus.MakeVariant("old.apn")}
+	if err := call(t, bus, mm, modem, mm+".Modem.Simple.Connect", properties).Store(&bearer); err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]dbus.Variant
+	if err := call(t, bus, mm, bearer, "org.freedesktop.DBus.Properties.GetAll", mm+".Bearer").Store(&all); err != nil {
+		t.Fatal(err)
+	}
+	const ppp = uint32(1) // MM_BEARER_IP_METHOD_PPP
+	ip, _ := all["Ip4Config"].Value().(map[string]dbus.Variant)
+	if got := all["Interface"].Value(); got != "ttyUSB0" || ip["method"].Value() != ppp {
+		t.Errorf("bearer on %v: %v", got, ip)
+	}
+	call(t, bus, mm, modem, mm+".Modem.Simple.Disconnect", dbus.ObjectPath("/"))
 }
 
 func modemProperty(t *testing.T, bus *dbus.Conn, path dbus.ObjectPath, name string) any {
