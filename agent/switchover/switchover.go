@@ -260,16 +260,20 @@ func (e *VerifyError) Error() string {
 }
 
 // furthest is the attempt that came nearest to success: what stopped it
-// explains more than what stopped the others.
+// explains more than what stopped the others. One that had no time left knows
+// less than another at the same stage.
 func (e *VerifyError) furthest() Attempt {
 	var best Attempt
 	for _, a := range e.Attempts {
-		if best.Err == nil || a.Stage > best.Stage {
+		if best.Err == nil || a.Stage > best.Stage || a.Stage == best.Stage && timeout(best.Err) && !timeout(a.Err) {
 			best = a
 		}
 	}
 	return best
 }
+
+// timeout reports that an error tells only that time was up.
+func timeout(err error) bool { return fault.Of(err).Code == "timeout" }
 
 // Unwrap returns the error of the attempt that came furthest.
 func (e *VerifyError) Unwrap() error { return e.furthest().Err }

@@ -371,3 +371,26 @@ func TestDirect(t *testing.T) {
 		t.Errorf("reset refused: %v", err)
 	}
 }
+
+// TestVerifyErrorExplains: the attempt that came furthest, and of two that came
+// as far the one that knows more than that its time was up.
+func TestVerifyErrorExplains(t *testing.T) {
+	late := context.DeadlineExceeded
+	for name, test := range map[string]struct {
+		attempts []switchover.Attempt
+		code     string
+	}{
+		"furthest":              {[]switchover.Attempt{{Stage: switchover.StageConnect, Err: late}, {Stage: switchover.StageRegister, Err: errRefused}}, "timeout"},
+		"late, then refused":    {[]switchover.Attempt{{Stage: switchover.StageRegister, Err: late}, {Stage: switchover.StageRegister, Err: errRefused}}, "refused-by-test"},
+		"refused, then late":    {[]switchover.Attempt{{Stage: switchover.StageRegister, Err: errRefused}, {Stage: switchover.StageRegister, Err: late}}, "refused-by-test"},
+		"nothing but late":      {[]switchover.Attempt{{Stage: switchover.StageRegister, Err: late}, {Stage: switchover.StageApply, Err: late}}, "timeout"},
+		"late with its reasons": {[]switchover.Attempt{{Stage: switchover.StageProbe, Err: errors.Join(late, errRefused)}}, "refused-by-test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := &switchover.VerifyError{Attempts: test.attempts}
+			if got := fault.Of(err).Code; got != test.code {
+				t.Errorf("explained by %s, want %s", got, test.code)
+			}
+		})
+	}
+}
