@@ -32,99 +32,99 @@ const Version = 1
 // Config is the whole configuration. Its fields are documented by their keys
 // in config/testdata/full.yaml as well.
 type Config struct {
-	Version  int    `mapstructure:"version"`
-	StateDir string `mapstructure:"state_dir"` // the journal
-	Socket   string `mapstructure:"socket"`    // of the local API
+	Version  int    `key:"version"`
+	StateDir string `key:"state_dir"` // the journal
+	Socket   string `key:"socket"`    // of the local API
 
-	Log     Log     `mapstructure:"log"`
-	Card    Card    `mapstructure:"card"`
-	Modem   Modem   `mapstructure:"modem"`
-	Network Network `mapstructure:"network"`
-	Clock   Clock   `mapstructure:"clock"`
-	Params  Params  `mapstructure:"params"`
-	RSP     RSP     `mapstructure:"rsp"`
-	API     API     `mapstructure:"api"`
-	Reports Reports `mapstructure:"reports"`
-	Journal Journal `mapstructure:"journal"`
+	Log     Log     `key:"log"`
+	Card    Card    `key:"card"`
+	Modem   Modem   `key:"modem"`
+	Network Network `key:"network"`
+	Clock   Clock   `key:"clock"`
+	Params  Params  `key:"params"`
+	RSP     RSP     `key:"rsp"`
+	API     API     `key:"api"`
+	Reports Reports `key:"reports"`
+	Journal Journal `key:"journal"`
 }
 
 // Log says what is logged, and how.
 type Log struct {
-	Level  string `mapstructure:"level"`  // error, warn, info, debug, trace
-	Format string `mapstructure:"format"` // text, json
+	Level  string `key:"level"`  // error, warn, info, debug, trace
+	Format string `key:"format"` // text, json
 }
 
 // Card says how the eUICC is reached.
 type Card struct {
-	Backend    string `mapstructure:"backend"`     // auto, pcsc, at
-	Reader     string `mapstructure:"reader"`      // part of the PC/SC reader's name; empty: the first with a card
-	PCSCHelper string `mapstructure:"pcsc_helper"` // program, a path or a name in PATH
-	ATPort     string `mapstructure:"at_port"`     // serial device of the modem: /dev/ttyUSB2, better a link of udev
-	Baud       int    `mapstructure:"baud"`        // of the serial device; USB modems ignore it
-	APDUPath   string `mapstructure:"apdu_path"`   // auto, ccho, csim: the AT commands that carry APDUs
-	BlockSize  int    `mapstructure:"block_size"`  // bytes of a STORE DATA block; 0: the back-end's own
+	Backend    string `key:"backend"`     // auto, pcsc, at
+	Reader     string `key:"reader"`      // part of the PC/SC reader's name; empty: the first with a card
+	PCSCHelper string `key:"pcsc_helper"` // program, a path or a name in PATH
+	ATPort     string `key:"at_port"`     // serial device of the modem: /dev/ttyUSB2, better a link of udev
+	Baud       int    `key:"baud"`        // of the serial device; USB modems ignore it
+	APDUPath   string `key:"apdu_path"`   // auto, ccho, csim: the AT commands that carry APDUs
+	BlockSize  int    `key:"block_size"`  // bytes of a STORE DATA block; 0: the back-end's own
 }
 
 // Modem says which modem it is and who else drives it.
 type Modem struct {
-	Device  string `mapstructure:"device"`  // ModemManager's Device property; empty: the first
-	Manage  string `mapstructure:"manage"`  // auto, modemmanager, none
-	Inhibit string `mapstructure:"inhibit"` // auto, never, always: take the modem from ModemManager while its port is ours
+	Device  string `key:"device"`  // ModemManager's Device property; empty: the first
+	Manage  string `key:"manage"`  // auto, modemmanager, none
+	Inhibit string `key:"inhibit"` // auto, never, always: take the modem from ModemManager while its port is ours
 }
 
 // Network says how the device gets back on line after a switch.
 type Network struct {
-	Backend         string        `mapstructure:"backend"`          // auto, networkmanager, modemmanager, none
-	Hook            string        `mapstructure:"hook"`             // program that brings the interface up and down where NetworkManager does not; empty: not lpad's business
-	DeadMan         time.Duration `mapstructure:"dead_man"`         // the old profile comes back when the new one is not proven by then
-	RegisterTimeout time.Duration `mapstructure:"register_timeout"` // for registration with a network, with one access point
-	Probe           string        `mapstructure:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
-	ProbeTimeout    time.Duration `mapstructure:"probe_timeout"`    // until the probe must have succeeded
+	Backend         string        `key:"backend"`          // auto, networkmanager, modemmanager, none
+	Hook            string        `key:"hook"`             // program that brings the interface up and down where NetworkManager does not; empty: not lpad's business
+	DeadMan         time.Duration `key:"dead_man"`         // the old profile comes back when the new one is not proven by then
+	RegisterTimeout time.Duration `key:"register_timeout"` // for registration with a network, with one access point
+	Probe           string        `key:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
+	ProbeTimeout    time.Duration `key:"probe_timeout"`    // until the probe must have succeeded
 }
 
 // Clock says whose time certificates are judged by.
 type Clock struct {
-	FromModem string `mapstructure:"from_modem"` // auto, never: ask the modem while the system's clock was never set
+	FromModem string `key:"from_modem"` // auto, never: ask the modem while the system's clock was never set
 }
 
 // Params says where terminal parameters come from.
 type Params struct {
-	ProviderDB string `mapstructure:"provider_db"` // serviceproviders.xml of mobile-broadband-provider-info
-	OEMDir     string `mapstructure:"oem_dir"`     // documents of the device's maker
+	ProviderDB string `key:"provider_db"` // serviceproviders.xml of mobile-broadband-provider-info
+	OEMDir     string `key:"oem_dir"`     // documents of the device's maker
 }
 
 // RSP is about eSIM servers.
 type RSP struct {
-	TrustDir             string            `mapstructure:"trust_dir"`              // PEM files of further authorities
-	AllowTestCI          bool              `mapstructure:"allow_test_ci"`          // INSECURE: accept servers of test CIs
-	Protocol             string            `mapstructure:"protocol"`               // X-Admin-Protocol
-	SendIMEI             string            `mapstructure:"send_imei"`              // auto, tac-only, off, or 15 digits
-	Consent              string            `mapstructure:"consent"`                // ask, auto
-	ConsentTimeout       time.Duration     `mapstructure:"consent_timeout"`        // after which an order is postponed
-	Timeout              time.Duration     `mapstructure:"timeout"`                // for one answer of a server; for a profile package, which it may have to build, twice as long
-	ISDRAIDs             []string          `mapstructure:"isdr_aids"`              // to try, hexadecimal; empty: the built-in list
-	Addresses            map[string]string `mapstructure:"addresses"`              // host (lower case) -> "ip:port", for test setups
-	NotificationRetry    time.Duration     `mapstructure:"notification_retry"`     // first wait before a notification is sent again; it doubles
-	NotificationRetryMax time.Duration     `mapstructure:"notification_retry_max"` // longest wait
+	TrustDir             string            `key:"trust_dir"`              // PEM files of further authorities
+	AllowTestCI          bool              `key:"allow_test_ci"`          // INSECURE: accept servers of test CIs
+	Protocol             string            `key:"protocol"`               // X-Admin-Protocol
+	SendIMEI             string            `key:"send_imei"`              // auto, tac-only, off, or 15 digits
+	Consent              string            `key:"consent"`                // ask, auto
+	ConsentTimeout       time.Duration     `key:"consent_timeout"`        // after which an order is postponed
+	Timeout              time.Duration     `key:"timeout"`                // for one answer of a server; for a profile package, which it may have to build, twice as long
+	ISDRAIDs             []string          `key:"isdr_aids"`              // to try, hexadecimal; empty: the built-in list
+	Addresses            map[string]string `key:"addresses"`              // host (lower case) -> "ip:port", for test setups
+	NotificationRetry    time.Duration     `key:"notification_retry"`     // first wait before a notification is sent again; it doubles
+	NotificationRetryMax time.Duration     `key:"notification_retry_max"` // longest wait
 }
 
 // API says which groups may use the local socket. Root may do everything; an
 // empty group is root alone.
 type API struct {
-	Read    string `mapstructure:"read"`    // may look
-	Operate string `mapstructure:"operate"` // may install, enable, disable
-	Admin   string `mapstructure:"admin"`   // may do everything
+	Read    string `key:"read"`    // may look
+	Operate string `key:"operate"` // may install, enable, disable
+	Admin   string `key:"admin"`   // may do everything
 }
 
 // Reports says who is told how a job has ended.
 type Reports struct {
-	URL string `mapstructure:"url"` // https address that gets a report of each job whose order names no other; empty: nobody
-	CA  string `mapstructure:"ca"`  // PEM file of the authorities for receivers of reports; empty: the system's
+	URL string `key:"url"` // https address that gets a report of each job whose order names no other; empty: nobody
+	CA  string `key:"ca"`  // PEM file of the authorities for receivers of reports; empty: the system's
 }
 
 // Journal bounds what is kept on flash.
 type Journal struct {
-	MaxBytes int64 `mapstructure:"max_bytes"` // beyond which the log is compacted
+	MaxBytes int64 `key:"max_bytes"` // beyond which the log is compacted
 }
 
 // Default returns the configuration of a device that has none.

@@ -36,27 +36,27 @@ const envPrefix = "LPAD_"
 // Keys lists every key in the order of their names.
 func Keys() []Key {
 	var keys []Key
-	walk(reflect.TypeFor[Config](), "", func(name string, t reflect.Type) {
+	walk(reflect.ValueOf(Config{}), "", func(name string, field reflect.Value) {
 		env := envPrefix + strings.ToUpper(strings.ReplaceAll(name, ".", "_"))
 		if name == versionKey {
 			env = ""
 		}
-		keys = append(keys, Key{name, env, kindOf(t)})
+		keys = append(keys, Key{name, env, kindOf(field.Type())})
 	})
 	sort.Slice(keys, func(i, j int) bool { return keys[i].Name < keys[j].Name })
 	return keys
 }
 
 // walk visits the leaves of the struct.
-func walk(t reflect.Type, prefix string, leaf func(name string, t reflect.Type)) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := prefix + f.Tag.Get("mapstructure")
+func walk(v reflect.Value, prefix string, leaf func(name string, field reflect.Value)) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name := prefix + f.Tag.Get("key")
 		if f.Type.Kind() == reflect.Struct {
-			walk(f.Type, name+".", leaf)
+			walk(v.Field(i), name+".", leaf)
 			continue
 		}
-		leaf(name, f.Type)
+		leaf(name, v.Field(i))
 	}
 }
 

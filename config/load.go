@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -435,8 +436,41 @@ func merge(s schema, layers []layer) (Config, Origins, error) {
 		}
 	}
 	cfg := Default()
-	if err := v.UnmarshalExact(&cfg); err != nil { // cannot happen: every layer was checked
-		return Config{}, nil, fmt.Errorf("configuration: %w", err)
-	}
+	walk(reflect.ValueOf(&cfg).Elem(), "", func(name string, field reflect.Value) {
+		if value := v.Get(strings.ReplaceAll(name, ".", delimiter)); value != nil {
+			assign(field, value)
+		}
+	})
 	return cfg, origins, nil
+}
+
+// assign sets a field to a value that was checked for the kind of its key.
+// (viper's own Unmarshal would bring a converter of everything to everything
+// along, a hundredth of the program.)
+func assign(field reflect.Value, value any) {
+	switch value := value.(type) {
+	case string:
+		if field.Type() == reflect.TypeFor[time.Duration]() {
+			d, _ := time.ParseDuration(value) // was parsed before, by checker.duration
+			field.SetInt(int64(d))
+			return
+		}
+		field.SetString(value)
+	case bool:
+		field.SetBool(value)
+	case int:
+		field.SetInt(int64(value))
+	case []any:
+		list := make([]string, len(value))
+		for i, item := range value {
+			list[i], _ = item.(string)
+		}
+		field.Set(reflect.ValueOf(list))
+	case map[string]any:
+		texts := make(map[string]string, len(value))
+		for name, text := range value {
+			texts[name], _ = text.(string)
+		}
+		field.Set(reflect.ValueOf(texts))
+	}
 }
