@@ -1,13 +1,13 @@
 package journal
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -308,7 +308,7 @@ func (j *Journal) surplus() []string {
 	if len(ended) <= j.opts.History {
 		return nil
 	}
-	slices.SortFunc(ended, j.byAge)
+	j.sortByAge(ended)
 	var ids []string
 	for _, v := range ended[:len(ended)-j.opts.History] {
 		ids = append(ids, v.ID)
@@ -316,11 +316,15 @@ func (j *Journal) surplus() []string {
 	return ids
 }
 
-func (j *Journal) byAge(a, b job.Job) int { return cmp.Compare(j.order[a.ID], j.order[b.ID]) }
+func (j *Journal) sortByAge(list []job.Job) {
+	sort.Slice(list, func(a, b int) bool { return j.order[list[a].ID] < j.order[list[b].ID] })
+}
 
 // Jobs returns all jobs, the oldest first.
 func (j *Journal) Jobs() []job.Job {
-	return slices.SortedFunc(maps.Values(j.jobs), j.byAge)
+	all := slices.Collect(maps.Values(j.jobs))
+	j.sortByAge(all)
+	return all
 }
 
 // Job returns one job.
