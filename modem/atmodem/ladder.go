@@ -64,7 +64,8 @@ const (
 //   - the SIM was away: AT+CPIN said that it is not inserted or not ready.
 //   - a message of the modem that tells of a changed SIM (+QUSIM, #QSS, ^SCKS …).
 //   - the modem restarted: its port hung up, or it said so.
-//   - the IMSI is another one than before.
+//   - the IMSI is that of the profile, or, of one that was never seen before,
+//     another one than before.
 //
 // If it cannot be told, the next rung is taken. A modem on which nothing of that
 // can ever be seen is believed at the top of the ladder, if it has carried out a
@@ -300,6 +301,9 @@ func (c *climb) line(ctx context.Context) (*Modem, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.m == nil {
+		m.mem.disprove(c.want)
+	}
 	c.reopen = false
 	if m != c.m || c.messages == nil {
 		c.stop()
@@ -425,7 +429,7 @@ func (c *climb) follow(ctx context.Context) error {
 	})
 	c.Tried = append(c.Tried, Attempt{quirks.RungRefresh, time.Since(begin), err})
 	if err == nil {
-		c.Learnt = c.other
+		c.Learnt = c.Proof != "known"
 		return c.settle(ctx)
 	}
 	if last != nil && ctx.Err() == nil {
@@ -576,10 +580,9 @@ func (c *climb) proof(m *Modem) string {
 		return "message"
 	case c.restarted:
 		return "restart"
-	case m.mem.provenAs() == c.want:
+	case m.mem.isProven(c.want, c.now):
 		return "known"
-	}
-	if before := m.mem.was(); before.known && c.now.known && c.now.imsi != before.imsi {
+	case m.mem.speaksFor(c.want, c.now):
 		return "imsi"
 	}
 	return ""

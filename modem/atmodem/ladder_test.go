@@ -327,6 +327,43 @@ func TestLadderByIMSI(t *testing.T) {
 				if i := slices.IndexFunc(m.sent, func(s string) bool { return strings.HasPrefix(s, "AT+CFUN=") }); i >= 0 {
 					t.Errorf("again: the modem got %q", m.sent)
 				}
+				// A channel to the card alone changes nothing; a modem that went its own way meanwhile does,
+				// and so does another profile that was to be read.
+				m.mem.Touched()
+				if c, err = m.ladder().Reread(t.Context(), newICCID); err != nil || c.Proof != "known" {
+					t.Errorf("after a channel: %+v, %v", c, err)
+				}
+				m.mu.Lock()
+				m.shown = oldICCID
+				m.mu.Unlock()
+				if c, err = m.ladder().Reread(t.Context(), newICCID); err != nil || c.Rung == quirks.RungRefresh {
+					t.Errorf("the IMSI of another profile: %+v, %v", c, err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if _, err = m.ladder().Reread(ctx, "89330100000000000033"); err == nil {
+					t.Fatal("a profile that is not there was read")
+				}
+				m.mem.Touched()
+				if c, err = m.ladder().Reread(t.Context(), newICCID); err != nil || c.Proof == "known" {
+					t.Errorf("after a re-read in vain: %+v, %v", c, err)
+				}
+				// Back to a profile that was seen before: its IMSI is the proof, and no other one is.
+				on.Note(t.Context())
+				m.mu.Lock()
+				m.card = oldICCID
+				m.mu.Unlock()
+				m.mem.Touched()
+				if c, err = m.ladder().Reread(t.Context(), oldICCID); err != nil || c.Rung != quirks.RungCFUN01 || m.shown != oldICCID {
+					t.Errorf("back: %+v, %v", c, err)
+				}
+				m.mem.Touched()
+				m.mu.Lock()
+				m.card, m.shown = newICCID, newICCID
+				m.mu.Unlock()
+				if c, err = m.ladder().Reread(t.Context(), newICCID); err != nil || c.Rung != quirks.RungRefresh || c.Proof != "imsi" {
+					t.Errorf("forth: %+v, %v", c, err)
+				}
 			})
 		})
 	}

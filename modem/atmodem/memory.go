@@ -12,15 +12,19 @@ import (
 //
 // Whoever opens a channel to the card says so ([Memory.Touched]): from then on
 // the card may hold another profile than the modem has read, and messages about
-// the SIM that came before prove nothing any more.
+// the SIM that came before prove nothing any more. Who answers for the card passes
+// its 91xx on ([Memory.Pending]), and who reads the line what the modem says of its
+// own accord ([Memory.Heard]).
 type Memory struct {
 	mu      sync.Mutex
-	command string   // for the ICCID, that worked last
-	urcs    []string // beginnings of messages that tell of a changed SIM, of the quirks
-	heard   bool     // such a message came since the card was touched
-	pending bool     // the card has asked for the modem's attention since then
-	before  identity // the subscription that the modem showed before that
-	proven  string   // ICCID that the modem was proven to have read since then
+	command string            // for the ICCID, that worked last
+	urcs    []string          // beginnings of messages that tell of a changed SIM, of the quirks
+	heard   bool              // such a message came since the card was touched
+	pending bool              // the card has asked for the modem's attention since then
+	before  identity          // the subscription that the modem showed before that
+	proven  string            // ICCID that the modem was proven to have read last, and
+	as      identity          // the subscription that it showed then; see isProven
+	imsis   map[string]string // of the profiles that it was proven to have read, by ICCID
 }
 
 // identity is an IMSI, or the certainty that the modem shows none.
@@ -50,14 +54,14 @@ func (k *Memory) Remember(command string) {
 func (k *Memory) Forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.command, k.urcs, k.heard, k.pending, k.before, k.proven = "", nil, false, false, identity{}, ""
+	k.command, k.urcs, k.heard, k.pending, k.before, k.proven, k.as, k.imsis = "", nil, false, false, identity{}, "", identity{}, nil
 }
 
 // Touched is to be called before the card may change behind the modem's back.
 func (k *Memory) Touched() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.heard, k.pending, k.proven = false, false, ""
+	k.heard, k.pending = false, false
 }
 
 // Pending is to be called when the card has answered with 91xx: it has a command
@@ -66,7 +70,7 @@ func (k *Memory) Touched() {
 func (k *Memory) Pending() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pending = true
+	k.pending, k.proven = true, ""
 }
 
 func (k *Memory) isPending() bool {
@@ -81,7 +85,9 @@ func (k *Memory) Heard(line string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	is := (begins(line, simMessages) || begins(line, k.urcs)) && !begins(line, otherMessages)
-	k.heard = k.heard || is
+	if is {
+		k.heard, k.proven = true, ""
+	}
 	return is
 }
 
@@ -94,19 +100,54 @@ func (k *Memory) hasHeard() bool {
 func (k *Memory) prove(iccid string, now identity) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.proven, k.before, k.heard, k.pending = iccid, now, false, false
+	k.proven, k.as, k.before, k.heard, k.pending = iccid, now, now, false, false
+	if now.imsi == "" {
+		return
+	}
+	if k.imsis == nil || len(k.imsis) >= maxProfiles {
+		k.imsis = map[string]string{}
+	}
+	k.imsis[iccid] = now.imsi
 }
 
-func (k *Memory) provenAs() string {
+// maxProfiles bounds the profiles whose IMSI is known; cards have some tens at most.
+const maxProfiles = 32
+
+// speaksFor reports that a subscription is that of a profile: the one that the
+// profile had before, or, of a profile that was never seen, another one than
+// before, and nobody else's.
+func (k *Memory) speaksFor(iccid string, now identity) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.proven
+	if now.imsi == "" {
+		return false
+	}
+	for of, imsi := range k.imsis {
+		if of != iccid && imsi == now.imsi {
+			return false // another profile's, or of two: test profiles share one
+		}
+	}
+	if imsi, ok := k.imsis[iccid]; ok {
+		return imsi == now.imsi
+	}
+	return k.before.known && now.imsi != k.before.imsi
 }
 
-func (k *Memory) was() identity {
+// isProven reports that nothing has made the modem read the SIM again since it
+// was proven to have read this profile: then it still has. A re-read of another
+// profile begins with disprove.
+func (k *Memory) isProven(iccid string, now identity) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.before
+	return k.proven == iccid && now.known && now == k.as
+}
+
+func (k *Memory) disprove(but string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.proven != but {
+		k.proven = ""
+	}
 }
 
 // simMessages begin the messages that modems send when a SIM went or was read

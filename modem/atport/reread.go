@@ -38,7 +38,7 @@ func (p *Port) Reread(ctx context.Context, iccid string) (rung string, err error
 		switch {
 		case err == nil && c.Learnt:
 			l.Rung = c.Rung
-		case errors.Is(err, atmodem.ErrOldSIM):
+		case errors.Is(err, atmodem.ErrOldSIM) && ctx.Err() == nil:
 			l.Rung = "" // the next time from the bottom
 		}
 	})
