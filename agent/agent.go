@@ -43,6 +43,7 @@ type Parts struct {
 	Card     apdu.Card // the way to the eUICC; it opens itself when used
 	CardPath CardPath
 	Shared   Shared // nil: the way to the card is not the network's too
+	Habits   Habits // nil: nothing is known beforehand
 
 	// The switch's back-end: a modem/network.ManagerStack, or a
 	// switchover.Direct. NetworkBackend is its name for the status.
@@ -109,7 +110,7 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 			err = errors.Join(err, a.journal.Close())
 		}
 	}()
-	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, log: p.Log}
+	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, log: p.Log}
 	if p.Shared != nil {
 		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
 		if p.Identity != nil {
@@ -126,12 +127,17 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 	}
 	a.clock, a.state = newClock(cfg.Clock, p), newStateFile(cfg.Socket, p.Log)
 	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
+	var enable func() []string
+	if p.Habits != nil {
+		enable = p.Habits.Enable
+	}
 	a.runner = runner.New(runner.Config{
-		Journal:    a.journal,
-		Card:       card,
-		Servers:    &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
-		ClockReady: a.clock.Ready,
-		OnState:    a.onState,
+		EnableOrder: enable,
+		Journal:     a.journal,
+		Card:        card,
+		Servers:     &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
+		ClockReady:  a.clock.Ready,
+		OnState:     a.onState,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},

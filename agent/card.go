@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"lpad/agent/rsp"
@@ -21,6 +22,14 @@ const apduLimit = es10.LongTimeout + 10*time.Second
 // command in modem/at.
 const levelTrace = slog.LevelDebug - 4
 
+// Habits is what is known of the way to the card, from a table or from having
+// used it.
+type Habits interface {
+	Enable() []string                         // ways of enabling, as [runner.Config.EnableOrder]
+	ISDR(ctx context.Context) (string, error) // AID that the ISD-R answered to the last time, hexadecimal; empty: not known
+	LearnISDR(aid string)
+}
+
 // cardSource opens the ISD-R; see runner.CardSource. It is used by the card's
 // goroutine alone.
 type cardSource struct {
@@ -29,6 +38,7 @@ type cardSource struct {
 	blockSize int // of the configuration; 0: the card's
 	log       *slog.Logger
 	known     rsp.AID // the one that answered last
+	habits    Habits  // nil: nothing is known
 	turns     *turns  // nil: the way to the card is ours alone
 }
 
@@ -56,17 +66,23 @@ func (s *cardSource) size() int {
 }
 
 func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
-	order := s.aids
-	if s.known != nil {
-		order = append([]rsp.AID{s.known}, order...)
+	if s.known == nil && s.habits != nil {
+		text, err := s.habits.ISDR(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("open eUICC: %w", err)
+		}
+		s.known, _ = rsp.ParseAID(text) // what cannot be read is not known
 	}
-	for _, aid := range order {
+	for _, aid := range s.order() {
 		ch, err := s.openPatiently(ctx, aid)
 		if errors.Is(err, apdu.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open eUICC: %w", err)
+		}
+		if s.habits != nil {
+			s.habits.LearnISDR(aid.String())
 		}
 		s.known = aid
 		if s.log.Enabled(ctx, levelTrace) {
@@ -77,6 +93,16 @@ func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
 		return ch, nil
 	}
 	return nil, errNoCard
+}
+
+// order is the one in which the ISD-R's addresses are tried: the one that
+// answered last is first, if the configuration allows it.
+func (s *cardSource) order() []rsp.AID {
+	i := slices.IndexFunc(s.aids, s.known.Equal)
+	if i <= 0 {
+		return s.aids
+	}
+	return append([]rsp.AID{s.known}, slices.Delete(slices.Clone(s.aids), i, i+1)...)
 }
 
 // How long a card that says it is busy is asked again: a modem reads its SIM

@@ -70,6 +70,8 @@ type Modem struct {
 	Device  string `key:"device"`  // ModemManager's Device property; empty: the first
 	Manage  string `key:"manage"`  // auto, modemmanager, none
 	Inhibit string `key:"inhibit"` // auto, never, always: take the modem from ModemManager while its port is ours
+
+	QuirksDir string `key:"quirks_dir"` // what the device's maker knows of its modems (docs/modems.md); empty: nothing
 }
 
 // Network says how the device gets back on line after a switch.
@@ -135,7 +137,7 @@ func Default() Config {
 		Socket:   "/run/lpad/lpad.sock",
 		Log:      Log{Level: "info", Format: "text"},
 		Card:     Card{Backend: "auto", PCSCHelper: "lpad-pcsc", Baud: 115200, APDUPath: "auto"},
-		Modem:    Modem{Manage: "auto", Inhibit: "auto"},
+		Modem:    Modem{Manage: "auto", Inhibit: "auto", QuirksDir: "/etc/lpad/quirks.d"},
 		Network:  Network{Backend: "auto", DeadMan: 10 * time.Minute, RegisterTimeout: 3 * time.Minute, ProbeTimeout: 30 * time.Second},
 		Clock:    Clock{FromModem: "auto"},
 		Params: Params{

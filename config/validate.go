@@ -68,6 +68,9 @@ func (c Config) validate(origins Origins) error {
 	c.Card.validate(&v)
 	v.oneOf("modem.manage", c.Modem.Manage, "auto", "modemmanager", "none")
 	v.oneOf("modem.inhibit", c.Modem.Inhibit, "auto", "never", "always")
+	if c.Modem.QuirksDir != "" {
+		v.path("modem.quirks_dir", c.Modem.QuirksDir)
+	}
 	c.Network.validate(&v)
 	v.oneOf("clock.from_modem", c.Clock.FromModem, "auto", "never")
 	v.path("params.provider_db", c.Params.ProviderDB)

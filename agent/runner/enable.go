@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
@@ -16,10 +18,31 @@ type enableTry struct {
 	refresh es10.RefreshFlag
 }
 
-// enableTries are the ways, in order. The refresh flag is off first, so that the
+// enableTries are the ways, in the usual order. The refresh flag is off first, so that the
 // modem reads the card again when the settings are in place and not before; a
 // card that wants the flag gets it then, behind the gate.
 var enableTries = []enableTry{{false, es10.NoRefresh}, {false, es10.Refresh}, {true, es10.NoRefresh}, {true, es10.Refresh}}
+
+// tries are the ways in the order that is known to suit the modem, with the
+// others behind them: what is known of it may be wrong of this one.
+func (r *Runner) tries() []enableTry {
+	var out []enableTry
+	add := func(t enableTry) {
+		if !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	if r.cfg.EnableOrder != nil {
+		for _, name := range r.cfg.EnableOrder() {
+			key, refresh := strings.CutSuffix(name, "-refresh")
+			add(enableTry{byAID: key == "aid", refresh: es10.RefreshFlag(refresh)})
+		}
+	}
+	for _, t := range enableTries {
+		add(t)
+	}
+	return out
+}
 
 // enableProfile enables a profile. A card that stays busy in spite of the
 // pauses that package procedure makes is reset once, and asked once more.
@@ -39,9 +62,14 @@ func (r *Runner) enableProfile(ctx context.Context, iccid rsp.ICCID) error {
 // tryToEnable goes through the ways until the card takes one. Between two of
 // them it asks the card what is so: a refusal may hide a success.
 func (r *Runner) tryToEnable(ctx context.Context, iccid rsp.ICCID) error {
-	p := rsp.Profile{ICCID: iccid}
+	var p rsp.Profile // zero: not asked for yet
 	var err error
-	for _, try := range enableTries {
+	for _, try := range r.tries() {
+		if try.byAID && p.ICCID.IsZero() { // the first try of all
+			if p, err = r.profile(ctx, iccid); err != nil {
+				return err
+			}
+		}
 		if try.byAID && len(p.AID) == 0 {
 			continue
 		}

@@ -76,6 +76,11 @@ type Config struct {
 	Log            *slog.Logger     // nil: discards
 	Now            func() time.Time // nil: time.Now
 
+	// EnableOrder tells the ways of enabling a profile in the order in which the
+	// modem is known to need them: "iccid", "iccid-refresh", "aid", "aid-refresh".
+	// It may leave some out, which come last then. nil: the usual order.
+	EnableOrder func() []string
+
 	// Reporter takes reports of jobs to ReportTo, or to where their order says;
 	// nil: there are none. ReportTo may be empty.
 	Reporter Reporter

@@ -9,12 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"lpad/agent"
 	"lpad/agent/switchover"
-	"lpad/apdu"
 	"lpad/apdu/pcsc"
 	"lpad/config"
 	"lpad/internal/systembus"
@@ -28,37 +26,34 @@ import (
 
 // pick chooses the way to the card and the back-end of the switch.
 func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
-	if cfg.Card.Backend == "at" || cfg.Card.Backend == "auto" && cfg.Card.ATPort != "" {
-		return pickModem(cfg, log)
+	table, err := quirks.Load(cfg.Modem.QuirksDir)
+	if err != nil {
+		return agent.Parts{}, nil, err
 	}
-	card := &reader{cfg: pcsc.Config{Helper: cfg.Card.PCSCHelper, Reader: cfg.Card.Reader}}
+	learned := quirks.OpenMemory(filepath.Join(cfg.StateDir, "modems.json"))
+	if why := learned.Damage(); why != "" {
+		log.Warn("what was learnt of modems and readers cannot be read and is learnt anew", "err", why)
+	}
+	if cfg.Card.Backend == "at" || cfg.Card.Backend == "auto" && cfg.Card.ATPort != "" {
+		return pickModem(cfg, table, learned, log)
+	}
+	card := &reader{cfg: pcsc.Config{Helper: cfg.Card.PCSCHelper, Reader: cfg.Card.Reader}, table: table, learned: learned, log: log}
 	direct := switchover.Direct{Card: card}
 	path := cfg.Card.Reader
 	if path == "" {
 		path = "first reader with a card"
 	}
 	return agent.Parts{
-		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path},
+		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path}, Habits: card,
 		Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
 		Prober: &network.Probe{},
 	}, func() error { return nil }, nil
 }
 
-// quirksDir is where an OEM puts what it knows of its modems (docs/modems.md).
-const quirksDir = "/etc/lpad/quirks.d"
-
 // pickModem is the card behind a modem's AT port.
-func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
+func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, log *slog.Logger) (agent.Parts, func() error, error) {
 	if cfg.Card.ATPort == "" {
 		return agent.Parts{}, nil, errors.New("card.backend is \"at\", but card.at_port names no port")
-	}
-	table, err := quirks.Load(quirksDir)
-	if err != nil {
-		return agent.Parts{}, nil, err
-	}
-	learned := quirks.OpenMemory(filepath.Join(cfg.StateDir, "modems.json"))
-	if why := learned.Damage(); why != "" {
-		log.Warn("what was learnt of modems cannot be read and is learnt anew", "err", why)
 	}
 	alone := cfg.Network.Backend == "none" || cfg.Modem.Manage == "none"
 	port := atport.New(atport.Config{
@@ -68,7 +63,7 @@ func pickModem(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, 
 			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
 	})
 	parts := agent.Parts{
-		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort},
+		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port,
 		Identity: port.Identity, Clock: port.Clock, Prober: &network.Probe{},
 	}
 	if alone {
@@ -101,61 +96,6 @@ func apduPath(name string) atcard.Path {
 		return atcard.CSIM
 	}
 	return atcard.Auto
-}
-
-// reader is a card in a PC/SC reader that is opened when it is first used: a
-// reader that is plugged in later is found then.
-type reader struct {
-	cfg pcsc.Config
-
-	mu   sync.Mutex
-	card *pcsc.Card
-}
-
-func (r *reader) open(ctx context.Context) (*pcsc.Card, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.card == nil {
-		card, err := pcsc.Open(ctx, r.cfg)
-		if err != nil {
-			return nil, err
-		}
-		r.card = card
-	}
-	return r.card, nil
-}
-
-// OpenChannel opens a logical channel.
-func (r *reader) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, error) {
-	card, err := r.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return card.OpenChannel(ctx, aid)
-}
-
-// Reset resets the card.
-func (r *reader) Reset(ctx context.Context) error {
-	card, err := r.open(ctx)
-	if err != nil {
-		return err
-	}
-	return card.Reset(ctx)
-}
-
-// BlockSize is what a reader takes.
-func (r *reader) BlockSize() int { return 255 }
-
-// Close gives the reader up.
-func (r *reader) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.card == nil {
-		return nil
-	}
-	err := r.card.Close()
-	r.card = nil
-	return err
 }
 
 func handler(cfg config.Log) slog.Handler {
