@@ -2,7 +2,8 @@
 // programs: the user that lpad runs as, what that user may ask of ModemManager,
 // NetworkManager and pcscd, and which AT port is its own. The files lie in the
 // folders beside this one, to be read; [Files] says where each of them goes, and
-// [Install] puts them there.
+// [Install] puts them there. The folder hooks has examples, which are installed
+// by whoever needs one.
 //
 //	err := packaging.Install("/tmp/root") // usr/share/polkit-1/rules.d/lpad.rules and the others
 //

@@ -20,8 +20,10 @@ type Bearer struct {
 	APN       modem.APN
 	// Link is how to use it. Without addresses (DHCP, PPP) they are got by
 	// whoever brings the interface up.
-	Link   modem.Link
-	Method string // "static", "dhcp", "ppp"; empty if unknown
+	Link     modem.Link
+	Gateways []netip.Addr // the network's end, as far as it tells
+	MTU      int          // bytes; 0 if unknown
+	Method   string       // "static", "dhcp", "ppp"; empty if unknown
 }
 
 var ipMethods = []string{"", "ppp", "static", "dhcp"}
@@ -61,6 +63,10 @@ func parseBearer(path dbus.ObjectPath, p systembus.Properties) Bearer {
 				b.Link.Addresses = append(b.Link.Addresses, netip.PrefixFrom(a, prefix.Bits()))
 			}
 		}
+		if a, err := netip.ParseAddr(ip.String("gateway")); err == nil {
+			b.Gateways = append(b.Gateways, a)
+		}
+		b.MTU = max(b.MTU, int(ip.Int("mtu")))
 		for _, key := range []string{"dns1", "dns2", "dns3"} {
 			if a, err := netip.ParseAddr(ip.String(key)); err == nil {
 				b.Link.DNS = append(b.Link.DNS, a)

@@ -31,6 +31,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/godbus/dbus/v5"
 
@@ -53,6 +54,7 @@ const (
 	maxModems     = 64 // more on one device is nonsense from the bus
 	portNet       = 2
 	portAT        = 3
+	portIgnored   = 9
 	authNone      = 1
 	authPAP       = 2
 	authCHAP      = 4
@@ -114,6 +116,7 @@ type Modem struct {
 	PrimaryPort      string // "ttyUSB0"
 	ATPorts          []string
 	NetPorts         []string
+	OtherPorts       []string  // that ModemManager uses for something else
 	SIM              modem.SIM // zero if ModemManager has no SIM to show
 	Registration     modem.Registration
 	Bearers          []dbus.ObjectPath
@@ -123,10 +126,32 @@ type Modem struct {
 // several goroutines.
 type Client struct {
 	bus *systembus.Bus
+
+	mu   sync.Mutex
+	imei map[string]string // guarded by mu; of the modems that were seen, by Device
 }
 
 // New makes a client on the bus, which stays the caller's to close.
-func New(bus *systembus.Bus) *Client { return &Client{bus} }
+func New(bus *systembus.Bus) *Client { return &Client{bus: bus, imei: map[string]string{}} }
+
+// Know says by which IMEI a modem can be found that is no longer known by this
+// Device: it was plugged in elsewhere. What has been seen is known already.
+func (c *Client) Know(device, imei string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if device == "" || imei == "" || len(c.imei) > maxModems {
+		return
+	}
+	if _, seen := c.imei[device]; !seen {
+		c.imei[device] = imei
+	}
+}
+
+func (c *Client) imeiOf(device string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.imei[device]
+}
 
 // Running reports whether ModemManager is there.
 func (c *Client) Running(ctx context.Context) (bool, error) { return c.bus.Running(ctx, Service) }
@@ -188,6 +213,9 @@ func parseModem(path dbus.ObjectPath, mp, gp systembus.Properties) Modem {
 			m.ATPorts = append(m.ATPorts, port.name)
 		case portNet:
 			m.NetPorts = append(m.NetPorts, port.name)
+		case portIgnored:
+		default:
+			m.OtherPorts = append(m.OtherPorts, port.name)
 		}
 	}
 	m.Registration = modem.Registration{State: modem.RegistrationUnknown, PLMN: gp.String("OperatorCode"), Operator: gp.String("OperatorName"),
@@ -196,6 +224,11 @@ func parseModem(path dbus.ObjectPath, mp, gp systembus.Properties) Modem {
 		m.Registration.State = registrationState(gp.Int("RegistrationState"))
 	}
 	return m
+}
+
+// Uses reports whether ModemManager uses a serial port of one of these names.
+func (m Modem) Uses(names ...string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(m.ATPorts, n) || slices.Contains(m.OtherPorts, n) })
 }
 
 type port struct {
@@ -269,7 +302,8 @@ func accessTechnology(bits int64) string {
 	return ""
 }
 
-// Modem returns the modem with this Device property; empty means the first.
+// Modem returns the modem with this Device property, or the one with the IMEI
+// of the modem that had it; an empty device means the first.
 // There being none is [ErrNoModem].
 func (c *Client) Modem(ctx context.Context, device string) (Modem, error) {
 	all, err := c.Modems(ctx)
@@ -278,7 +312,15 @@ func (c *Client) Modem(ctx context.Context, device string) (Modem, error) {
 	}
 	for _, m := range all {
 		if device == "" || m.Device == device {
+			c.Know(m.Device, m.Identity.IMEI)
 			return m, nil
+		}
+	}
+	if imei := c.imeiOf(device); imei != "" {
+		for _, m := range all {
+			if m.Identity.IMEI == imei {
+				return m, nil
+			}
 		}
 	}
 	return Modem{}, fmt.Errorf("find modem %q: %w", device, ErrNoModem)

@@ -58,7 +58,7 @@ func TestModems(t *testing.T) {
 	}
 	want := []mm.Modem{
 		{Path: root + "/Modem/9", Device: "/other", State: mm.StateFailed, FailedReason: "esim-without-profiles", Registration: modem.Registration{State: modem.RegistrationUnknown}},
-		{Path: path, Device: device, DeviceIdentifier: "hash", State: mm.StateRegistered, PrimaryPort: "cdc-wdm0", ATPorts: []string{"ttyUSB2"}, NetPorts: []string{"wwan0"},
+		{Path: path, Device: device, DeviceIdentifier: "hash", State: mm.StateRegistered, PrimaryPort: "cdc-wdm0", ATPorts: []string{"ttyUSB2"}, NetPorts: []string{"wwan0"}, OtherPorts: []string{"ttyUSB1"},
 			Identity:     modem.Identity{Manufacturer: "Quectel", Model: "EG25", Revision: "R1", IMEI: "356938035643809"},
 			SIM:          modem.SIM{ICCID: iccidA, IMSI: "001010123456789", PLMN: "00101", SPN: "TestOne", GID1: "A1FF"},
 			Registration: modem.Registration{State: modem.RegisteredRoaming, PLMN: "20601", Operator: "Op", Access: "lte"},

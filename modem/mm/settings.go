@@ -133,6 +133,9 @@ func notThere(err error) error {
 
 func apnOf(p systembus.Properties) modem.APN {
 	a := modem.APN{Name: p.String("apn"), User: p.String("user")}
+	if allow, ok := p["allow-roaming"].Value().(bool); ok {
+		a.AllowRoaming = &allow
+	}
 	switch p.Int("ip-type") {
 	case ipTypeIPv4:
 		a.Type = modem.IPv4

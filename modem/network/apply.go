@@ -72,7 +72,7 @@ func (s *ManagerStack) patiently(ctx context.Context, f func(context.Context) er
 	}
 }
 
-func (s *ManagerStack) applyByMM(ctx context.Context, apn modem.APN) ([]string, error) {
+func (s *managed) applyByMM(ctx context.Context, apn modem.APN) ([]string, error) {
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	m, err := s.mm.WaitSettled(waiting, s.known())
@@ -110,7 +110,7 @@ const (
 // and waits until ModemManager's new object of the modem shows the profile. It
 // says by which means. When it fails the modem stays held, so that nothing
 // comes up before [ManagerStack.Restore].
-func (s *ManagerStack) Reread(ctx context.Context, iccid string) (string, error) {
+func (s *managed) Reread(ctx context.Context, iccid string) (string, error) {
 	if s.at == nil {
 		return s.rereadByMM(ctx, iccid)
 	}
@@ -130,7 +130,7 @@ func (s *ManagerStack) Reread(ctx context.Context, iccid string) (string, error)
 	return rung, nil
 }
 
-func (s *ManagerStack) rereadByMM(ctx context.Context, iccid string) (string, error) {
+func (s *managed) rereadByMM(ctx context.Context, iccid string) (string, error) {
 	device := s.known()
 	m, err := s.mm.WaitSettled(ctx, device)
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *ManagerStack) rereadByMM(ctx context.Context, iccid string) (string, er
 
 // restartModem has ModemManager disable and enable the modem, which makes it
 // read the SIM data again from a modem that has followed the card.
-func (s *ManagerStack) restartModem(ctx context.Context, m mm.Modem) error {
+func (s *managed) restartModem(ctx context.Context, m mm.Modem) error {
 	for _, on := range []bool{false, true} {
 		if err := s.mm.Enable(ctx, m, on); err != nil {
 			return err // often: the object went away because the SIM is another

@@ -14,10 +14,11 @@ import (
 )
 
 // Register waits until a network serves the modem.
-func (s *ManagerStack) Register(ctx context.Context) (modem.Registration, error) {
+func (s *managed) Register(ctx context.Context) (modem.Registration, error) {
 	var refused refusal
 	for {
 		bounded, cancel := context.WithTimeout(ctx, registerPoll)
+		s.awake(bounded)
 		m, err := s.mm.WaitRegistered(bounded, s.known())
 		cancel()
 		var waiting *mm.WaitingError
@@ -29,6 +30,21 @@ func (s *ManagerStack) Register(ctx context.Context) (modem.Registration, error)
 		case refused.stays(errors.As(err, &waiting) && waiting.Modem.Registration.State == modem.Denied):
 			return modem.Registration{}, fmt.Errorf("register: refused for %v: %w", refusalLimit, waiting)
 		}
+	}
+}
+
+// awake has ModemManager enable a modem that nobody else would: NetworkManager
+// does that where it runs.
+func (s *managed) awake(ctx context.Context) {
+	if !s.alone {
+		return
+	}
+	m, err := s.mm.Modem(ctx, s.known())
+	if err != nil || m.State != mm.StateDisabled {
+		return // what is wrong is told by who waits
+	}
+	if err := s.mm.Enable(ctx, m, true); err != nil && ctx.Err() == nil {
+		s.log.Debug("the modem was not enabled", "err", err)
 	}
 }
 
@@ -56,7 +72,7 @@ func (r *refusal) stays(denied bool) bool {
 }
 
 // SIM is the subscription that ModemManager shows.
-func (s *ManagerStack) SIM(ctx context.Context) (modem.SIM, error) {
+func (s *managed) SIM(ctx context.Context) (modem.SIM, error) {
 	m, err := s.mm.Modem(ctx, s.known())
 	return m.SIM, err
 }
@@ -78,22 +94,29 @@ func (s *ManagerStack) Connect(ctx context.Context, iccid string) (modem.Link, e
 }
 
 func (s *ManagerStack) connect(ctx context.Context, iccid, uuid string) (modem.Link, error) {
+	return s.persist(ctx, func(ctx context.Context) (modem.Link, error) { return s.attempt(ctx, iccid, uuid) })
+}
+
+// persist makes attempts until one succeeds, the network's refusal is final, or
+// ctx ends.
+func (s *managed) persist(ctx context.Context, attempt func(context.Context) (modem.Link, error)) (modem.Link, error) {
 	var last error
 	var refused refusals
 	for {
-		link, err := s.attempt(ctx, iccid, uuid)
+		link, err := attempt(ctx)
 		pause := retryInterval
+		var hook *HookError
 		switch {
 		case err == nil:
 			return link, nil
-		case errors.Is(err, ErrNotApplied) || errors.Is(err, systembus.ErrDenied):
+		case errors.Is(err, ErrNotApplied) || errors.Is(err, systembus.ErrDenied) || errors.As(err, &hook) && !hook.Fault().Retry:
 			return modem.Link{}, err
 		case refused.stays(err):
 			return modem.Link{}, fmt.Errorf("refused %d times: %w", refused.n, err)
 		case last == nil || ctx.Err() == nil && !refused.outweigh(err):
 			last = err // what the end of ctx cuts short says less than what went wrong before
 		}
-		if refused.n > 0 {
+		if refused.n > 0 || hook != nil {
 			pause = refusedInterval
 		}
 		select {

@@ -17,7 +17,7 @@ func (s *ManagerStack) Gate(ctx context.Context, snapshot []byte) error {
 	if err != nil {
 		return err
 	}
-	s.learn(v.Device)
+	s.recall(v)
 	if err := s.silence(ctx, v, ""); err != nil {
 		return fmt.Errorf("gate: %w", err)
 	}
@@ -69,7 +69,7 @@ func (s *ManagerStack) silence(ctx context.Context, v snapshot, except string) e
 
 // seize holds the modem and takes it off the network. A modem that does not
 // want to go is gated by being held: what it attaches to carries no data.
-func (s *ManagerStack) seize(ctx context.Context) error {
+func (s *managed) seize(ctx context.Context) error {
 	if err := s.ensureHold(ctx); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (s *ManagerStack) seize(ctx context.Context) error {
 }
 
 // attach lets the modem look for a network again, if we have taken it off.
-func (s *ManagerStack) attach(ctx context.Context) {
+func (s *managed) attach(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a, ok := s.at.(Attacher)
@@ -108,7 +108,7 @@ func (s *ManagerStack) attach(ctx context.Context) {
 
 // ResetSIM takes the power from the SIM and gives it back, and closes the gate
 // again: the modem came back on the air with it.
-func (s *ManagerStack) ResetSIM(ctx context.Context) error {
+func (s *managed) ResetSIM(ctx context.Context) error {
 	c, ok := s.at.(PowerCycler)
 	if !ok {
 		return ErrNoPowerCycle
@@ -128,7 +128,7 @@ func (s *ManagerStack) ResetSIM(ctx context.Context) error {
 
 // ensureHold holds the modem unless it is held; an inhibition that was lost (bus
 // or ModemManager restarted) is made anew.
-func (s *ManagerStack) ensureHold(ctx context.Context) error {
+func (s *managed) ensureHold(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.hold != nil {
@@ -138,12 +138,11 @@ func (s *ManagerStack) ensureHold(ctx context.Context) error {
 		}
 		s.hold = nil
 	}
-	if s.device == "" {
-		m, err := s.mm.Modem(ctx, "")
-		if err != nil {
-			return err
-		}
-		s.device = m.Device
+	switch m, err := s.mm.Modem(ctx, s.device); {
+	case err == nil:
+		s.device = m.Device // it may have come back in another place
+	case s.device == "":
+		return err
 	}
 	waiting, cancel := context.WithTimeout(ctx, holdLimit)
 	defer cancel()
@@ -156,7 +155,7 @@ func (s *ManagerStack) ensureHold(ctx context.Context) error {
 }
 
 // release gives the modem back. It is also what must happen when ctx has ended.
-func (s *ManagerStack) release(ctx context.Context) error {
+func (s *managed) release(ctx context.Context) error {
 	s.attach(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,8 +2,9 @@
 // on a device with certain services, the steps that agent/switchover orders.
 //
 // [ManagerStack] is for a device with ModemManager and NetworkManager, and as a
-// rule with an AT port on which lpad drives the modem itself. [ATOnly] is for
-// one whose network somebody else brings up. Their interface is what
+// rule with an AT port on which lpad drives the modem itself. [MMOnly] is for one
+// with ModemManager alone, [ATOnly] for one with neither: there the interface is
+// brought up by the device's own [Hook], or by somebody else. Their interface is what
 // agent/switchover declares, in the words of package modem and plain strings
 // only, so that others can stand beside them:
 //
@@ -108,23 +109,30 @@ type Config struct {
 	// ModemManager gets the modem back: close the port there.
 	Shared        bool
 	BeforeRelease func(context.Context) error
-	CID           int           // context of the initial attach; 0: 1
-	RungWait      time.Duration // for each way but the last in which ModemManager re-reads the SIM; 0: 15 s
-	Log           *slog.Logger  // nil: none
+	// Port is the present path of AT's serial device. Where it is given,
+	// ModemManager is asked whether it uses that port too; Shared is a yes.
+	Port func() string
+	// Hook brings the interface up where nobody else does ([MMOnly], [ATOnly]);
+	// nil: that is not lpad's business.
+	Hook     *Hook
+	KeepFile string        // of [MMOnly]: which link comes up by itself; "": until lpad ends
+	CID      int           // context of the initial attach; 0: 1
+	RungWait time.Duration // for each way but the last in which ModemManager re-reads the SIM; 0: 15 s
+	Log      *slog.Logger  // nil: none
 }
 
-// ManagerStack is the back-end for ModemManager and NetworkManager. Make one
-// with [NewManagerStack]. One switch at a time; [ManagerStack.Link] may be
-// called beside it.
-type ManagerStack struct {
+// managed is what the back-ends with ModemManager share: the modem there, the
+// hold on it, and the AT port beside it.
+type managed struct {
 	mm            *mm.Client
-	nm            *nm.Client
 	at            AT
-	shared        bool
+	always        bool          // the port is ModemManager's too
+	port          func() string // nil: it is not, unless always
 	beforeRelease func(context.Context) error
 	cid           int
 	rungWait      time.Duration
 	log           *slog.Logger
+	alone         bool // nobody but lpad has ModemManager enable the modem
 
 	mu     sync.Mutex
 	device string         // guarded by mu; empty until it is known
@@ -132,24 +140,37 @@ type ManagerStack struct {
 	off    bool           // guarded by mu; detached by us and not yet attached again
 	gated  bool           // guarded by mu; held for a switch, not only borrowed
 
+	both bool // guarded by mu; what [managed.sharing] found last
+
 	returning interrupted // guarded by mu; see Online
+}
+
+func newManaged(c Config) managed {
+	if c.CID == 0 {
+		c.CID = 1
+	}
+	if c.RungWait == 0 {
+		c.RungWait = defaultRungWait
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return managed{mm: c.MM, at: c.AT, always: c.Shared, port: c.Port, beforeRelease: c.BeforeRelease, cid: c.CID,
+		rungWait: c.RungWait, log: c.Log, device: c.Device}
+}
+
+// ManagerStack is the back-end for ModemManager and NetworkManager. Make one
+// with [NewManagerStack]. One switch at a time; [ManagerStack.Link] may be
+// called beside it.
+type ManagerStack struct {
+	managed
+	nm *nm.Client
 }
 
 // NewManagerStack makes a back-end. It does not talk to anybody yet.
 func NewManagerStack(c Config) *ManagerStack {
-	s := &ManagerStack{mm: c.MM, nm: c.NM, at: c.AT, shared: c.Shared, beforeRelease: c.BeforeRelease, cid: c.CID, rungWait: c.RungWait, log: c.Log,
-		device: c.Device}
-	if s.cid == 0 {
-		s.cid = 1
-	}
-	if s.rungWait == 0 {
-		s.rungWait = defaultRungWait
-	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	return s
+	return &ManagerStack{managed: newManaged(c), nm: c.NM}
 }
 
 // Close gives the modem back if it is held. The bus stays the caller's.
-func (s *ManagerStack) Close(ctx context.Context) error { return s.release(ctx) }
+func (s *managed) Close(ctx context.Context) error { return s.release(ctx) }

@@ -62,7 +62,7 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 	if err != nil {
 		return modem.Link{}, err
 	}
-	s.learn(v.Device)
+	s.recall(v)
 	var failed []error
 	if s.at != nil {
 		if err := s.seize(ctx); err != nil {
@@ -105,7 +105,7 @@ func (v snapshot) comesUp(uuid string) bool {
 }
 
 // restoreSIM ends with the modem given back, whatever happens before.
-func (s *ManagerStack) restoreSIM(ctx context.Context, v snapshot) error {
+func (s *managed) restoreSIM(ctx context.Context, v snapshot) error {
 	if v.ICCID == "" {
 		return s.release(ctx)
 	}
@@ -113,7 +113,7 @@ func (s *ManagerStack) restoreSIM(ctx context.Context, v snapshot) error {
 	return errors.Join(err, s.release(ctx))
 }
 
-func (s *ManagerStack) restoreContexts(ctx context.Context, v snapshot) error {
+func (s *managed) restoreContexts(ctx context.Context, v snapshot) error {
 	if s.at == nil {
 		return s.restoreContextsByMM(ctx, v)
 	}
@@ -143,7 +143,7 @@ func (s *ManagerStack) restoreContexts(ctx context.Context, v snapshot) error {
 	return errors.Join(failed...)
 }
 
-func (s *ManagerStack) restoreContextsByMM(ctx context.Context, v snapshot) error {
+func (s *managed) restoreContextsByMM(ctx context.Context, v snapshot) error {
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	m, err := s.mm.WaitSettled(waiting, v.Device)

@@ -26,6 +26,8 @@ type snapshot struct {
 	Active           string // UUID of the connection that is up on the modem; empty: none
 	Contexts         []savedContext
 	InitialEPS       *savedContext
+	IMEI             string        `json:",omitempty"` // by which a modem is known that comes back in another place
+	Bearer           *savedContext `json:",omitempty"` // that was up, without NetworkManager; nil: none
 }
 
 type savedConnection struct {
@@ -42,14 +44,15 @@ type savedContext struct {
 	Auth     modem.Auth
 	User     string
 	Password string
+	Roaming  *bool `json:",omitempty"`
 }
 
 func save(c modem.Context) savedContext {
-	return savedContext{c.CID, c.APN.Name, c.APN.Type, c.APN.Auth, c.APN.User, c.APN.Password.Reveal()}
+	return savedContext{c.CID, c.APN.Name, c.APN.Type, c.APN.Auth, c.APN.User, c.APN.Password.Reveal(), c.APN.AllowRoaming}
 }
 
 func (c savedContext) apn() modem.APN {
-	return modem.APN{Name: c.Name, Type: c.Type, Auth: c.Auth, User: c.User, Password: redact.NewSecret(c.Password)}
+	return modem.APN{Name: c.Name, Type: c.Type, Auth: c.Auth, User: c.User, Password: redact.NewSecret(c.Password), AllowRoaming: c.Roaming}
 }
 
 func (v snapshot) marshal() ([]byte, error) {
@@ -85,7 +88,7 @@ func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	s.learn(m.Device)
-	v := snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID}
+	v := snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID, IMEI: m.Identity.IMEI}
 	err = s.patiently(waiting, func(ctx context.Context) error {
 		all, err := s.nm.Mobile(ctx)
 		if err != nil {
@@ -130,10 +133,10 @@ func (s *ManagerStack) activeOn(ctx context.Context, m mm.Modem) (nm.Active, boo
 
 // saveContexts reads the contexts over our own port, else from ModemManager; a
 // modem that tells nobody is not a reason to leave it with its old profile.
-func (s *ManagerStack) saveContexts(ctx context.Context, m mm.Modem, v *snapshot) error {
+func (s *managed) saveContexts(ctx context.Context, m mm.Modem, v *snapshot) error {
 	var list []modem.Context
 	var err error
-	if s.at != nil && !s.shared {
+	if s.at != nil && !s.sharing(ctx) {
 		list, err = s.at.APNs(ctx)
 	} else {
 		list, err = s.mm.Profiles(ctx, m)
@@ -171,7 +174,7 @@ func withCredentials(c savedContext, connections []savedConnection) savedContext
 	return c
 }
 
-func (s *ManagerStack) known() string {
+func (s *managed) known() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.device
@@ -179,10 +182,17 @@ func (s *ManagerStack) known() string {
 
 // learn keeps the modem by which this switch is made, so that a second modem
 // cannot take its place while the first is held.
-func (s *ManagerStack) learn(device string) {
+func (s *managed) learn(device string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.device = device
+}
+
+// recall takes from a snapshot by what the modem is known, also after a restart
+// of lpad.
+func (s *managed) recall(v snapshot) {
+	s.learn(v.Device)
+	s.mm.Know(v.Device, v.IMEI)
 }
 
 // ours tells whether a connection could come up on the modem of the snapshot.
