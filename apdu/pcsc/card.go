@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"lpad/apdu"
@@ -16,8 +16,13 @@ type Config struct {
 	// Empty: "lpad-pcsc".
 	Helper string
 	// Reader is a part of the reader's name. Of several that fit, the first
-	// with a card in it counts. Empty: any reader.
+	// counts that has a card in it which nobody else uses. Empty: any reader
+	// but security tokens.
 	Reader string
+	// ATR is what the card's answer to reset must look like, in hexadecimal:
+	// "?" stands for any digit, and "*" at the end for whatever follows. Spaces
+	// and colons do not count. Empty: any card.
+	ATR string
 	// Timeout is what a command may take. The last block of STORE DATA gets
 	// four times as much, since it is what makes an eUICC sign, install and
 	// delete. Zero: [DefaultTimeout].
@@ -37,6 +42,7 @@ const DefaultTimeout = 30 * time.Second
 const (
 	returnTimeout = 5 * time.Second        // pcscd restarted, card inserted again
 	returnPause   = 100 * time.Millisecond // between attempts
+	moveAfter     = time.Minute            // whatever was under way with the card has been given up by then
 )
 
 func (c Config) withDefaults() Config {
@@ -120,18 +126,19 @@ type Card struct {
 	cfg  Config
 	turn chan struct{} // holds a token while nobody uses what is below
 
-	h          *helper // nil when there is no connection
-	generation int     // counts connections and resets; channels belong to one
-	reader     string
+	h          *helper                // nil when there is no connection
+	generation int                    // counts connections and resets; channels belong to one
+	reader     atomic.Pointer[string] // of the last connection; never changed but in a turn
 	atr        []byte
 	killed     time.Time // when a helper was killed in the middle of a request; zero after a success
+	lost       time.Time // when the connection was
 	closed     bool
 }
 
 // Open connects to the card.
 func Open(ctx context.Context, cfg Config) (*Card, error) {
 	c := &Card{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}
-	if err := c.connect(ctx); err != nil {
+	if err := c.connect(ctx, ""); err != nil {
 		return nil, err
 	}
 	c.turn <- struct{}{}
@@ -154,13 +161,14 @@ func (c *Card) take(ctx context.Context) error {
 
 func (c *Card) give() { c.turn <- struct{}{} }
 
-// connect starts a helper and connects to the reader.
-func (c *Card) connect(ctx context.Context) error {
+// connect starts a helper and connects to a reader that fits; only is the name of
+// the one that it must be, empty: any.
+func (c *Card) connect(ctx context.Context, only string) error {
 	h, err := startHelper(ctx, c.cfg.Helper, c.cfg.Env)
 	if err != nil {
 		return fmt.Errorf("open reader: %w", err)
 	}
-	if err := c.connectBy(ctx, h); err != nil {
+	if err := c.connectBy(ctx, h, only); err != nil {
 		h.stop()
 		return fmt.Errorf("open reader: %w", err)
 	}
@@ -170,15 +178,34 @@ func (c *Card) connect(ctx context.Context) error {
 	return nil
 }
 
-func (c *Card) connectBy(ctx context.Context, h *helper) error {
+func (c *Card) connectBy(ctx context.Context, h *helper, only string) error {
 	all, err := readers(ctx, h)
 	if err != nil {
 		return err
 	}
-	name, err := choose(all, c.cfg.Reader)
+	names, err := choose(all, c.cfg, only)
 	if err != nil {
 		return err
 	}
+	var first error // of the best one: the others are only what is left
+	for _, name := range names {
+		if err = c.connectTo(ctx, h, name); !elsewhere(err) {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// elsewhere says whether the next reader may be better: this one is somebody
+// else's, or its card does not answer.
+func elsewhere(err error) bool {
+	return errors.Is(err, ErrReaderInUse) || errors.Is(err, ErrCardMute) || errors.Is(err, ErrNoCard)
+}
+
+func (c *Card) connectTo(ctx context.Context, h *helper, name string) error {
 	exclusive := byte(1)
 	if c.cfg.Shared {
 		exclusive = 0
@@ -188,11 +215,16 @@ func (c *Card) connectBy(ctx context.Context, h *helper) error {
 		return err
 	}
 	f.Byte() // the protocol is the helper's business
-	c.atr, c.reader = f.Bytes(), name
+	atr := f.Bytes()
 	if !f.OK() {
 		return errFields(h)
 	}
-	return greet(ctx, h, name)
+	if err := greet(ctx, h, name); err != nil {
+		return err
+	}
+	c.atr = atr
+	c.reader.Store(&name)
+	return nil
 }
 
 // terminalCapability is TERMINAL CAPABILITY (ETSI TS 102 221, section 11.1.19):
@@ -210,28 +242,10 @@ func greet(ctx context.Context, h *helper, reader string) error {
 	return err
 }
 
-// choose picks the first reader whose name has part in it and that has a card.
-func choose(all []ReaderInfo, part string) (string, error) {
-	empty := ""
-	for _, r := range all {
-		if !strings.Contains(r.Name, part) {
-			continue
-		}
-		if r.CardPresent {
-			return r.Name, nil
-		}
-		if empty == "" {
-			empty = r.Name
-		}
-	}
-	if empty != "" {
-		return "", &ServiceError{Op: "find card", Reader: empty, Code: codeNoSmartcard, Text: "No card in any reader that fits."}
-	}
-	return "", &ServiceError{Op: "find reader", Reader: part, Code: codeNoReaders, Text: "There is no such reader."}
-}
-
 // ready makes sure that there is a connection. If it was lost, reader and card
-// get some seconds to come back.
+// get some seconds to come back. It must be the same reader: after a restart of
+// pcscd the one beside it may be there first, and holds another card. Only when
+// it has stayed away for [moveAfter] another one that fits will do.
 func (c *Card) ready(ctx context.Context) error {
 	if c.h != nil {
 		return nil
@@ -239,7 +253,7 @@ func (c *Card) ready(ctx context.Context) error {
 	waitCtx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
 	for {
-		err := c.connect(ctx)
+		err := c.connect(ctx, c.Reader())
 		ours := errors.Is(err, ErrReaderInUse) && !c.killed.IsZero()
 		if err == nil || !passing(err) && !ours {
 			return err
@@ -250,7 +264,10 @@ func (c *Card) ready(ctx context.Context) error {
 				// No other program: pcscd goes on in the name of
 				// the helper that was killed, until the driver
 				// gives in.
-				return &StuckError{Op: "connect", Reader: c.reader, After: time.Since(c.killed), Cause: err}
+				return &StuckError{Op: "connect", Reader: c.Reader(), After: time.Since(c.killed), Cause: err}
+			}
+			if ctx.Err() == nil && time.Since(c.lost) > moveAfter && c.connect(ctx, "") == nil {
+				return nil
 			}
 			return err
 		case <-time.After(returnPause):
@@ -267,14 +284,16 @@ func (c *Card) drop(err error) {
 		c.h.stop()
 		c.h = nil
 		c.generation++
+		c.lost = time.Now()
 	}
 }
 
-// Reader gives the name of the reader.
+// Reader gives the name of the reader, without waiting for a turn.
 func (c *Card) Reader() string {
-	<-c.turn
-	defer c.give()
-	return c.reader
+	if name := c.reader.Load(); name != nil {
+		return *name
+	}
+	return ""
 }
 
 // ATR gives the answer to reset of the card.
@@ -304,7 +323,7 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 // transmit sends a command over the connection that is there. Any error is the
 // end of the connection, since the state of the card is unknown then.
 func (c *Card) transmit(ctx context.Context, command []byte) ([]byte, error) {
-	f, err := request(ctx, c.h, "transmit", c.reader, c.timeout(command), AppendBytes(Begin(Transmit), command))
+	f, err := request(ctx, c.h, "transmit", c.Reader(), c.timeout(command), AppendBytes(Begin(Transmit), command))
 	if err != nil {
 		c.drop(err)
 		return nil, err
@@ -384,12 +403,12 @@ func (c *Card) Reset(ctx context.Context) error {
 	}
 	defer c.give()
 	if c.h != nil {
-		f, err := request(ctx, c.h, "reset", c.reader, connectTimeout, append(Begin(Reset), ResetCard))
+		f, err := request(ctx, c.h, "reset", c.Reader(), connectTimeout, append(Begin(Reset), ResetCard))
 		if err == nil {
 			f.Byte()
 			if c.atr = f.Bytes(); f.OK() {
 				c.generation++
-				if err = greet(ctx, c.h, c.reader); err == nil {
+				if err = greet(ctx, c.h, c.Reader()); err == nil {
 					return nil
 				}
 			} else {
@@ -415,7 +434,7 @@ func (c *Card) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
-	_, err := request(ctx, c.h, "disconnect", c.reader, connectTimeout, append(Begin(Disconnect), ResetCard))
+	_, err := request(ctx, c.h, "disconnect", c.Reader(), connectTimeout, append(Begin(Disconnect), ResetCard))
 	c.drop(err)
 	if passing(err) {
 		return nil // there is nothing to give back

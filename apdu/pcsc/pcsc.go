@@ -26,6 +26,14 @@
 // give apdu.ErrBroken and apdu.ErrChannelClosed. [Card.OpenChannel] connects
 // anew, and waits some seconds for reader and card to come back.
 //
+// # Which reader
+//
+// The first whose name and card fit ([Config]), whose card nobody else uses, and
+// that is no security token ([IsToken]), unless it is asked for by name or ATR.
+// A reader that another program holds, or whose card is mute, is skipped when
+// there is another that fits. Once chosen, it stays the one: if it is lost, the
+// others are looked at after a minute.
+//
 // # Errors
 //
 // [HelperError]: the helper is missing, does not work, or crashed. [StuckError]:

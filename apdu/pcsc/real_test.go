@@ -5,8 +5,10 @@ package pcsc_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,6 +50,7 @@ type rig[C apdutest.Card] struct {
 	pcscd  *modemtest.PCSCD
 	card   C
 	config pcsc.Config
+	addr   string // of its reader; empty: the first
 	remove func() // takes the card out
 }
 
@@ -83,7 +86,11 @@ func (r *rig[C]) insert(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := apdutest.ServeVPCD(ctx, r.pcscd.Addr(), r.card); err != nil {
+		addr := r.addr
+		if addr == "" {
+			addr = r.pcscd.Addr()
+		}
+		if err := apdutest.ServeVPCD(ctx, addr, r.card); err != nil {
 			t.Error(err)
 		}
 	})
@@ -303,6 +310,66 @@ func TestConnectionLostIdle(t *testing.T) {
 	}
 	if _, err := card.OpenChannel(t.Context(), testAID); err != nil {
 		t.Error(err)
+	}
+}
+
+// Two readers with a card each: chosen by name or by answer to reset, one that
+// somebody uses is skipped, and after a restart of pcscd each card is found in
+// its own reader, although the other one is there before it.
+func TestTwoReaders(t *testing.T) {
+	r := newRig(t, scripted(256, apdutest.ATRT0))
+	other := scripted(100, apdutest.ATRT1)
+	second := &rig[*apdutest.UICC]{pcscd: r.pcscd, card: other, addr: r.pcscd.SecondAddr()}
+	second.insert(t)
+	byATR := r.config
+	byATR.ATR = strings.ToUpper(hex.EncodeToString(apdutest.ATRT1[:len(apdutest.ATRT1)-1])) + "*"
+	two := *r
+	two.config = byATR
+	b := two.open(t)
+	defer b.Close()
+	if !bytes.Equal(b.ATR(), apdutest.ATRT1) || !strings.HasSuffix(b.Reader(), "00 01") {
+		t.Errorf("%X in %s", b.ATR(), b.Reader())
+	}
+	if _, err := pcsc.Open(t.Context(), byATR); !errors.Is(err, pcsc.ErrReaderInUse) {
+		t.Errorf("second user of one card: %v", err)
+	}
+	a := r.open(t) // any reader: the one that is used is skipped
+	defer a.Close()
+	if !strings.HasSuffix(a.Reader(), "00 00") {
+		t.Errorf("in %s", a.Reader())
+	}
+	none := r.config
+	none.ATR = "3B00"
+	if _, err := pcsc.Open(t.Context(), none); !errors.Is(err, pcsc.ErrNoCard) {
+		t.Errorf("no such card: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	byName := r.config
+	byName.Reader = "PCD 00 01"
+	two.config = byName
+	b = two.open(t)
+	defer b.Close()
+
+	ch, err := b.OpenChannel(t.Context(), testAID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.remove()
+	if err := r.pcscd.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.Transmit(t.Context(), storeData(7)); !errors.Is(err, apdu.ErrBroken) && !errors.Is(err, apdu.ErrChannelClosed) && fault.Of(err).Code == fault.Internal {
+		t.Errorf("a channel that outlived pcscd: %v", err)
+	}
+	back := time.AfterFunc(2*time.Second, func() { second.insert(t) }) // the other reader's card is there before
+	defer back.Stop()
+	if _, err := b.OpenChannel(t.Context(), testAID); err != nil || !strings.HasSuffix(b.Reader(), "00 01") {
+		t.Errorf("in %s: %v", b.Reader(), err)
+	}
+	if _, err := a.OpenChannel(t.Context(), testAID); err != nil || !strings.HasSuffix(a.Reader(), "00 00") {
+		t.Errorf("in %s: %v", a.Reader(), err)
 	}
 }
 

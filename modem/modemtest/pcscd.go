@@ -176,6 +176,9 @@ func (p *PCSCD) logText() string {
 // Addr is where the virtual reader waits for its card, for apdutest.ServeVPCD.
 func (p *PCSCD) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
 
+// SecondAddr is the same for the second virtual reader, which vpcd brings along.
+func (p *PCSCD) SecondAddr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port+1)) }
+
 // Socket is where clients connect.
 func (p *PCSCD) Socket() string { return filepath.Join(p.dir, "run", "pcscd.comm") }
 
