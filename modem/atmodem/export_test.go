@@ -11,4 +11,5 @@ var (
 	Fields     = fields
 	HomePLMN   = homePLMN
 	MNCLength  = mncLength
+	ParseSlot  = parseSlot
 )

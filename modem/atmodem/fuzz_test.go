@@ -10,7 +10,7 @@ import (
 // FuzzText: what comes out of a line is well-formed, whatever the line is.
 func FuzzText(f *testing.F) {
 	for _, s := range []string{"89330100000000000017", "8944020000000000022F", "98331000000000000071", `+CCID: "8933"`, "356938035643809", "3569380356438012",
-		`1,"IP","a,b","",0,0`, `"`, `""`, `,,"`, "26/11/21,20:25:00+04", "80/01/06,00:00:00", "2026/11/21,20:25:00-96", "+", "\x00\xff"} {
+		`1,"IP","a,b","",0,0`, `"`, `""`, `,,"`, "26/11/21,20:25:00+04", "80/01/06,00:00:00", "2026/11/21,20:25:00-96", "+", "\x00\xff", "SIM2", "+QUSIM: 1", "+CIEV: 3,1", "+cpin: READY"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -27,6 +27,13 @@ func FuzzText(f *testing.F) {
 		}
 		if c, err := atmodem.ParseClock(s); err == nil && (c.Year() < 0 || c.Year() > 9999) {
 			t.Errorf("time %v of %q", c, s)
+		}
+		if n, ok := atmodem.ParseSlot([]string{s}); ok && (n < 0 || n > 9) {
+			t.Errorf("slot %d of %q", n, s)
+		}
+		var k atmodem.Memory
+		if k.Heard(s) && strings.HasPrefix(strings.ToUpper(s), "+CIEV") {
+			t.Errorf("%q tells of the SIM", s)
 		}
 		if plmn := atmodem.HomePLMN(s, 0); plmn != "" && len(plmn) != 5 && len(plmn) != 6 {
 			t.Errorf("network %q of %q", plmn, s)

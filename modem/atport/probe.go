@@ -96,7 +96,8 @@ var isdr = []byte{0xA0, 0x00, 0x00, 0x05, 0x59, 0x10, 0x10, 0xFF, 0xFF, 0xFF, 0x
 func (p *Port) Probe(ctx context.Context) (Verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	r := &probe{p: p, v: Verdict{Port: p.Path(), At: time.Now().UTC().Truncate(time.Second)}}
+	r := &probe{p: p, v: Verdict{Port: p.Path(), At: time.Now().UTC().Truncate(time.Second),
+		Quirks: []string{}, Notes: []string{}, Sources: []string{}, Ladder: quirks.DefaultReread()}} // lists, never null
 	err := r.run(ctx)
 	return r.v, err
 }
@@ -185,7 +186,8 @@ func (r *probe) who() {
 	if where.USB != "" {
 		r.v.Place = where.String()
 	}
-	r.v.Quirks, r.v.Notes, r.v.Sources, r.v.Ladder = q.Names, q.Notes, q.Sources, q.Ladder()
+	r.v.Quirks, r.v.Notes, r.v.Sources = append(r.v.Quirks, q.Names...), append(r.v.Notes, q.Notes...), append(r.v.Sources, q.Sources...)
+	r.v.Ladder = q.Ladder()
 	r.v.Learned = p.cfg.Learned.Get(id)
 	a, evidence := Yes, fmt.Sprintf("it is a %s %s with firmware %s", id.Manufacturer, id.Model, id.Revision)
 	if id == (modem.Identity{}) {

@@ -147,6 +147,9 @@ func TestProbeInTrouble(t *testing.T) {
 func TestProbeWithoutAPort(t *testing.T) {
 	p := open(t, atport.Config{Path: filepath.Join(t.TempDir(), "ttyUSB0")})
 	v, err := p.Probe(t.Context())
+	if text, jsonErr := json.Marshal(v); jsonErr != nil || strings.Contains(string(text), "null") {
+		t.Errorf("%s, %v", text, jsonErr)
+	}
 	if c, _ := v.Of("port"); err == nil || c.Answer != atport.No || c.Code != "port-missing" || c.Next == "" || v.Usable {
 		t.Errorf("%v, %+v", err, v)
 	}
