@@ -66,6 +66,9 @@ type Config struct {
 	// one that has its IMEI is it. nil: the ports that sysfs knows in its USB
 	// socket, and new ones elsewhere. Sysfs is where that is mounted; "" is /sys.
 	Find func() []string
+	// ISDRs are further AIDs under which [Port.Probe] looks for the ISD-R: some
+	// makers of cards have their own.
+	ISDRs [][]byte
 	// PlaceMark is a file that says where in the USB tree the configured port was,
 	// for the next process: a modem that was reset may have another name than the
 	// configured one when that begins. "" is none.

@@ -261,7 +261,7 @@ func (r *probe) euicc(ctx context.Context, conn *at.Conn) {
 		{quirks.CSIM, atcard.CSIM, "MANAGE CHANNEL and SELECT by AT+CSIM"},
 	} {
 		opt.Path, opt.Paths, opt.OpenRetries = way.path, []atcard.Path{way.path}, 0
-		got, err := askEID(ctx, conn, opt)
+		got, err := r.p.askEID(ctx, conn, opt)
 		switch {
 		case err == nil:
 			eid, found, works[way.name] = got, Yes, true
@@ -310,13 +310,18 @@ func (r *probe) best(works map[quirks.Path]bool) quirks.Path {
 }
 
 // askEID opens the ISD-R, asks for the EID and closes the channel again.
-func askEID(ctx context.Context, conn *at.Conn, opt atcard.Options) (eid string, err error) {
+func (p *Port) askEID(ctx context.Context, conn *at.Conn, opt atcard.Options) (eid string, err error) {
 	card, err := atcard.Open(ctx, conn, opt)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, card.Close()) }()
-	ch, err := card.OpenChannel(ctx, isdr)
+	var ch *apdu.Channel
+	for _, aid := range append([][]byte{isdr}, p.cfg.ISDRs...) {
+		if ch, err = card.OpenChannel(ctx, aid); !errors.Is(err, apdu.ErrNotFound) {
+			break
+		}
+	}
 	if err != nil {
 		return "", err
 	}

@@ -1,12 +1,15 @@
 package atport_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"lpad/apdu"
+	"lpad/apdu/apdutest"
 	"lpad/modem/at"
 	"lpad/modem/atport"
 	"lpad/modem/modemtest"
@@ -140,6 +143,41 @@ func TestProbeInTrouble(t *testing.T) {
 				t.Errorf("%d sessions are open", n)
 			}
 		})
+	}
+}
+
+// A card whose maker has an AID of its own for the ISD-R is found by it.
+func TestProbeOtherISDR(t *testing.T) {
+	own := []byte{0xA0, 0x00, 0x00, 0x05, 0x59, 0x10, 0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0x89, 0x00, 0x05, 0x05, 0x00}
+	eid := append([]byte{0xBF, 0x3E, 0x12, 0x5A, 0x10}, bytes.Repeat([]byte{0x89}, 16)...)
+	card := &apdutest.UICC{Apps: map[string]apdutest.App{string(own): func(apdu.Command) apdu.Response { return apdu.Response{Data: eid, SW: 0x9000} }}, Channels: 3}
+	m, err := modemtest.New(modemtest.Config{Card: card, Dialect: modemtest.Generic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	port := filepath.Join(t.TempDir(), "ttyUSB0")
+	if _, err := m.OpenPTY(port); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		isdrs [][]byte
+		want  string
+	}{{nil, "no"}, {[][]byte{own}, "yes ccho"}} {
+		p := open(t, atport.Config{Path: port, ISDRs: tc.isdrs})
+		v, err := p.Probe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := answers(v)["euicc"]; got != tc.want || v.Usable != (tc.isdrs != nil) {
+			t.Errorf("euicc: %q, want %q", got, tc.want)
+		}
+		if n := card.Open(); n != 0 {
+			t.Errorf("%d channels are open", n)
+		}
 	}
 }
 
