@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"lpad/agent/api"
 	"lpad/agent/apiserver"
 	"lpad/agent/journal"
 	"lpad/agent/procedure"
@@ -53,6 +54,11 @@ type Parts struct {
 	Prober         switchover.Prober
 	NetworkBackend string
 
+	// Probe finds out what the way to the card can do, by doing it; nil: nothing
+	// can be found out. It is called by the card's goroutine, with no channel
+	// open. What it tells of is complete as far as it goes, also with an error.
+	Probe func(context.Context) (api.Probe, error)
+
 	// Identity asks the modem who it is, Clock what time it is; nil when there
 	// is no modem.
 	Identity func(context.Context) (modem.Identity, error)
@@ -73,6 +79,7 @@ type CardPath struct {
 // Agent is a daemon that has been put together.
 type Agent struct {
 	cfg      config.Config
+	card     *cardSource
 	parts    Parts
 	log      *slog.Logger
 	trust    *es9p.Trust
@@ -111,6 +118,7 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		}
 	}()
 	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, log: p.Log}
+	a.card = card
 	if p.Shared != nil {
 		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
 		if p.Identity != nil {

@@ -6,6 +6,7 @@
 //
 //	GET    /v1/status                        Status
 //	GET    /v1/euicc                         EUICC
+//	POST   /v1/probe                                         -> 200 Probe
 //	GET    /v1/profiles                      Profiles
 //	POST   /v1/install                       InstallRequest  -> 202 Job
 //	POST   /v1/profiles/{iccid}/enable       EnableRequest   -> 202 Job
@@ -159,6 +160,82 @@ type EUICC struct {
 	Category         string    `json:"category,omitempty"`
 	SASAccreditation string    `json:"sas_accreditation,omitempty"`
 	AsOf             time.Time `json:"as_of"`
+}
+
+// Probe is what the way to the card can do, as was found out by doing it, and
+// what lpad makes of it. It can be shown to anybody: identifiers are shortened.
+type Probe struct {
+	Version string    `json:"version"` // of lpad
+	At      time.Time `json:"at"`
+	Backend string    `json:"backend"`         // pcsc, at
+	Path    string    `json:"path"`            // reader or port, by its present name
+	Place   string    `json:"place,omitempty"` // in the USB tree
+
+	Manufacturer string `json:"manufacturer,omitempty"` // of the modem, and so on
+	Model        string `json:"model,omitempty"`
+	Revision     string `json:"revision,omitempty"`
+	IMEI         string `json:"imei,omitempty"` // shortened
+
+	Capabilities []Capability `json:"capabilities"`
+
+	// Usable says that there is a way to an eUICC. Problem says why not, or what
+	// ended the probe.
+	Usable  bool     `json:"usable"`
+	Problem *Problem `json:"problem,omitempty"`
+
+	// What lpad uses from now on.
+	APDUPath  string   `json:"apdu_path,omitempty"`  // ccho, csim, pcsc
+	BlockSize int      `json:"block_size,omitempty"` // bytes in one command; not less than what works, before that is found out
+	ISDR      string   `json:"isdr,omitempty"`       // AID that answered
+	Enable    []string `json:"enable,omitempty"`     // ways of enabling, in the order to try; empty: the usual
+	Ladder    []string `json:"ladder,omitempty"`     // of reading the SIM again, cheapest first
+
+	Lines   []string `json:"lines,omitempty"`   // of the table of modems that fit, general first
+	Notes   []string `json:"notes,omitempty"`   // what people should know of such modems
+	Sources []string `json:"sources,omitempty"` // where that is from
+	Learned *Learned `json:"learned,omitempty"` // what this device had found out before
+
+	Managers Managers `json:"managers"`
+}
+
+// Answers to whether something can be done.
+const (
+	AnswerYes     = "yes"
+	AnswerNo      = "no"
+	AnswerUnknown = "unknown" // it could not be tried, or what came says neither
+)
+
+// Capability is one thing that a modem or reader may be able to do.
+type Capability struct {
+	Name     string `json:"name"`
+	Answer   string `json:"answer"`          // yes, no, unknown
+	Value    string `json:"value,omitempty"` // for programs: the command that works, a state, a number
+	Evidence string `json:"evidence"`        // for people: what was done and what came of it
+	Code     string `json:"code,omitempty"`  // of the problem, where there is one
+	Next     string `json:"next,omitempty"`
+	Millis   int64  `json:"ms"` // how long it took
+}
+
+// Learned is what a modem has shown by doing, on this device.
+type Learned struct {
+	APDUPath  string    `json:"apdu_path,omitempty"`
+	BlockSize int       `json:"block_size,omitempty"`
+	Rung      string    `json:"rung,omitempty"`          // that made it read its SIM again
+	ICCID     string    `json:"iccid_command,omitempty"` // never the ICCID
+	ISDR      string    `json:"isdr,omitempty"`
+	At        time.Time `json:"at"`
+}
+
+// Managers says who else manages the modem.
+type Managers struct {
+	Network        string   `json:"network"`                   // back-end of lpad
+	ModemManager   string   `json:"modemmanager,omitempty"`    // its version; empty: it does not run
+	NetworkManager string   `json:"networkmanager,omitempty"`  // the same
+	Plugin         string   `json:"plugin,omitempty"`          // of ModemManager, for the modem
+	Device         string   `json:"device,omitempty"`          // of the modem, in ModemManager's words
+	State          string   `json:"state,omitempty"`           // the same
+	Ports          []string `json:"ports,omitempty"`           // that ModemManager uses
+	Problem        string   `json:"manager_problem,omitempty"` // why ModemManager does not show the modem
 }
 
 // Profile is one profile on the card.

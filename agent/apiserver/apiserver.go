@@ -35,6 +35,8 @@ import (
 type Backend interface {
 	Status(ctx context.Context) (api.Status, error)
 	EUICC(ctx context.Context) (api.EUICC, error)
+	// Probe finds out what the way to the card can do.
+	Probe(ctx context.Context) (api.Probe, error)
 	Profiles(ctx context.Context) (api.Profiles, error)
 	Notifications(ctx context.Context) (api.Notifications, error)
 	DeliverNotifications(ctx context.Context) (api.Notifications, error)

@@ -81,6 +81,9 @@ func (b *backend) EUICC(ctx context.Context) (api.EUICC, error) {
 func (b *backend) Profiles(ctx context.Context) (api.Profiles, error) {
 	return api.Profiles{Profiles: []api.Profile{}}, b.note(ctx, "profiles")
 }
+func (b *backend) Probe(ctx context.Context) (api.Probe, error) {
+	return api.Probe{Path: "/dev/ttyUSB2"}, b.note(ctx, "probe")
+}
 func (b *backend) Notifications(ctx context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "notifications")
 }
@@ -263,6 +266,7 @@ func TestRoutes(t *testing.T) {
 		{"DELETE", "/v1/profiles/8901", "", 202, "delete 8901 by " + me(), ""},
 		{"PUT", "/v1/profiles/8901/nickname", `{"nickname":"x y"}`, 202, `nickname 8901 "x y" by ` + me(), ""},
 		{"GET", "/v1/notifications", "", 200, "notifications", `"notifications":[]`},
+		{"POST", "/v1/probe", "", 200, "probe", `"path":"/dev/ttyUSB2"`},
 		{"POST", "/v1/notifications/deliver", "", 200, "deliver", `"notifications":[]`},
 		{"POST", "/v1/notifications/7/replay", "", 200, "replay 7 by " + me(), `"notifications":[]`},
 		{"POST", "/v1/reports/2026-1/replay", "", 200, "report 2026-1 drop=false by " + me(), `"notifications":[]`},

@@ -23,6 +23,7 @@ type route struct {
 var routes = []route{
 	{"GET", "/status", Read, get(Backend.Status)},
 	{"GET", "/euicc", Read, get(Backend.EUICC)},
+	{"POST", "/probe", Operate, get(Backend.Probe)},
 	{"GET", "/profiles", Read, get(Backend.Profiles)},
 	{"POST", "/install", Operate, install},
 	{"POST", "/profiles/{iccid}/enable", Operate, enable},

@@ -67,6 +67,11 @@ func (c *Client) EUICC(ctx context.Context) (v api.EUICC, err error) {
 	return v, c.call(ctx, "GET", "/euicc", nil, &v)
 }
 
+// Probe finds out what the way to the card can do; that takes seconds.
+func (c *Client) Probe(ctx context.Context) (v api.Probe, err error) {
+	return v, c.call(ctx, "POST", "/probe", nil, &v)
+}
+
 // Profiles lists the profiles on the card.
 func (c *Client) Profiles(ctx context.Context) (v api.Profiles, err error) {
 	return v, c.call(ctx, "GET", "/profiles", nil, &v)

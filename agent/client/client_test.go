@@ -79,6 +79,9 @@ func (d *daemon) now() (api.Job, uint64, chan struct{}) {
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{State: "ready", LastEvent: 7}, d.note("status")
 }
+func (d *daemon) Probe(context.Context) (api.Probe, error) {
+	return api.Probe{Path: "/dev/ttyUSB2"}, d.note("probe")
+}
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "89"}, d.note("euicc")
 }
@@ -225,6 +228,7 @@ func TestMethods(t *testing.T) {
 			v, err := c.Notifications(ctx)
 			return v.Notifications[0].SeqNumber, int64(3), err
 		}},
+		{"probe", func() (any, any, error) { v, err := c.Probe(ctx); return v.Path, "/dev/ttyUSB2", err }},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
 		{"replay 3", func() (any, any, error) { v, err := c.ReplayNotification(ctx, 3); return len(v.Notifications), 0, err }},
 		{"drop 3", func() (any, any, error) { v, err := c.DropNotification(ctx, 3); return len(v.Notifications), 0, err }},

@@ -94,3 +94,7 @@ func (r *Runner) tryToEnable(ctx context.Context, iccid rsp.ICCID) error {
 	}
 	return err
 }
+
+// EnableOrder is the usual order of the ways of enabling, in the words of
+// [Config.EnableOrder].
+func EnableOrder() []string { return []string{"iccid", "iccid-refresh", "aid", "aid-refresh"} }

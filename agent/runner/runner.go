@@ -195,6 +195,7 @@ const (
 	taskAction           // of the active job
 	taskRefresh          // reading facts
 	taskDeliver          // delivering in the background
+	taskProbe            // looking at the way to the card
 )
 
 type task struct {

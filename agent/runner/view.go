@@ -197,6 +197,28 @@ func (r *Runner) Drop(ctx context.Context, seq int64, by string) (View, error) {
 	return r.View(), err
 }
 
+// WithCard runs f on the card's goroutine, with no channel open, when no job
+// needs the card. The context of f ends with ctx, and when a job needs the card;
+// what f then did not come to is an error.
+func (r *Runner) WithCard(ctx context.Context, f func(context.Context) error) error {
+	var did error
+	ran, err := r.ask(ctx, &waiter{kind: taskProbe, run: func(task context.Context) outcome {
+		task, cancel := context.WithCancel(task)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		r.card.close(task, r.log)
+		did = f(task)
+		return outcome{}
+	}})
+	switch {
+	case err != nil:
+		return err
+	case !ran || errors.Is(did, context.Canceled):
+		return errCardNeeded
+	}
+	return did
+}
+
 var errCardNeeded = fault.New(fault.Fault{Code: "conflict", Text: "a job needs the card just now", Retry: true, Who: fault.Nobody,
 	Next: "try again when the job has ended"}, nil)
 

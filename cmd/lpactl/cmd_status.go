@@ -44,6 +44,9 @@ func (u *ui) status(s api.Status) {
 	if p := s.Card.Problem; p != nil {
 		rows = append(rows, [2]string{"", p.Title})
 	}
+	if p := s.Journal; p != nil {
+		rows = append(rows, [2]string{"journal", p.Title + ": " + p.Next})
+	}
 	profile := "none enabled"
 	if s.Profile != nil {
 		profile = profileName(s.Profile) + " (" + s.Profile.ICCID + ")"

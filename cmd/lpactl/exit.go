@@ -77,6 +77,8 @@ var exitCodes = []struct {
 	{42, []string{"first-profile-offline"}},                  // there was no profile to go back to
 	{43, []string{"last-known-good", "profile-quarantined"}}, // lpad keeps the device from losing its network
 
+	{44, []string{"disk-full", "disk-read-only"}}, // jobs stand still until the disk takes the journal
+
 	// the way to the card
 	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
 	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "modem-hangup", "port-missing"}},

@@ -38,6 +38,8 @@ type daemon struct {
 	end  func(*api.Job)
 	err  error // of the orders
 
+	probed api.Probe
+
 	codeRequired bool
 
 	mu      sync.Mutex
@@ -160,6 +162,9 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Job:     &api.Job{ID: "J0", Kind: "install", State: "loading"}, Trust: []api.TrustRoot{{}, {Test: true}},
 		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}},
 		Reports:       api.NoteStatus{Pending: 2, Oldest: epoch.Add(-5 * time.Hour), Lost: 1}, Clock: api.Clock{Now: epoch}}, nil
+}
+func (d *daemon) Probe(context.Context) (api.Probe, error) {
+	return d.probed, d.err
 }
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "8904", SVN: "2.5.0", FreeMemory: 1000, CIVerification: []string{"AB", "CD"}, DefaultSMDP: ""}, nil

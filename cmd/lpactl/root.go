@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	root.PersistentPreRun = func(*cobra.Command, []string) { a.ui.json = a.json }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		a.statusCommand(), a.euiccCommand(), a.profilesCommand(),
+		a.statusCommand(), a.euiccCommand(), a.profilesCommand(), a.probeCommand(),
 		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(),
 		a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 	)

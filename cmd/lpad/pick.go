@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lpad/agent"
+	"lpad/agent/api"
 	"lpad/agent/switchover"
 	"lpad/apdu/pcsc"
 	"lpad/config"
@@ -46,7 +47,7 @@ func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error
 	return agent.Parts{
 		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path}, Habits: card,
 		Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
-		Prober: &network.Probe{},
+		Prober: &network.Probe{}, Probe: card.probe,
 	}, func() error { return nil }, nil
 }
 
@@ -66,12 +67,17 @@ func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, l
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port,
 		Identity: port.Identity, Clock: port.Clock, Prober: &network.Probe{},
 	}
+	bus := systembus.New("")
+	parts.Probe = func(ctx context.Context) (api.Probe, error) {
+		p, err := probeModem(ctx, port)
+		p.Managers = managers(ctx, bus, port.Path())
+		return p, err
+	}
 	if alone {
 		bare := network.NewATOnly(port)
 		parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = bare, bare, bare, "none"
-		return parts, func() error { return nil }, nil
+		return parts, bus.Close, nil
 	}
-	bus := systembus.New("")
 	shared := cfg.Modem.Inhibit == "always"
 	stack := network.NewManagerStack(network.Config{
 		MM: mm.New(bus), NM: nm.New(bus), Device: cfg.Modem.Device, AT: port,

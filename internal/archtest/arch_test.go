@@ -70,7 +70,7 @@ var arrows = []struct {
 	{"internal/...", nil, "private helpers"},
 	{"packaging", nil, "what lies beside the programs"},
 
-	{"cmd/lpad", []string{"agent", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
+	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
 	{"cmd/lpactl", []string{"agent/client", "agent/api"}, "nothing else: small, and no way round the socket"},
 	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "config", "modem/...", "packaging"}, "the lab may see all"},
