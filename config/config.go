@@ -46,6 +46,9 @@ type Config struct {
 	API     API     `key:"api"`
 	Reports Reports `key:"reports"`
 	Journal Journal `key:"journal"`
+
+	// Cards are the cards of a device that has several, by name; see [Config.Units].
+	Cards []Named `key:"-"`
 }
 
 // Log says what is logged, and how.
@@ -57,7 +60,8 @@ type Log struct {
 // Card says how the eUICC is reached.
 type Card struct {
 	Backend    string `key:"backend"`     // auto, pcsc, at
-	Reader     string `key:"reader"`      // part of the PC/SC reader's name; empty: the first with a card
+	Reader     string `key:"reader"`      // part of the PC/SC reader's name; empty: the first with a card that nobody uses, and no security token
+	ATR        string `key:"atr"`         // what the card's answer to reset is: hexadecimal, ? for any digit, * at the end for the rest; empty: any
 	PCSCHelper string `key:"pcsc_helper"` // program, a path or a name in PATH
 	ATPort     string `key:"at_port"`     // serial device of the modem: /dev/ttyUSB2, better a link of udev
 	Baud       int    `key:"baud"`        // of the serial device; USB modems ignore it
@@ -70,6 +74,8 @@ type Modem struct {
 	Device  string `key:"device"`  // ModemManager's Device property; empty: the first
 	Manage  string `key:"manage"`  // auto, modemmanager, none
 	Inhibit string `key:"inhibit"` // auto, never, always: take the modem from ModemManager while its port is ours
+
+	Slot string `key:"slot"` // the SIM slot of the card, by the number that the modem's maker gives it; empty: whichever is active
 
 	QuirksDir string `key:"quirks_dir"` // what the device's maker knows of its modems (docs/modems.md); empty: nothing
 }

@@ -291,7 +291,8 @@ func FuzzLoad(f *testing.F) {
 		f.Add(b)
 	}
 	for _, s := range []string{"version: 1\n---\n", "version: 1\n1: {a: b}\n", "version: 1\ncard: &a {reader: x}\nmodem: *a\n",
-		"version: 1\nrsp: {addresses: {1: a}}\n", "version: 1\n? [a]\n: b\n", "version: 1\nsocket: 2001-01-01\n", "version: 1\n<<: {socket: /x}\n"} {
+		"version: 1\nrsp: {addresses: {1: a}}\n", "version: 1\n? [a]\n: b\n", "version: 1\nsocket: 2001-01-01\n", "version: 1\n<<: {socket: /x}\n",
+		"version: 1\ncards: {a: {default: true, card: {reader: A}}, b: {modem: {slot: \"1\"}, card: {at_port: /dev/b}}}\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -51,6 +51,9 @@ func Keys() []Key {
 func walk(v reflect.Value, prefix string, leaf func(name string, field reflect.Value)) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
+		if f.Tag.Get("key") == "-" {
+			continue
+		}
 		name := prefix + f.Tag.Get("key")
 		if f.Type.Kind() == reflect.Struct {
 			walk(v.Field(i), name+".", leaf)

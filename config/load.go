@@ -203,11 +203,12 @@ func checkVersion(origin string, v any, faults *problems) bool {
 type checker struct {
 	schema schema
 	origin string
+	base   string // of the names of keys: "cards.NAME."
 	faults *problems
 	keys   []string
 }
 
-func (c *checker) fault(key, text string) { c.faults.add(key, c.origin, text) }
+func (c *checker) fault(key, text string) { c.faults.add(c.base+key, c.origin, text) }
 
 // section checks the keys of one level and returns those with a value. A key
 // without one ("card:" and nothing below) is as good as absent.
@@ -217,13 +218,15 @@ func (c *checker) section(prefix string, raw map[string]any) map[string]any {
 		key, value := prefix+name, raw[name]
 		known, isKey := c.schema[key]
 		switch {
+		case key == cardsKey && c.base == "":
+			out[name] = c.cards(value)
 		case !isKey && !c.schema.section(key):
 			c.unknown(key)
 		case value == nil:
 		case isKey:
 			if v, ok := c.value(known, value); ok {
 				out[name] = v
-				c.keys = append(c.keys, key)
+				c.keys = append(c.keys, c.base+key)
 			}
 		default:
 			nested, ok := value.(map[string]any)
@@ -441,6 +444,16 @@ func merge(s schema, layers []layer) (Config, Origins, error) {
 			assign(field, value)
 		}
 	})
+	names, _ := v.Get(cardsKey).(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		n := Named{Name: name, Card: cfg.Card, Modem: cfg.Modem, Network: cfg.Network}
+		walk(reflect.ValueOf(&n).Elem(), cardsKey+"."+name+".", func(key string, field reflect.Value) {
+			if value := v.Get(strings.ReplaceAll(key, ".", delimiter)); value != nil {
+				assign(field, value)
+			}
+		})
+		cfg.Cards = append(cfg.Cards, n)
+	}
 	return cfg, origins, nil
 }
 

@@ -38,6 +38,7 @@ var besideSocket = []string{"state", "state.new", "channels"}
 
 var (
 	bauds    = []int{9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600}
+	atr      = regexp.MustCompile(`^([0-9A-Fa-f?]{2}[ :]?){0,33}[0-9A-Fa-f?]?\*$|^([0-9A-Fa-f?]{2}[ :]?){0,33}$`)
 	protocol = regexp.MustCompile(`^gsma/rsp/v[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
 	group    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	hostName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*$`)
@@ -65,13 +66,7 @@ func (c Config) validate(origins Origins) error {
 	}
 	v.oneOf("log.level", c.Log.Level, "error", "warn", "info", "debug", "trace")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
-	c.Card.validate(&v)
-	v.oneOf("modem.manage", c.Modem.Manage, "auto", "modemmanager", "none")
-	v.oneOf("modem.inhibit", c.Modem.Inhibit, "auto", "never", "always")
-	if c.Modem.QuirksDir != "" {
-		v.path("modem.quirks_dir", c.Modem.QuirksDir)
-	}
-	c.Network.validate(&v)
+	c.validateCards(&v)
 	v.oneOf("clock.from_modem", c.Clock.FromModem, "auto", "never")
 	v.path("params.provider_db", c.Params.ProviderDB)
 	v.path("params.oem_dir", c.Params.OEMDir)
@@ -104,6 +99,9 @@ func (c Card) validate(v *validator) {
 		v.path("card.at_port", c.ATPort)
 	case c.Backend == "at":
 		v.fault("card.at_port", "is empty, but card.backend is at")
+	}
+	if !atr.MatchString(c.ATR) {
+		v.fault("card.atr", "is no answer to reset: hexadecimal, ? for any digit, * at the end for the rest")
 	}
 	if !slices.Contains(bauds, c.Baud) {
 		v.fault("card.baud", fmt.Sprintf("%d is not one of %v", c.Baud, bauds))
@@ -231,15 +229,19 @@ func validTarget(s string) bool {
 // validator collects faults with the origin of each value.
 type validator struct {
 	origins Origins
+	base    string // of the keys: "cards.NAME."
 	faults  problems
 }
 
 func (v *validator) fault(key, text string) {
-	origin := v.origins[key]
+	origin, own := v.origins[v.base+key]
+	if !own { // of a card: taken over from the top
+		origin = v.origins[key]
+	}
 	if origin == OriginDefault {
 		origin = ""
 	}
-	v.faults.add(key, origin, text)
+	v.faults.add(v.base+key, origin, text)
 }
 
 func (v *validator) oneOf(key, value string, allowed ...string) {
