@@ -82,8 +82,8 @@ func TestDocumentExamples(t *testing.T) {
 	}
 	for _, block := range blocks {
 		text, _, _ := strings.Cut(block, "```")
-		table, err := quirks.Parse([]byte(text))
-		if err != nil || len(table.Lines()) != 1 {
+		lines, _, err := quirks.Parse([]byte(text))
+		if err != nil || len(lines) != 1 {
 			t.Errorf("%v in:\n%s", err, text)
 		}
 	}

@@ -3,12 +3,13 @@ package quirks
 // What the tests of the package look at from outside.
 
 // BuiltinError is what is wrong with the built-in table.
-func BuiltinError() error { _, err := parseBuiltin(); return err }
+func BuiltinError() error { _, err := Builtin().parse(); return err }
 
-// Parse reads one file of the OEM alone.
-func Parse(b []byte) (*Table, error) {
-	t := &Table{}
-	return t, t.read("test.yaml", b, 1)
+// Parse reads one file of the OEM: its own lines, and the table with it.
+func Parse(b []byte) ([]Line, *Table, error) {
+	var lines list
+	err := lines.read("test.yaml", string(b), 1)
+	return lines, &Table{oem: []oemFile{{"test.yaml", string(b)}}}, err
 }
 
 // ParseMemory reads the memory's file.

@@ -24,14 +24,14 @@ func FuzzTable(f *testing.F) {
 	f.Add([]byte("%YAML 1.1\n---\nversion: !!binary MQ==\n"))
 	f.Add([]byte("version: 1\nshort: {'': https://}\nmodems: [{name: x, usb: '*', source: a}]\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		table, err := quirks.Parse(b)
+		lines, table, err := quirks.Parse(b)
 		if err != nil {
 			if len(err.Error()) > 64<<10 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
 			return
 		}
-		for _, l := range table.Lines() {
+		for _, l := range lines {
 			if l.Name == "" || len(l.Sources) == 0 {
 				t.Errorf("a line that is not whole: %+v", l)
 			}

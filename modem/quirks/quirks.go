@@ -195,12 +195,18 @@ type Fact struct {
 	set func(*Quirks)
 }
 
-// Table is a list of lines. The zero Table is empty.
-type Table struct{ lines []Line }
+// Table is the built-in lines and those of the OEM. The zero Table has the
+// built-in ones alone. Tables are read anew each time they are asked: a few
+// milliseconds whenever a port is opened, where the lines would take half a
+// megabyte for as long as lpad runs.
+type Table struct{ oem []oemFile }
 
 // Lines are the lines in the order in which they are merged within their kind:
 // the built-in ones as they stand in table.yaml, then those of the OEM.
-func (t *Table) Lines() []Line { return slices.Clone(t.lines) }
+func (t *Table) Lines() []Line {
+	lines, _ := t.parse() // Load has refused what is wrong
+	return lines
+}
 
 // Find is what is known of a modem.
 func (t *Table) Find(id modem.Identity) Quirks {
@@ -234,8 +240,9 @@ type criterion struct {
 func (t *Table) find(of func(*Match) []criterion) Quirks {
 	var lines []*Line // ordered by weight; a handful, so they are inserted where they belong
 	var weights [][]int
-	for i := range t.lines {
-		l := &t.lines[i]
+	all := t.Lines()
+	for i := range all {
+		l := &all[i]
 		weight := []int{l.layer}
 		asked, fits := false, true
 		for _, c := range of(&l.Match) {

@@ -1,7 +1,6 @@
 package quirks
 
 import (
-	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -21,7 +19,7 @@ import (
 )
 
 //go:embed table.yaml
-var builtin []byte
+var builtin string
 
 // Limits of what is read: several times what the built-in table needs.
 const (
@@ -37,32 +35,23 @@ const (
 
 const version = 1
 
-var parseBuiltin = sync.OnceValues(func() (*Table, error) {
-	t := &Table{}
-	return t, t.read("table.yaml", builtin, 0)
-})
-
-// Builtin is the table that comes with lpad. It is parsed once.
-func Builtin() *Table {
-	t, err := parseBuiltin()
-	if err != nil {
-		// A test reads the table, so this is a build that nobody tested. Without
-		// its table lpad still works by trying.
-		return &Table{}
-	}
-	return t
-}
+// Builtin is the table that comes with lpad, which is the zero Table.
+func Builtin() *Table { return &Table{} }
 
 // Load is the built-in table with the files *.yaml of a folder, in the order of
 // their names. A folder that is not there, or "", adds nothing. The error says
 // everything that is wrong, each with file and line, and explains itself
 // (internal/fault); there is no table then.
 func Load(dir string) (*Table, error) {
-	t := &Table{lines: Builtin().Lines()}
+	t := &Table{}
 	if dir == "" {
 		return t, nil
 	}
-	if err := t.load(dir); err != nil {
+	err := t.load(dir)
+	if err == nil && len(t.oem) > 0 {
+		_, err = t.parse()
+	}
+	if err != nil {
 		return nil, fault.New(fault.Fault{
 			Code: "quirks-invalid", Text: "a file about modems is wrong", Who: fault.Configuration,
 			Next: "mend the file; docs/modems.md says what may stand in it",
@@ -82,12 +71,23 @@ func (t *Table) load(dir string) error {
 	var faults []error
 	for _, name := range names {
 		b, err := readFile(name, maxFile)
-		if err == nil {
-			err = t.read(filepath.Base(name), b, 1)
-		}
+		t.oem = append(t.oem, oemFile{filepath.Base(name), string(b)})
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
+}
+
+// oemFile is a file of the OEM's folder.
+type oemFile struct{ name, text string }
+
+// parse reads the lines. What is wrong with a file leaves that file out.
+func (t *Table) parse() ([]Line, error) {
+	var lines list
+	faults := []error{lines.read("table.yaml", builtin, 0)} // a test reads it, so it is nil in every build that was tested
+	for _, d := range t.oem {
+		faults = append(faults, lines.read(d.name, d.text, 1))
+	}
+	return lines, errors.Join(faults...)
 }
 
 // readFile reads a regular file of bounded size. Opening anything else may wait
@@ -112,13 +112,16 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return b, err
 }
 
+// list is what has been read of a table.
+type list []Line
+
 // read adds the lines of one file.
-func (t *Table) read(name string, b []byte, layer int) error {
-	if len(b) > maxFile {
+func (t *list) read(name, text string, layer int) error {
+	if len(text) > maxFile {
 		return fmt.Errorf("%s: more than %d bytes", name, maxFile)
 	}
 	r := reader{file: name, layer: layer, keys: factKeys()}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec := yaml.NewDecoder(strings.NewReader(text))
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
@@ -135,15 +138,15 @@ func (t *Table) read(name string, b []byte, layer int) error {
 		return errors.Join(r.faults...)
 	}
 	for _, l := range lines {
-		at := slices.IndexFunc(t.lines, func(old Line) bool { return old.Name == l.Name })
+		at := slices.IndexFunc(*t, func(old Line) bool { return old.Name == l.Name })
 		switch {
 		case at >= 0:
-			l.layer = t.lines[at].layer // it takes the place of the other one, and its rank
-			t.lines[at] = l
-		case len(t.lines) == maxLines:
+			l.layer = (*t)[at].layer // it takes the place of the other one, and its rank
+			(*t)[at] = l
+		case len(*t) == maxLines:
 			return fmt.Errorf("%s: more than %d lines", name, maxLines)
 		default:
-			t.lines = append(t.lines, l)
+			*t = append(*t, l)
 		}
 	}
 	return nil
