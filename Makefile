@@ -8,8 +8,8 @@ MAKEFLAGS   += --no-print-directory
 T       ?= 30s
 BUILD   := build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# Functions on 16 bytes instead of 32 save a tenth of a megabyte, with a linker that knows how (Go 1.26).
-ALIGN   := $(if $(findstring -funcalign,$(shell go tool link -h 2>&1 || true)),-funcalign=16)
+# Functions on 4 bytes instead of 32 save a sixth of a megabyte, with a linker that knows how (Go 1.26).
+ALIGN   := $(if $(findstring -funcalign,$(shell go tool link -h 2>&1 || true)),-funcalign=4)
 LDFLAGS := -s -w -buildid= $(ALIGN) -X main.version=$(VERSION)
 GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 # ES9+ speaks HTTP/1.1: leaving HTTP/2 out of net/http saves half a megabyte of flash. lpad waits for cards and

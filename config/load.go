@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
 )
 
 // Limits of what is read.
@@ -145,13 +146,8 @@ func parse(s schema, origin string, text []byte, faults *problems) (values map[s
 		faults.add("", origin, "holds a second YAML document, which would be ignored")
 		return nil, nil
 	}
-	decoder, err := viper.NewCodecRegistry().Decoder("yaml")
-	if err != nil {
-		faults.add("", origin, err.Error())
-		return nil, nil
-	}
 	raw := map[string]any{}
-	if err := decoder.Decode(text, raw); err != nil {
+	if err := yaml.Unmarshal(text, &raw); err != nil { // what viper would do, which links a reader of every format it knows
 		faults.add("", origin, strings.ReplaceAll(err.Error(), "\n", " "))
 		return nil, nil
 	}

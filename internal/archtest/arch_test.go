@@ -87,7 +87,7 @@ var fences = map[string][]string{
 	"github.com/ebfe/scard":              {"apdu/pcsc/reader"},
 	"github.com/tarm/serial":             {"modem/serialport"},
 	"github.com/spf13/viper":             {"config"},
-	"go.yaml.in/yaml":                    {"modem/quirks"}, // linked by viper anyway
+	"go.yaml.in/yaml":                    {"config", "modem/quirks"}, // linked by viper anyway
 	"github.com/coreos/go-systemd":       {"internal/systemd"},
 	"github.com/godbus/dbus":             {"internal/systembus", "internal/systembus/bustest", "modem/mm", "modem/nm", "modem/network", "modem/modemtest"},
 	"github.com/damonto/euicc-go":        {"agent/rsp/es9p"}, // of it, only http/rootci
