@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -126,7 +126,7 @@ func (r *reader) probe(ctx context.Context) (api.Probe, error) {
 	}
 	p.Path = card.Reader()
 	add("reader", api.AnswerYes, p.Path, "connected to the card in "+p.Path, nil)
-	add("atr", api.AnswerYes, hex.EncodeToString(card.ATR()), "answer to reset of the card", nil)
+	add("atr", api.AnswerYes, fmt.Sprintf("% x", card.ATR()), "answer to reset of the card", nil)
 	q := r.table.FindReader(p.Path)
 	p.Lines, p.Notes, p.Sources = q.Names, q.Notes, q.Sources
 	if l := r.learned.Get(readerIdentity(p.Path)); !l.At.IsZero() {

@@ -1,0 +1,233 @@
+package lab_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"lpad/agent/api"
+	"lpad/cmd/lpalab/lab"
+	"lpad/modem/modemtest"
+)
+
+// probe runs lpactl probe in both forms, which must end with this status and tell
+// no identifier.
+func probe(ctx context.Context, t *testing.T, d *lab.Daemon, exit int, secrets ...string) (api.Probe, string) {
+	t.Helper()
+	var p api.Probe
+	document := lpactl(ctx, t, d, exit, "probe", "--json")
+	if err := json.NewDecoder(strings.NewReader(document.Stdout)).Decode(&p); err != nil {
+		t.Fatalf("%v in\n%s", err, document.Stdout)
+	}
+	text := lpactl(ctx, t, d, exit, "probe")
+	all := document.Stdout + document.Stderr + text.Stdout + text.Stderr
+	for _, s := range secrets {
+		if len(s) < 14 {
+			t.Errorf("%q is no identifier", s)
+		}
+		if strings.Contains(all, s) || strings.Contains(all, swapped(s)) {
+			t.Errorf("the probe tells %s\n%s", s, all)
+		}
+	}
+	if long := regexp.MustCompile(`[0-9]{14,}`).FindString(all); long != "" {
+		t.Errorf("the probe tells %s\n%s", long, all)
+	}
+	return p, text.Stdout
+}
+
+// swapped are digits as a card writes them.
+func swapped(s string) string {
+	if len(s)%2 != 0 {
+		s += "F"
+	}
+	b := []byte(s)
+	for i := 0; i < len(b); i += 2 {
+		b[i], b[i+1] = b[i+1], b[i]
+	}
+	return string(b)
+}
+
+func answer(t *testing.T, p api.Probe, name string) string {
+	t.Helper()
+	for _, c := range p.Capabilities {
+		if c.Name == name {
+			return strings.TrimSpace(c.Answer + " " + c.Value)
+		}
+	}
+	return "absent"
+}
+
+// TestProbe: the verdict on modems of several makers, each with its own faults,
+// which are left as they were.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		dialect    string
+		ccho, csim string
+		use        string
+		line       string // of the table
+		iccid      string
+	}{
+		{"generic", "yes ccho", "yes csim", "ccho", "", "yes"},
+		{"quectel-ec20", "no", "yes csim", "csim", "quectel-ec20", "yes AT+QCCID"},
+		{"quectel-eg25", "yes ccho", "", "ccho", "quectel-eg25", "yes AT+QCCID"},
+		{"fibocom-fm350", "yes ccho", "", "ccho", "fibocom-fm350", "yes"},
+		{"sierra-mc7455", "yes ccho", "", "ccho", "sierra-mc7455", "yes"},
+		{"cinterion", "yes ccho", "", "ccho", "cinterion", "yes"},
+	} {
+		t.Run(tc.dialect, func(t *testing.T) {
+			t.Parallel()
+			dialect, ok := modemtest.DialectNamed(tc.dialect)
+			if !ok {
+				t.Fatal("no such dialect")
+			}
+			w := newWorld(t, lab.Options{})
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			m, err := w.StartModemWith(ctx, lab.ModemOptions{Programs: programs, Modem: func(c *modemtest.Config) { c.Dialect = dialect }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if t.Failed() {
+					t.Logf("lpad:\n%s", m.Log())
+				}
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			// The daemon has looked at its card and lets go of it.
+			if _, err := m.AT.Wait(ctx, func(s modemtest.State) bool { return len(s.Sessions) == 0 }); err != nil {
+				t.Fatal(err)
+			}
+			before, profiles, mark := m.AT.State(), fmt.Sprint(w.Card.Profiles()), m.AT.Log().Len()
+			p, text := probe(ctx, t, m.Daemon, 0, w.Card.EID().String(), dialect.IMEI, lab.OldOperator.ICCID, lab.OldOperator.IMSI)
+
+			for name, want := range map[string]string{"port": "yes", "identity": "yes", "sim": "yes ready", "ccho": tc.ccho, "csim": tc.csim, "euicc": "yes", "iccid": tc.iccid,
+				"alone": "yes", "foreign-lines": "no"} {
+				if got := answer(t, p, name); !strings.HasPrefix(got, want) {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			if !p.Usable || p.Problem != nil || p.APDUPath != tc.use || p.ISDR != "A0000005591010FFFFFFFF8900000100" || p.BlockSize == 0 || len(p.Enable) != 4 || p.IMEI == "" {
+				t.Errorf("verdict %+v", p)
+			}
+			if tc.line != "" && (!strings.Contains(strings.Join(p.Lines, " "), tc.line) || len(p.Sources) == 0) {
+				t.Errorf("lines %q, sources %q", p.Lines, p.Sources)
+			}
+			for _, want := range []string{"CAPABILITY", "lpad will use  APDUs by " + tc.use, dialect.Model} {
+				if !strings.Contains(text, want) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+
+			if after := m.AT.State(); !reflect.DeepEqual(after, before) {
+				t.Errorf("the modem was\n%+v\nand is\n%+v", before, after)
+			}
+			if n := w.Card.OpenChannels(); len(n) != 0 {
+				t.Errorf("channels %v are open", n)
+			}
+			if now := fmt.Sprint(w.Card.Profiles()); now != profiles {
+				t.Errorf("the card has %s", now)
+			}
+			for _, e := range m.AT.Log().Since(mark) {
+				if e.Kind == modemtest.Sent && regexp.MustCompile(`^AT\+(CFUN=|COPS=[0124]|CGDCONT=|CGACT=|CGATT=)|=\?$`).MatchString(e.Text) {
+					t.Errorf("the probe said %s", e.Text)
+				}
+			}
+		})
+	}
+}
+
+// TestProbeInTrouble: a probe of what cannot be used tells why.
+func TestProbeInTrouble(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m, err := w.StartModemWith(ctx, lab.ModemOptions{Programs: programs, Config: "card: {at_port: /nowhere/ttyUSB2}\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, text := probe(ctx, t, m.Daemon, 51)
+	if p.Usable || p.Problem == nil || p.Problem.Code != "port-missing" || answer(t, p, "port") != "no" || strings.Contains(text, "lpad will use") {
+		t.Errorf("verdict %+v\n%s", p, text)
+	}
+}
+
+// TestProbeWhileOrdered: a job that has the card is not disturbed by a probe.
+func TestProbeWhileOrdered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m, err := w.StartModem(ctx, programs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	// It waits for an answer and keeps the card.
+	lpactl(ctx, t, m.Daemon, 36, "install", w.ActivationCode())
+	r := lpactl(ctx, t, m.Daemon, 6, "probe")
+	if len(r.Stdout) != 0 || !strings.Contains(r.Stderr, "a job needs the card just now [conflict]") {
+		t.Errorf("%s%s", r.Stdout, r.Stderr)
+	}
+}
+
+// TestProbeOfReader: a PC/SC reader has a verdict too.
+func TestProbeOfReader(t *testing.T) {
+	modemtest.RequirePCSCD(t)
+	w := newWorld(t, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	r, err := w.StartReader(ctx, programs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, text := probe(ctx, t, r.Daemon, 0, w.Card.EID().String())
+	atr := fmt.Sprintf("%x", w.Card.ATR())
+	if got := strings.ReplaceAll(answer(t, p, "atr"), " ", ""); got != "yes"+atr {
+		t.Errorf("ATR %q, want %s", got, atr)
+	}
+	if !p.Usable || p.APDUPath != "pcsc" || p.ISDR == "" || !strings.Contains(p.Path, "Virtual") || !strings.HasPrefix(answer(t, p, "readers"), "yes ") ||
+		!strings.HasPrefix(answer(t, p, "euicc"), "yes") || len(p.Lines) == 0 || p.Learned == nil {
+		t.Errorf("verdict %+v\n%s", p, text)
+	}
+	if n := w.Card.OpenChannels(); len(n) > 0 {
+		t.Errorf("channels %v are open", n)
+	}
+}
+
+// TestProbeBesideModemManager: the probe tells what ModemManager makes of the
+// modem, and leaves the network alone where lpad has a port of its own.
+func TestProbeBesideModemManager(t *testing.T) {
+	w := newWorld(t, lab.Options{})
+	ctx, d := startDevice(t, w, lab.DeviceOptions{})
+	before := d.Stack.Modem.State()
+	p, text := probe(ctx, t, d.Daemon, 0, w.Card.EID().String(), modemtest.UBlox.IMEI, lab.OldOperator.ICCID, lab.OldOperator.IMSI)
+	m := p.Managers
+	if m.Network != "networkmanager" || m.ModemManager == "" || m.NetworkManager == "" || m.Plugin == "" || m.Device == "" || m.State != "connected" || len(m.Ports) == 0 || m.Problem != "" {
+		t.Errorf("managers %+v\n%s", m, text)
+	}
+	if after := d.Stack.Modem.State(); !reflect.DeepEqual(after, before) {
+		t.Errorf("the modem was\n%+v\nand is\n%+v", before, after)
+	}
+}
