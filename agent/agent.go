@@ -53,6 +53,7 @@ type Parts struct {
 	Network        switchover.Network
 	Prober         switchover.Prober
 	NetworkBackend string
+	BackendName    func() string // where it is chosen from switch to switch; nil: NetworkBackend
 
 	// Probe finds out what the way to the card can do, by doing it; nil: nothing
 	// can be found out. It is called by the card's goroutine, with no channel
@@ -126,6 +127,9 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 		}
 		if ask := p.Clock; ask != nil {
 			p.Clock = func(ctx context.Context) (time.Time, error) {
+				if !p.Shared.Shares() {
+					return ask(ctx)
+				}
 				if _, err := card.turns.card(ctx); err != nil {
 					return time.Time{}, err
 				}
@@ -150,12 +154,12 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
 		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},
 		Device:   device,
-		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.NetworkBackend,
+		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
 			clock: a.clock, log: p.Log},
 		ReportTo:       cfg.Reports.URL,
 		Probe:          probe(cfg, p),
 		DeadMan:        cfg.Network.DeadMan,
-		SharedPort:     p.Shared != nil,
+		SharedPort:     p.shares,
 		ConsentTimeout: cfg.RSP.ConsentTimeout,
 		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
 		Log:            p.Log,
@@ -169,6 +173,16 @@ func New(cfg config.Config, p Parts) (_ *Agent, err error) {
 	}
 	return a, nil
 }
+
+// backend is the name of the switch's back-end at present.
+func (p Parts) backend() string {
+	if p.BackendName != nil {
+		return p.BackendName()
+	}
+	return p.NetworkBackend
+}
+
+func (p Parts) shares() bool { return p.Shared != nil && p.Shared.Shares() }
 
 // probe is what must be reachable over a new network: what the configuration
 // names, else the server of the order; nothing when the network is not ours.
@@ -243,7 +257,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if n := a.journal.Torn(); n > 0 {
 		a.log.Info("an unfinished write was cut off the journal", "bytes", n)
 	}
-	a.log.Info("ready", "version", a.parts.Version, "card", a.parts.CardPath.Backend, "path", a.parts.CardPath.Path, "network", a.parts.NetworkBackend)
+	a.log.Info("ready", "version", a.parts.Version, "card", a.parts.CardPath.Backend, "path", a.parts.CardPath.Path, "network", a.parts.backend())
 	a.notify("READY=1")
 	parts.Wait()
 	a.notify("STOPPING=1")

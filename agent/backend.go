@@ -31,7 +31,7 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	s := api.Status{
 		Version: b.parts.Version, Since: b.since, LastEvent: v.LastEvent,
 		Card:    api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
-		Network: api.Network{Backend: b.parts.NetworkBackend, Interface: v.Link.Interface, APN: v.APN},
+		Network: api.Network{Backend: b.parts.backend(), Interface: v.Link.Interface, APN: v.APN},
 		Clock:   b.clock.status(),
 		Journal: problemOf(v.JournalErr), Goroutines: runtime.NumGoroutine(),
 		Warnings: append(b.warnings(), v.Warnings...),

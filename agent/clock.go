@@ -17,7 +17,7 @@ import (
 type clock struct {
 	system func() time.Time
 	modem  func(context.Context) (time.Time, error) // nil: there is none to ask, or it must not be
-	pause  time.Duration                            // between two questions to the modem
+	shared func() bool                              // a question interrupts the network
 	log    *slog.Logger
 
 	mu    sync.Mutex
@@ -35,14 +35,20 @@ const (
 )
 
 func newClock(cfg config.Clock, p Parts) *clock {
-	c := &clock{system: time.Now, pause: clockPause, log: p.Log}
+	c := &clock{system: time.Now, log: p.Log}
 	if cfg.FromModem == "auto" {
 		c.modem = p.Clock
 	}
-	if p.Shared != nil {
-		c.pause = clockPauseShared
-	}
+	c.shared = p.shares
 	return c
+}
+
+// between is the pause between two questions to the modem.
+func (c *clock) between() time.Duration {
+	if c.shared() {
+		return clockPauseShared
+	}
+	return clockPause
 }
 
 // now is the time, and where it is from: "system", "modem", or "" when nobody
@@ -79,7 +85,7 @@ func (c *clock) Ready(ctx context.Context) bool {
 		return true
 	}
 	now := c.system()
-	if c.modem == nil || !c.asked.IsZero() && now.Sub(c.asked) < c.pause {
+	if c.modem == nil || !c.asked.IsZero() && now.Sub(c.asked) < c.between() {
 		return false
 	}
 	c.asked = now

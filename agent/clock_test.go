@@ -51,7 +51,7 @@ func TestClock(t *testing.T) {
 	if c.Ready(t.Context()) {
 		t.Error("the modem was asked though it must not be")
 	}
-	if c = newClock(config.Default().Clock, Parts{Shared: &sharedModem{}}); c.pause != clockPauseShared {
-		t.Errorf("pause %v on a shared port", c.pause)
+	if c = newClock(config.Default().Clock, Parts{Shared: &sharedModem{}}); c.between() != clockPauseShared {
+		t.Errorf("pause %v on a shared port", c.between())
 	}
 }

@@ -38,7 +38,7 @@ type reporter struct {
 	addresses map[string]string // host -> "ip:port", for test setups
 	timeout   time.Duration
 	device    *deviceSource
-	backend   string
+	backend   func() string
 	clock     *clock
 	log       *slog.Logger
 }
@@ -46,7 +46,7 @@ type reporter struct {
 // About tells what is known without asking.
 func (r *reporter) About() runner.About {
 	_, source := r.clock.now()
-	return runner.About{IMEI: r.device.told(), Backend: r.backend, Clock: source}
+	return runner.About{IMEI: r.device.told(), Backend: r.backend(), Clock: source}
 }
 
 // Report posts a report, over the link if there is one, and if that has no way

@@ -37,7 +37,7 @@ func receiver(t *testing.T, answer http.HandlerFunc) (to string, r *reporter) {
 	}
 	c := newClock(config.Default().Clock, Parts{Log: log})
 	return "https://example.com:8443/v1/token?x=1", &reporter{ca: ca, addresses: map[string]string{"example.com": u.Host}, timeout: 10 * time.Second,
-		device: &deviceSource{send: "490154203237518"}, backend: "networkmanager", clock: c, log: log}
+		device: &deviceSource{send: "490154203237518"}, backend: func() string { return "networkmanager" }, clock: c, log: log}
 }
 
 func TestReportIsPosted(t *testing.T) {

@@ -18,6 +18,10 @@ type Shared interface {
 	Borrow(ctx context.Context) error   // the port is ours, the network is down
 	GiveBack(ctx context.Context) error // the network may come up
 	Online(ctx context.Context) error   // waits until what was up is up again
+	// Shares reports whether it is so at all. That is known after the first
+	// Borrow: a port of lpad's own needs no turns, nor does a modem on which
+	// nothing is up.
+	Shares() bool
 }
 
 // turns lets the card and the network take turns on a shared modem: a channel is
@@ -57,6 +61,9 @@ func (t *turns) end(ctx context.Context) error {
 
 // network makes it the network's turn.
 func (t *turns) network(ctx context.Context) error {
+	if !t.shared.Shares() {
+		return nil
+	}
 	if err := t.end(ctx); err != nil {
 		t.log.Debug("channel not closed", "err", err)
 	}
@@ -76,6 +83,9 @@ func (t *turns) Transmit(ctx context.Context, cmd apdu.Command) (apdu.Response, 
 // identity asks the modem in the card's turn.
 func (t *turns) identity(ask func(context.Context) (modem.Identity, error)) func(context.Context) (modem.Identity, error) {
 	return func(ctx context.Context) (modem.Identity, error) {
+		if t.channel == nil && !t.shared.Shares() {
+			return ask(ctx)
+		}
 		if _, err := t.card(ctx); err != nil {
 			return modem.Identity{}, err
 		}

@@ -20,6 +20,7 @@ type sharedModem struct {
 	card  apdutest.UICC
 	said  []string
 	fails error
+	alone bool
 }
 
 func (m *sharedModem) say(what string) error {
@@ -33,6 +34,7 @@ func (m *sharedModem) say(what string) error {
 func (m *sharedModem) Borrow(context.Context) error   { return m.say("borrow") }
 func (m *sharedModem) GiveBack(context.Context) error { return m.say("back") }
 func (m *sharedModem) Online(context.Context) error   { return m.say("online") }
+func (m *sharedModem) Shares() bool                   { return !m.alone }
 
 func (m *sharedModem) HandleNotification(context.Context, []byte) error { return m.say("server") }
 

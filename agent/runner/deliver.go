@@ -47,7 +47,7 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 	limit, way := deliverLimit, Way{}
 	if j.State == job.Reporting && j.Order.Enable { // the switch waits
 		way.Limit = r.retries.beforeSwitch
-		if !r.cfg.SharedPort { // else the network must come up first, which takes longer than the call
+		if !r.sharedPort() { // else the network must come up first, which takes longer than the call
 			limit = way.Limit
 		}
 	}
@@ -106,7 +106,7 @@ func (r *Runner) forJob(j job.Job) choice {
 // with its server, and returns how many notifications are left.
 func (r *Runner) deliverResult(ctx context.Context, p rsp.PendingNotification, way Way) int {
 	open := r.open(way)
-	if s, server := r.card.session, r.card.server; s != nil && server != nil && (way.Limit == 0 || !r.cfg.SharedPort) {
+	if s, server := r.card.session, r.card.server; s != nil && server != nil && (way.Limit == 0 || !r.sharedPort()) {
 		open = func(address string) (procedure.Server, error) {
 			if address == s.Request.Address {
 				return procedure.Keep(server), nil

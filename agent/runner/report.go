@@ -337,8 +337,10 @@ func (r *Runner) mayReport() bool {
 	case job.Consent, job.Retrying:
 		return true
 	}
-	return !r.cfg.SharedPort
+	return !r.sharedPort()
 }
+
+func (r *Runner) sharedPort() bool { return r.cfg.SharedPort != nil && r.cfg.SharedPort() }
 
 // nextReport is the one to be sent next, nil if none waits, and when: the first of each receiver,
 // and of these the one whose receiver is due, before those that failed last

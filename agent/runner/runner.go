@@ -71,7 +71,7 @@ type Config struct {
 	Probe          string           // what must be reachable over a new network; empty: the server of the order; [NoProbe]: nothing
 	DeadMan        time.Duration    // a switch that is not proven by then is taken back; 0: ten minutes
 	ConsentTimeout time.Duration    // how long a person has to answer; 0: ten minutes
-	SharedPort     bool             // the way to the card is the network's too: a server can be asked when the network has come back
+	SharedPort     func() bool      // the way to the card is the network's too: a server can be asked when the network has come back; nil: no
 	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff
 	Log            *slog.Logger     // nil: discards
 	Now            func() time.Time // nil: time.Now

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"lpad/agent"
 	"lpad/agent/api"
@@ -19,9 +18,7 @@ import (
 	"lpad/internal/systembus"
 	"lpad/modem/atcard"
 	"lpad/modem/atport"
-	"lpad/modem/mm"
 	"lpad/modem/network"
-	"lpad/modem/nm"
 	"lpad/modem/quirks"
 )
 
@@ -65,7 +62,7 @@ func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, l
 	})
 	parts := agent.Parts{
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port,
-		Identity: port.Identity, Clock: port.Clock, Prober: &network.Probe{},
+		Identity: port.Identity, Clock: port.Clock,
 	}
 	bus := systembus.New("")
 	parts.Probe = func(ctx context.Context) (api.Probe, error) {
@@ -73,25 +70,8 @@ func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, l
 		p.Managers = managers(ctx, bus, port.Path())
 		return p, err
 	}
-	if alone {
-		bare := network.NewATOnly(port)
-		parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = bare, bare, bare, "none"
-		return parts, bus.Close, nil
-	}
-	shared := cfg.Modem.Inhibit == "always"
-	stack := network.NewManagerStack(network.Config{
-		MM: mm.New(bus), NM: nm.New(bus), Device: cfg.Modem.Device, AT: port,
-		Shared: shared, BeforeRelease: port.Release, Log: log,
-	})
-	parts.Settings, parts.Modem, parts.Network, parts.NetworkBackend = stack, stack, stack, "networkmanager"
-	if shared {
-		parts.Shared = stack
-	}
-	return parts, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		return errors.Join(stack.Close(ctx), bus.Close())
-	}, nil
+	closeBackend := pickBackend(cfg, port, bus, log, &parts)
+	return parts, closeBackend, nil
 }
 
 func apduPath(name string) atcard.Path {

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -260,6 +261,14 @@ func (b *Bus) Running(ctx context.Context, s Service) (bool, error) {
 	var owned bool
 	err := b.Call(ctx, daemon, "/org/freedesktop/DBus", "org.freedesktop.DBus.NameHasOwner", s.Bus).Store(&owned)
 	return owned, err
+}
+
+// Startable reports whether the bus could start the service: it is installed. lpad
+// never has it started; see the package comment.
+func (b *Bus) Startable(ctx context.Context, s Service) (bool, error) {
+	var names []string
+	err := b.Call(ctx, daemon, "/org/freedesktop/DBus", "org.freedesktop.DBus.ListActivatableNames").Store(&names)
+	return slices.Contains(names, s.Bus), err
 }
 
 // Owner is the unique name of whoever owns the service's name: another one

@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"lpad/internal/fault"
 	"lpad/internal/redact"
 	"lpad/modem"
+	"lpad/modem/atmodem"
+	"lpad/modem/mm"
 )
 
 // ATPort is what [ATOnly] asks of a modem; lpad/modem/atport.Port is one.
@@ -20,18 +24,40 @@ type ATPort interface {
 	Registration(ctx context.Context) (modem.Registration, error)
 }
 
-// ATOnly is the back-end for a device whose network is somebody else's
-// business: lpad writes the access point into the modem's context, has the
-// modem read the card again and waits for a network. Bringing the interface up
-// is left to whoever does it on this device; Link is the zero link, which means
-// the device's usual route.
-type ATOnly struct {
-	at  ATPort
-	cid int
+// Activator is an [ATPort] that can bring a context up, as
+// lpad/modem/atport.Port can: what a modem needs before its interface carries
+// anything.
+type Activator interface {
+	Activate(ctx context.Context, cid int) (atmodem.Parameters, error)
+	Active(ctx context.Context, cid int) (bool, error)
 }
 
-// NewATOnly makes a back-end over a port; nothing is sent yet.
-func NewATOnly(at ATPort) *ATOnly { return &ATOnly{at: at, cid: 1} }
+// ATOnly is the back-end for a device without managers: lpad writes the access
+// point into the modem's context, has the modem read the card again and waits
+// for a network. With a [Hook] it then activates the context and has the hook
+// bring the interface up. Without one that is left to whoever does it on this
+// device; Link is the zero link, which means the device's usual route.
+type ATOnly struct {
+	at   ATPort
+	cid  int
+	hook *Hook
+	port func() string
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	wanted access  // guarded by mu; what Apply was told
+	up     carried // guarded by mu; what the hook has brought up; its bearer is the profile
+}
+
+// NewATOnly makes a back-end over a port; nothing is sent yet. Of the
+// configuration Hook, Port and Log are used, and none of them must be there.
+func NewATOnly(at ATPort, c Config) *ATOnly {
+	s := &ATOnly{at: at, cid: 1, hook: c.Hook, port: c.Port, log: c.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
 
 // atSnapshot is the journalled form of [ATOnly.Snapshot].
 type atSnapshot struct {
@@ -41,6 +67,7 @@ type atSnapshot struct {
 	Present  bool   `json:"present"` // there was such a context
 	User     string `json:"user,omitempty"`
 	Password string `json:"password,omitempty"`
+	Up       bool   `json:"up,omitempty"` // the context was active, and a hook has to do with it
 }
 
 // Snapshot reads the context and the SIM that the modem shows. Credentials of
@@ -59,6 +86,16 @@ func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
 	if iccid, err := s.at.ICCID(ctx); err == nil { // an empty card shows none
 		snap.ICCID = iccid
 	}
+	if a, ok := s.at.(Activator); ok && s.hook != nil {
+		if snap.Up, err = a.Active(ctx, s.cid); err != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("snapshot: %w", err)
+		}
+		s.mu.Lock()
+		if w := s.wanted; w.iccid == snap.ICCID && w.apn.Name == snap.Name { // written by us, and known to work
+			snap.User, snap.Password = w.apn.User, w.apn.Password.Reveal()
+		}
+		s.mu.Unlock()
+	}
 	return json.Marshal(snap)
 }
 
@@ -66,6 +103,7 @@ func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
 // one that follows the card by itself would attach at once, with the old access
 // point. A modem that does not want to go attaches again with the new one.
 func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
+	s.down(ctx)
 	if a, ok := s.at.(Attacher); ok {
 		bounded, cancel := context.WithTimeout(ctx, detachLimit)
 		defer cancel()
@@ -77,10 +115,11 @@ func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
 }
 
 // Apply writes the access point into the modem's context.
-func (s *ATOnly) Apply(ctx context.Context, _ string, apn modem.APN) ([]string, error) {
+func (s *ATOnly) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
 	if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
 		return nil, err
 	}
+	s.want(access{iccid, apn})
 	return []string{ViaAT}, nil
 }
 
@@ -179,11 +218,113 @@ func (e *notRegisteredError) Fault() fault.Fault {
 		Next: "look at the antenna and the reception, and ask the operator whether the profile is active"}
 }
 
-// Connect returns the zero link: the interface is not ours.
-func (s *ATOnly) Connect(context.Context, string) (modem.Link, error) { return modem.Link{}, nil }
+func (s *ATOnly) want(a access) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = a
+}
 
-// Link returns the zero link, as Connect does.
-func (s *ATOnly) Link(context.Context, string) (modem.Link, error) { return modem.Link{}, nil }
+// down has the hook take the interface down, whatever it was.
+func (s *ATOnly) down(ctx context.Context) {
+	if s.hook == nil {
+		return
+	}
+	s.mu.Lock()
+	was := s.up
+	s.up = carried{}
+	s.mu.Unlock()
+	c := s.carrier(was.ICCID, was.APN)
+	c.Link, c.Gateways = was.link, was.Gateways
+	if _, err := s.hook.Run(ctx, HookDown, c); err != nil {
+		s.log.Warn("the interface was not taken down", "err", err)
+	}
+}
+
+func (s *ATOnly) carrier(iccid string, apn modem.APN) Carrier {
+	c := Carrier{Backend: "none", APN: apn, ICCID: iccid, MTU: apn.MTU}
+	if s.port != nil {
+		c.Port = s.port()
+	}
+	return c
+}
+
+// Connect has the hook bring up the interface, again until ctx ends. Without a
+// hook it returns the zero link: the interface is not ours.
+func (s *ATOnly) Connect(ctx context.Context, iccid string) (modem.Link, error) {
+	if s.hook == nil {
+		return modem.Link{}, nil
+	}
+	s.mu.Lock()
+	a := s.wanted
+	s.mu.Unlock()
+	if a.iccid != iccid {
+		return modem.Link{}, fmt.Errorf("connect: %w", ErrNotApplied)
+	}
+	link, err := persist(ctx, s.log, func(ctx context.Context) (modem.Link, error) { return s.raise(ctx, HookUp, a) })
+	if err != nil {
+		return modem.Link{}, fmt.Errorf("connect: %w", err)
+	}
+	return link, nil
+}
+
+// raise activates the context and runs the hook.
+func (s *ATOnly) raise(ctx context.Context, event string, a access) (modem.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	defer cancel()
+	shown, err := s.at.ICCID(ctx)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	if !mm.SameICCID(shown, a.iccid) {
+		return modem.Link{}, ErrNoLink
+	}
+	c := s.carrier(a.iccid, a.apn)
+	if m, ok := s.at.(Activator); ok {
+		p, err := m.Activate(ctx, s.cid)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return modem.Link{}, err
+		default: // a modem that does so with the data call refuses it before
+			s.log.Debug("the context was not activated", "err", err)
+		}
+		c.Link.Addresses, c.Link.DNS, c.Gateways = p.Addresses, p.DNS, p.Gateways
+	}
+	if len(a.apn.DNS) > 0 {
+		c.Link.DNS = a.apn.DNS
+	}
+	link, err := s.hook.Run(ctx, event, c)
+	if err != nil {
+		return modem.Link{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up = carried{Carrier: c, bearer: a.iccid, link: link}
+	return link, nil
+}
+
+// Link is the link of the profile if a hook has brought it up, else
+// [ErrNoLink]. After a restart of lpad the hook is asked for it (renew).
+// Without a hook it is the zero link, as with Connect.
+func (s *ATOnly) Link(ctx context.Context, iccid string) (modem.Link, error) {
+	if s.hook == nil {
+		return modem.Link{}, nil
+	}
+	s.mu.Lock()
+	was, a := s.up, s.wanted
+	s.mu.Unlock()
+	if was.bearer == iccid {
+		return was.link, nil
+	}
+	if a.iccid != iccid {
+		a = access{iccid: iccid}
+	}
+	link, err := s.raise(ctx, HookRenew, a)
+	if err != nil {
+		return modem.Link{}, fmt.Errorf("%w: %w", ErrNoLink, err)
+	}
+	return link, nil
+}
 
 // Commit has nothing to give up.
 func (s *ATOnly) Commit(context.Context, string) error { return nil }
@@ -204,5 +345,35 @@ func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, erro
 	if err = errors.Join(err, s.attach(ctx)); err != nil {
 		return modem.Link{}, fmt.Errorf("restore: %w", err)
 	}
-	return modem.Link{}, nil
+	if !snap.Up || s.hook == nil {
+		return modem.Link{}, nil
+	}
+	// That there is no network at the moment is nothing to undo.
+	bounded, cancel := context.WithTimeout(ctx, returnLimit)
+	defer cancel()
+	apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
+	s.want(access{snap.ICCID, apn})
+	var link modem.Link
+	if _, err = s.Register(bounded); err == nil {
+		link, err = s.Connect(bounded, snap.ICCID)
+	}
+	if err != nil {
+		s.log.Warn("the old link is not up yet", "err", err)
+	}
+	return link, nil
 }
+
+// Forget has nothing to drop.
+func (s *ATOnly) Forget(context.Context, string) error { return nil }
+
+// Borrow has nobody to take the port from, nor have GiveBack and Online.
+func (s *ATOnly) Borrow(context.Context) error { return nil }
+
+// GiveBack is nothing; see Borrow.
+func (s *ATOnly) GiveBack(context.Context) error { return nil }
+
+// Online is nothing; see Borrow.
+func (s *ATOnly) Online(context.Context) error { return nil }
+
+// Shares is no: there is nobody to take turns with.
+func (s *ATOnly) Shares() bool { return false }

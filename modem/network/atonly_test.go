@@ -79,7 +79,7 @@ func TestATOnly(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := &scripted{fail: tc.fail, contexts: tc.contexts, iccid: tc.iccid}
-			err := thereAndBack(t.Context(), network.NewATOnly(m))
+			err := thereAndBack(t.Context(), network.NewATOnly(m, network.Config{}))
 			if got := strings.Join(m.calls, ", "); got != tc.calls || fault.Of(err).Code != tc.code {
 				t.Errorf("calls %s, %v, want %s, %q", got, err, tc.calls, tc.code)
 			}
@@ -121,7 +121,7 @@ func TestATOnlyAttachesAgain(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			m := &scripted{states: tc.states}
-			if _, err := network.NewATOnly(m).Reread(t.Context(), "2"); err != nil {
+			if _, err := network.NewATOnly(m, network.Config{}).Reread(t.Context(), "2"); err != nil {
 				t.Error(err)
 			}
 			if got := strings.Join(m.calls, ", "); got != tc.calls {
@@ -134,11 +134,11 @@ func TestATOnlyAttachesAgain(t *testing.T) {
 // A card that stays busy is reset behind the gate.
 func TestATOnlyResetSIM(t *testing.T) {
 	m := &scripted{}
-	if err := network.NewATOnly(m).ResetSIM(t.Context()); err != nil || strings.Join(m.calls, ", ") != "power-cycle, detach" {
+	if err := network.NewATOnly(m, network.Config{}).ResetSIM(t.Context()); err != nil || strings.Join(m.calls, ", ") != "power-cycle, detach" {
 		t.Errorf("calls %q, %v", m.calls, err)
 	}
 	m.fail = "power-cycle"
-	if err := network.NewATOnly(m).ResetSIM(t.Context()); fault.Of(err).Code != "refused-by-test" {
+	if err := network.NewATOnly(m, network.Config{}).ResetSIM(t.Context()); fault.Of(err).Code != "refused-by-test" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -148,29 +148,29 @@ func TestATOnlyRegister(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		m := &scripted{states: []modem.RegistrationState{modem.Searching, modem.Searching, modem.RegisteredHome}}
-		if r, err := network.NewATOnly(m).Register(ctx); err != nil || r.State != modem.RegisteredHome {
+		if r, err := network.NewATOnly(m, network.Config{}).Register(ctx); err != nil || r.State != modem.RegisteredHome {
 			t.Errorf("got %+v, %v", r, err)
 		}
 		m.states = []modem.RegistrationState{modem.Denied}
-		if _, err := network.NewATOnly(m).Register(ctx); fault.Of(err).Code != "registration-denied" || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := network.NewATOnly(m, network.Config{}).Register(ctx); fault.Of(err).Code != "registration-denied" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		m.states = []modem.RegistrationState{modem.Searching}
-		if _, err := network.NewATOnly(m).Register(ctx); fault.Of(err).Code != "not-registered" {
+		if _, err := network.NewATOnly(m, network.Config{}).Register(ctx); fault.Of(err).Code != "not-registered" {
 			t.Errorf("got %v", err)
 		}
 		// A no that stays is an answer; one in between is none.
 		begin := time.Now()
 		m.states = []modem.RegistrationState{modem.Denied, modem.Denied, modem.Searching, modem.Denied}
-		if _, err := network.NewATOnly(m).Register(t.Context()); fault.Of(err).Code != "registration-denied" || time.Since(begin) < 30*time.Second || time.Since(begin) > 40*time.Second {
+		if _, err := network.NewATOnly(m, network.Config{}).Register(t.Context()); fault.Of(err).Code != "registration-denied" || time.Since(begin) < 30*time.Second || time.Since(begin) > 40*time.Second {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 	})
-	if _, err := network.NewATOnly(&scripted{}).Restore(t.Context(), []byte("nonsense")); err == nil {
+	if _, err := network.NewATOnly(&scripted{}, network.Config{}).Restore(t.Context(), []byte("nonsense")); err == nil {
 		t.Error("a broken snapshot was taken")
 	}
-	link, err := network.NewATOnly(&scripted{}).Connect(t.Context(), "1")
-	again, err2 := network.NewATOnly(&scripted{}).Link(t.Context(), "1")
+	link, err := network.NewATOnly(&scripted{}, network.Config{}).Connect(t.Context(), "1")
+	again, err2 := network.NewATOnly(&scripted{}, network.Config{}).Link(t.Context(), "1")
 	if err != nil || err2 != nil || !link.IsZero() || !again.IsZero() {
 		t.Errorf("links %+v, %+v, %v, %v", link, again, err, err2)
 	}

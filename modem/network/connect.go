@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"lpad/internal/fault"
@@ -94,12 +95,12 @@ func (s *ManagerStack) Connect(ctx context.Context, iccid string) (modem.Link, e
 }
 
 func (s *ManagerStack) connect(ctx context.Context, iccid, uuid string) (modem.Link, error) {
-	return s.persist(ctx, func(ctx context.Context) (modem.Link, error) { return s.attempt(ctx, iccid, uuid) })
+	return persist(ctx, s.log, func(ctx context.Context) (modem.Link, error) { return s.attempt(ctx, iccid, uuid) })
 }
 
 // persist makes attempts until one succeeds, the network's refusal is final, or
 // ctx ends.
-func (s *managed) persist(ctx context.Context, attempt func(context.Context) (modem.Link, error)) (modem.Link, error) {
+func persist(ctx context.Context, log *slog.Logger, attempt func(context.Context) (modem.Link, error)) (modem.Link, error) {
 	var last error
 	var refused refusals
 	for {
@@ -123,7 +124,7 @@ func (s *managed) persist(ctx context.Context, attempt func(context.Context) (mo
 		case <-ctx.Done():
 			return modem.Link{}, fmt.Errorf("%w; at last: %w", ctx.Err(), last)
 		case <-time.After(pause):
-			s.log.Debug("the connection did not come up", "err", last)
+			log.Debug("the connection did not come up", "err", last)
 		}
 	}
 }

@@ -25,7 +25,7 @@ const ViaBearer = "modemmanager"
 // ModemManager brings nothing up by itself, so the gate is that the bearers are
 // down and, with an AT port, the modem is held.
 type MMOnly struct {
-	managed
+	*managed
 	hook *Hook
 	keep *keeper
 
@@ -241,7 +241,7 @@ func (s *MMOnly) Connect(ctx context.Context, iccid string) (modem.Link, error) 
 }
 
 func (s *MMOnly) connect(ctx context.Context, a access) (modem.Link, error) {
-	return s.persist(ctx, func(ctx context.Context) (modem.Link, error) { return s.attempt(ctx, a) })
+	return persist(ctx, s.log, func(ctx context.Context) (modem.Link, error) { return s.attempt(ctx, a) })
 }
 
 func (s *MMOnly) attempt(ctx context.Context, a access) (modem.Link, error) {

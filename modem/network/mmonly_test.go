@@ -197,12 +197,20 @@ func TestModemManagerAlone(t *testing.T) {
 			d.must(err)
 			d.step("old bearer up")
 			before, contexts := d.bearers(ctx), d.Modem.State().Contexts
+			// The card's turn, and the network's again. Whether it has to be taken in turns is found out.
+			d.must(back.Borrow(ctx))
+			if _, err := d.mm.Modem(ctx, ""); back.Shares() != shared || errors.Is(err, mm.ErrNoModem) != shared {
+				t.Errorf("port taken for shared: %v, modem: %v", back.Shares(), err)
+			}
+			d.must(back.GiveBack(ctx))
+			d.must(back.Online(ctx))
+			if diff := cmp.Diff(before, d.bearers(ctx)); diff != "" {
+				t.Errorf("the bearer after the card's turn (-want +got):\n%s", diff)
+			}
+			d.step("card and network took turns")
 			mark := d.Modem.Log().Len()
 			s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: prober{d.Stack}, Log: d.config.Log}
 			snapshot, online := d.switchTo(ctx, s, 1, profileB)
-			if back.Shares() != shared {
-				t.Errorf("port taken for shared: %v", back.Shares())
-			}
 			if online.Link.Interface != "wwan0" || !slices.Equal(online.Link.Addresses, []netip.Prefix{subscriptions[1].Address}) {
 				t.Errorf("link %+v", online.Link)
 			}

@@ -35,6 +35,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lpad/internal/fault"
@@ -112,6 +113,9 @@ type Config struct {
 	// Port is the present path of AT's serial device. Where it is given,
 	// ModemManager is asked whether it uses that port too; Shared is a yes.
 	Port func() string
+	// Never forbids to take the modem from ModemManager for the card: a port that
+	// ModemManager uses too is refused then ([ErrPortShared]).
+	Never bool
 	// Hook brings the interface up where nobody else does ([MMOnly], [ATOnly]);
 	// nil: that is not lpad's business.
 	Hook     *Hook
@@ -127,6 +131,7 @@ type managed struct {
 	mm            *mm.Client
 	at            AT
 	always        bool          // the port is ModemManager's too
+	never         bool          // and is not taken from it for the card
 	port          func() string // nil: it is not, unless always
 	beforeRelease func(context.Context) error
 	cid           int
@@ -143,9 +148,11 @@ type managed struct {
 	both bool // guarded by mu; what [managed.sharing] found last
 
 	returning interrupted // guarded by mu; see Online
+
+	turns atomic.Bool // what Shares answers
 }
 
-func newManaged(c Config) managed {
+func newManaged(c Config) *managed {
 	if c.CID == 0 {
 		c.CID = 1
 	}
@@ -155,15 +162,17 @@ func newManaged(c Config) managed {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return managed{mm: c.MM, at: c.AT, always: c.Shared, port: c.Port, beforeRelease: c.BeforeRelease, cid: c.CID,
+	s := &managed{mm: c.MM, at: c.AT, always: c.Shared, never: c.Never, port: c.Port, beforeRelease: c.BeforeRelease, cid: c.CID,
 		rungWait: c.RungWait, log: c.Log, device: c.Device}
+	s.turns.Store(c.Shared)
+	return s
 }
 
 // ManagerStack is the back-end for ModemManager and NetworkManager. Make one
 // with [NewManagerStack]. One switch at a time; [ManagerStack.Link] may be
 // called beside it.
 type ManagerStack struct {
-	managed
+	*managed
 	nm *nm.Client
 }
 

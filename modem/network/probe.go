@@ -83,6 +83,9 @@ type Probe struct {
 	// asked here, which is whether packets get through: an SM-DP+ has a
 	// certificate of another world than a web server.
 	TLS *tls.Config
+	// OnlyBound takes the zero link, which is the device's usual route, for
+	// reached: whether that leads over the modem is not known.
+	OnlyBound bool
 }
 
 // ProbeError says that a target was not reached.
@@ -126,6 +129,9 @@ var errTarget = errors.New("no probe target")
 //
 // A host and port alone is taken as tls. The error is a [*ProbeError].
 func (p *Probe) Probe(ctx context.Context, link modem.Link, target string) error {
+	if p.OnlyBound && link.IsZero() {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	if err := p.reach(ctx, link, target); err != nil {

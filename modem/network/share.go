@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lpad/internal/fault"
 	"lpad/modem/mm"
 )
 
@@ -47,12 +48,14 @@ func (s *managed) sharing(ctx context.Context) bool {
 }
 
 // Shares reports whether card and network take turns on one port, as far as it
-// is known.
-func (s *managed) Shares() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.always || s.both
-}
+// is known. They do not if nothing was up on the modem when it was borrowed: then
+// the device has another network.
+func (s *managed) Shares() bool { return s.turns.Load() }
+
+// ErrPortShared says that the card can be reached only over a port that carries
+// the network.
+var ErrPortShared = fault.New(fault.Fault{Code: "port-shared-with-bearer", Text: "ModemManager uses lpad's AT port too, and modem.inhibit forbids to take it for the card",
+	Who: fault.Configuration, Next: "give lpad a port of its own that ModemManager ignores (udev: ID_MM_PORT_IGNORE), or set modem.inhibit to auto: card and network then take turns"}, nil)
 
 // borrow takes the modem, after it has noted what is up on it.
 func (s *managed) borrow(ctx context.Context, whatIsUp func(context.Context, mm.Modem) (interrupted, error)) error {
@@ -61,8 +64,14 @@ func (s *managed) borrow(ctx context.Context, whatIsUp func(context.Context, mm.
 	ours := !shared || s.gated || s.hold != nil
 	known := !s.returning.isZero()
 	s.mu.Unlock()
+	if !shared {
+		s.turns.Store(false)
+	}
 	if ours {
 		return nil
+	}
+	if s.never {
+		return ErrPortShared
 	}
 	if !known {
 		waiting, cancel := context.WithTimeout(ctx, settleLimit)
@@ -79,6 +88,7 @@ func (s *managed) borrow(ctx context.Context, whatIsUp func(context.Context, mm.
 		s.mu.Lock()
 		s.returning = up
 		s.mu.Unlock()
+		s.turns.Store(s.always || !up.isZero())
 		if !up.isZero() {
 			s.log.Info("the card is used over the port of the modem's network: the network is down meanwhile")
 		}

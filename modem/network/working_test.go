@@ -27,7 +27,7 @@ func TestWorking(t *testing.T) {
 			t.Errorf("%s: something is said to have worked", name)
 		}
 	}
-	alone := network.NewATOnly(nil)
+	alone := network.NewATOnly(nil, network.Config{})
 	if iccid, apn, ok := alone.Working([]byte(`{"iccid":"8933","apn":"old.example","type":"ipv4v6","present":true}`)); !ok || iccid != "8933" || apn.Name != "old.example" || apn.Type != modem.IPv4v6 {
 		t.Errorf("at only: %q, %v, %v", iccid, apn, ok)
 	}
