@@ -46,6 +46,12 @@ var Files = []File{
 //go:embed dbus polkit sysusers.d tmpfiles.d udev
 var files embed.FS
 
+// Hook is hooks/interface, an example of what network.hook names: it sets the
+// addresses on the modem's interface by ip(8).
+//
+//go:embed hooks/interface
+var Hook string
+
 // Install writes the files below root, making the folders.
 func Install(root string) error {
 	for _, f := range Files {

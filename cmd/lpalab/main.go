@@ -28,7 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(demoCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand())
+	root.AddCommand(demoCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand(), matrixCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {
 			fmt.Fprintln(os.Stderr, "error:", err)

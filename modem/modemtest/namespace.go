@@ -169,6 +169,20 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	return l, nil
 }
 
+// ListenOnDevice is [Stack.Listen] on the device itself: for what it reaches
+// without its modem.
+func (s *Stack) ListenOnDevice(network, address string) (net.Listener, error) {
+	var l net.Listener
+	err := s.device.inNetNS(func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(context.Background(), network, address)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("modemtest: listen on the device: %w", err)
+	}
+	return l, nil
+}
+
 // Dial connects from the device, for code under test that runs in this
 // process: it has the signature of net.Dialer.DialContext. Names are those
 // given to [Stack.AddHost]; no other name resolves.

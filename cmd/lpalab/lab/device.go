@@ -13,7 +13,6 @@ import (
 	"lpad/apdu/apdutest"
 	"lpad/apdu/pcsc"
 	"lpad/modem/modemtest"
-	"lpad/packaging"
 )
 
 // DeviceOptions shape a device.
@@ -21,6 +20,10 @@ type DeviceOptions struct {
 	Programs string // folder with lpad, lpactl, lpad-pcsc; "": beside the running program
 	Config   string // further YAML for lpad
 	Shared   bool   // one AT port for ModemManager and lpad
+	// Backend is who has the network; "" is NetworkManager. Without that, lpad gets
+	// a hook that configures the modem's interface, and the old link is brought up
+	// by the lab.
+	Backend Backend
 	// Unprivileged is a device on which the package was installed and lpad runs as
 	// its own user; the real polkitd and the machine's bus policies decide what it may.
 	Unprivileged bool
@@ -36,7 +39,9 @@ type Device struct {
 }
 
 // StartDevice starts the device: modem, bus, ModemManager, NetworkManager with
-// the old operator's connection up, the SM-DP+ behind the modem, lpad.
+// the old operator's connection up, the SM-DP+ behind the modem, lpad. On a
+// device that can carry no packets ([Backend.EndsAtBearer]) no connection is
+// waited for, and the SM-DP+ is beside the modem instead of behind it.
 func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, err error) {
 	site, err := w.newSite(o.Programs)
 	if err != nil {
@@ -44,20 +49,10 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 	}
 	defer site.abandon(&err)
 	d := &Device{site: site}
-	sc := modemtest.StackConfig{
-		Modem: modemtest.Config{Card: w.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
-			Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}, StrictAttach: true},
-		Dir:            filepath.Join(d.dir, "stack"),
-		Hosts:          []string{Host},
-		Connections:    []modemtest.Connection{{ID: "altnetz", APN: OldOperator.APN}},
-		ShareAgentPort: o.Shared,
+	if o.Backend == "" {
+		o.Backend = NetworkManager
 	}
-	if o.Modem != nil {
-		o.Modem(&sc.Modem)
-	}
-	if o.Stack != nil {
-		o.Stack(&sc)
-	}
+	sc := d.stackConfig(o)
 	if err := os.Mkdir(sc.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -71,32 +66,77 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 		return nil, err
 	}
 	d.started(d.Stack.Close)
-	l, err := d.Stack.Listen("tcp", modemtest.ServerAddr.String()+":443")
+	configuration, server, err := d.connect(ctx, o, sc.Modem.Dialect)
 	if err != nil {
 		return nil, err
 	}
-	w.Serve(l)
-	if iccid, ok := w.Card.EnabledICCID(); ok && iccid == mustICCID(OldOperator.ICCID) {
-		if err := d.Stack.WaitConnected(ctx, "altnetz"); err != nil {
-			return nil, err
-		}
-	}
-	inhibit := "auto"
-	if o.Shared {
-		inhibit = "always"
-	}
-	command := d.Stack.Command
 	if user != nil {
 		if err := user.givePort(d.Stack); err != nil {
 			return nil, err
 		}
-		command = func(ctx context.Context, name string, args ...string) *exec.Cmd {
-			return d.Stack.CommandAs(ctx, packaging.User, name, args...)
-		}
 	}
-	d.Daemon, err = d.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {inhibit: %s}\nnetwork: {dead_man: 60s}\n", d.Stack.AgentPort(), inhibit),
-		"", o.Config, command)
+	d.Daemon, err = d.daemon(ctx, configuration, server, o.Config, d.commandOn(user))
 	return d, err
+}
+
+// stackConfig is the device without lpad.
+func (d *Device) stackConfig(o DeviceOptions) modemtest.StackConfig {
+	sc := modemtest.StackConfig{
+		Modem: modemtest.Config{Card: d.world.Card, Subscriptions: []modemtest.Subscription{OldOperator.Subscription(), NewOperator.Subscription()},
+			Contexts: []modemtest.Context{{CID: 1, Type: "IP", APN: OldOperator.APN}}, StrictAttach: true},
+		Dir:                   filepath.Join(d.dir, "stack"),
+		Hosts:                 []string{Host},
+		Connections:           []modemtest.Connection{{ID: "altnetz", APN: OldOperator.APN}},
+		ShareAgentPort:        o.Shared,
+		WithoutNetworkManager: o.Backend != NetworkManager,
+		WithoutModemManager:   o.Backend == Neither,
+	}
+	if o.Modem != nil {
+		o.Modem(&sc.Modem)
+	}
+	if o.Stack != nil {
+		o.Stack(&sc)
+	}
+	return sc
+}
+
+// connect puts the SM-DP+ where the device reaches it and waits for the link of
+// the profile that is enabled. It returns lpad's configuration, and more of its
+// section rsp.
+func (d *Device) connect(ctx context.Context, o DeviceOptions, dialect modemtest.Dialect) (configuration, server string, err error) {
+	inhibit := "auto"
+	if o.Shared {
+		inhibit = "always"
+	}
+	configuration = fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {inhibit: %s}\n", d.Stack.AgentPort(), inhibit)
+	network := "dead_man: 60s"
+	if o.Backend.EndsAtBearer(dialect) {
+		l, err := d.Stack.ListenOnDevice("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", "", err
+		}
+		d.world.Serve(l)
+		return configuration + "network: {" + network + "}\n", fmt.Sprintf("addresses: {%s: %q}", Host, l.Addr()), nil
+	}
+	l, err := d.Stack.Listen("tcp", modemtest.ServerAddr.String()+":443")
+	if err != nil {
+		return "", "", err
+	}
+	d.world.Serve(l)
+	iccid, enabled := d.world.Card.EnabledICCID()
+	enabled = enabled && iccid == mustICCID(OldOperator.ICCID)
+	if o.Backend == NetworkManager {
+		if enabled {
+			err = d.Stack.WaitConnected(ctx, "altnetz")
+		}
+	} else {
+		var hook string
+		if hook, err = d.hook(); err == nil && enabled {
+			err = d.goOnline(ctx, o.Backend, hook)
+		}
+		network += fmt.Sprintf(", backend: %s, hook: %s", o.Backend, hook)
+	}
+	return configuration + "network: {" + network + "}\n", "", err
 }
 
 // Reader is lpad on a machine with a PC/SC reader.
