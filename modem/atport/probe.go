@@ -89,16 +89,17 @@ var isdr = []byte{0xA0, 0x00, 0x00, 0x05, 0x59, 0x10, 0x10, 0xFF, 0xFF, 0xFF, 0x
 // asked, for many modems answer those wrongly. It opens the port, reads what can
 // be read, and opens a channel to the eUICC in both ways that there are, which it
 // closes again. Nothing is changed: neither in the modem nor on the card. Nobody
-// else may use the card meanwhile.
+// else may use the card meanwhile. When ctx ends, the probe ends after what it is
+// looking at, so that nothing is left open.
 //
 // The verdict is complete as far as it goes, also with an error, which says that
 // the port could not be used (to its end).
 func (p *Port) Probe(ctx context.Context) (Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeLimit)
 	defer cancel()
 	r := &probe{p: p, v: Verdict{Port: p.Path(), At: time.Now().UTC().Truncate(time.Second),
 		Quirks: []string{}, Notes: []string{}, Sources: []string{}, Ladder: quirks.DefaultReread()}} // lists, never null
-	err := r.run(ctx)
+	err := r.run(work, ctx.Err)
 	return r.v, err
 }
 
@@ -132,7 +133,9 @@ func said(err error) Answer {
 	return Unknown
 }
 
-func (r *probe) run(ctx context.Context) error {
+// run looks at one thing after the other until ended says that nobody wants to
+// know any more.
+func (r *probe) run(ctx context.Context, ended func() error) error {
 	r.begin = time.Now()
 	_, m, err := r.p.parts(ctx)
 	r.v.Port = r.p.Path()
@@ -147,12 +150,19 @@ func (r *probe) run(ctx context.Context) error {
 	if conn == nil {
 		return fmt.Errorf("probe: %w", at.ErrHangup)
 	}
-	r.words(ctx, conn)
-	r.sim(ctx, m)
-	r.euicc(ctx, conn)
-	r.network(ctx, m)
-	r.slots(ctx, m)
-	r.alone(nil)
+	for _, look := range []func(){
+		func() { r.words(ctx, conn) },
+		func() { r.sim(ctx, m) },
+		func() { r.euicc(ctx, conn) },
+		func() { r.network(ctx, m) },
+		func() { r.slots(ctx, m) },
+		func() { r.alone(nil) },
+	} {
+		if err := ended(); err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		look()
+	}
 	if conn.Contended() {
 		r.add("foreign-lines", Yes, "", "answers came that nobody here asked for", at.ErrContended)
 	} else {

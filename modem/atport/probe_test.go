@@ -2,7 +2,9 @@ package atport_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -178,6 +180,39 @@ func TestProbeOtherISDR(t *testing.T) {
 		if n := card.Open(); n != 0 {
 			t.Errorf("%d channels are open", n)
 		}
+	}
+}
+
+// A probe that is called off while the card is used closes what it has opened,
+// and looks at nothing more.
+func TestProbeCalledOff(t *testing.T) {
+	isdr := []byte{0xA0, 0x00, 0x00, 0x05, 0x59, 0x10, 0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0x89, 0x00, 0x00, 0x01, 0x00}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	card := &apdutest.UICC{Apps: map[string]apdutest.App{string(isdr): func(apdu.Command) apdu.Response {
+		cancel()
+		return apdu.Response{Data: append([]byte{0xBF, 0x3E, 0x12, 0x5A, 0x10}, bytes.Repeat([]byte{0x89}, 16)...), SW: 0x9000}
+	}}, Channels: 3}
+	m, err := modemtest.New(modemtest.Config{Card: card, Dialect: modemtest.Generic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	port := filepath.Join(t.TempDir(), "ttyUSB0")
+	if _, err := m.OpenPTY(port); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, atport.Config{Path: port})
+	v, err := p.Probe(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	got := answers(v)
+	if _, asked := got["registration"]; asked || got["euicc"] != "yes ccho" {
+		t.Errorf("verdict %v", got)
+	}
+	if n, s := card.Open(), m.State(); n != 0 || len(s.Sessions) != 0 {
+		t.Errorf("%d channels and the sessions %v are open", n, s.Sessions)
 	}
 }
 
