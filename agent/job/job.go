@@ -162,6 +162,17 @@ func New(id string, o Order, now time.Time) Job {
 // Ended reports whether nothing more will happen to the job.
 func (j Job) Ended() bool { return j.State.Ended() }
 
+// Begun reports whether the job's turn had come: one that was cancelled before
+// never began.
+func (j Job) Begun() bool {
+	for _, m := range j.Timeline {
+		if m.State != Queued && !m.State.Ended() {
+			return true
+		}
+	}
+	return false
+}
+
 // First reports whether the job has enabled a profile where none was enabled:
 // there is nothing to go back to.
 func (j Job) First() bool { return j.Switch.Enabled && j.Switch.Previous.IsZero() }

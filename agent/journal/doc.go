@@ -47,9 +47,13 @@
 // wrong with nothing valid behind it: it never took effect, because nobody was
 // told that it had. [Open] cuts it off and reports how much ([Journal.Torn]).
 // A record that is wrong with valid records behind it was durable once and is
-// damaged: Open renames the file to "….damaged-N" so that it can be looked at,
-// keeps what could be read in a new one, and reports it by [Journal.Damage]. A
-// file with an unknown magic is kept aside in the same way. A file of a newer
+// damaged: Open gives the file a second name, "….damaged-N", so that it can be
+// looked at, keeps every record that could be read, wherever it lies, in a new
+// one, and reports it by [Journal.Damage]. A header that is wrong is damage of
+// this kind too, and so is a file that the disk does not give back, or that is
+// larger than any journal. A job whose end was damaged, and after which another
+// has run, is ended: to resume it would take back what came later.
+// A file with an unknown magic is kept aside in the same way. A file of a newer
 // version is refused with [*NewerError] and left alone.
 //
 // # Compaction

@@ -92,7 +92,7 @@ func lockFile(path string) (*os.File, error) {
 }
 
 func (j *Journal) load() error {
-	b, err := readAll(j.path)
+	b, unread, err := readAll(j.path)
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
 	}
@@ -100,11 +100,25 @@ func (j *Journal) load() error {
 	if err != nil {
 		return err
 	}
+	if unread != "" {
+		c.damage, c.torn = unread, 0
+	}
 	j.torn = c.torn
+	last, started := map[string]int{}, 0 // records of jobs: the last of each, and of any that had begun
 	for i, r := range c.records {
-		if err := j.replay(r); err != nil && c.damage == "" {
+		v, err := j.replay(r)
+		if err != nil && c.damage == "" {
 			c.damage = fmt.Sprintf("record %d: %v", i, err)
 		}
+		if v.ID != "" {
+			last[v.ID] = i
+			if v.Begun() {
+				started = i
+			}
+		}
+	}
+	if c.damage != "" {
+		j.endOvertaken(last, started)
 	}
 	// Not the length of the file: one that is opened again and again would grow
 	// to twice that each time.
@@ -143,14 +157,45 @@ func (j *Journal) openForAppend() error {
 // maxAside bounds how many damaged files are kept.
 const maxAside = 5
 
-// setAside renames a damaged file to the first free name; when all are taken,
-// the last one is replaced.
+// setAside gives a damaged file a second name, the first that is free; when all
+// are taken, the last one is replaced. Under its own name it stays until a whole
+// one takes its place: a power cut in between must not leave nothing at all.
 func setAside(path string) (string, error) {
-	for n := 1; ; n++ {
-		to := fmt.Sprintf("%s.damaged-%d", path, n)
-		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) || n == maxAside {
-			return to, os.Rename(path, to)
+	n := 1
+	name := func() string { return fmt.Sprintf("%s.damaged-%d", path, n) }
+	for n < maxAside {
+		if _, err := os.Lstat(name()); errors.Is(err, os.ErrNotExist) {
+			break
 		}
+		n++
+	}
+	to := name()
+	err := os.Link(path, to)
+	if errors.Is(err, os.ErrExist) {
+		if err = os.RemoveAll(to); err == nil {
+			err = os.Link(path, to)
+		}
+	}
+	if err != nil && !outOfDisk(err) { // not a file, or a file system without links
+		err = os.Rename(path, to)
+	}
+	return to, err
+}
+
+// endOvertaken ends the jobs whose end was lost with a part of the file: only
+// one job runs at a time, so one that had begun before another did has ended.
+// To go on with it would be to do again, or to take back, what the later ones
+// have done since.
+func (j *Journal) endOvertaken(last map[string]int, started int) {
+	for id, at := range last {
+		v := j.jobs[id]
+		if at >= started || v.Ended() || !v.Begun() {
+			continue
+		}
+		v.State = job.Failed
+		v.Problem = &job.Problem{Code: "journal-damaged", Text: "how this job ended was lost with a part of the journal", Who: fault.Technician,
+			Next: "look at the profiles of the card; order again what is missing", State: j.jobs[id].State}
+		j.jobs[id] = v.WithoutSecrets()
 	}
 }
 
@@ -163,35 +208,35 @@ type forgetJob struct {
 	ID string `json:"id"`
 }
 
-func (j *Journal) replay(r record) error {
+// replay takes a record over, and returns the job that it held.
+func (j *Journal) replay(r record) (v job.Job, err error) {
 	switch r.kind {
 	case kindJob:
-		var v job.Job
 		if err := json.Unmarshal(r.payload, &v); err != nil {
-			return err
+			return job.Job{}, err
 		}
 		if v.ID == "" || !v.State.Known() {
-			return fmt.Errorf("job %q in unknown state %q", v.ID, v.State)
+			return job.Job{}, fmt.Errorf("job %q in unknown state %q", v.ID, v.State)
 		}
 		j.keep(v)
 	case kindForgetJob:
-		var v forgetJob
-		if err := json.Unmarshal(r.payload, &v); err != nil {
-			return err
+		var f forgetJob
+		if err := json.Unmarshal(r.payload, &f); err != nil {
+			return v, err
 		}
-		j.drop(v.ID)
+		j.drop(f.ID)
 	case kindSetting:
-		var v setting
-		if err := json.Unmarshal(r.payload, &v); err != nil {
-			return err
+		var s setting
+		if err := json.Unmarshal(r.payload, &s); err != nil {
+			return v, err
 		}
-		if j.settings[v.Key] = v.Value; len(v.Value) == 0 {
-			delete(j.settings, v.Key)
+		if j.settings[s.Key] = s.Value; len(s.Value) == 0 {
+			delete(j.settings, s.Key)
 		}
 	default:
-		return fmt.Errorf("unknown kind or version of record")
+		return v, fmt.Errorf("unknown kind or version of record")
 	}
-	return nil
+	return v, nil
 }
 
 // WriteError means that the disk did not take a record: what it stands for was

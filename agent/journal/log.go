@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // The format of the file; see the package comment.
@@ -113,7 +116,11 @@ func scan(path string, b []byte) (contents, error) {
 		if allZero(b) { // blocks that were allocated and never written
 			return contents{torn: len(b)}, nil
 		}
-		return contents{damage: "the file does not begin as a journal does"}, nil
+		// Each record vouches for itself: what a header that is damaged had
+		// behind it is not lost.
+		c := contents{}.endOrDamage(b)
+		c.torn, c.damage = 0, cmp.Or(c.damage, "the file does not begin as a journal does")
+		return c, nil
 	}
 	if v := int(binary.LittleEndian.Uint16(b[8:])); v > formatVersion {
 		return contents{}, &NewerError{path, v}
@@ -132,25 +139,36 @@ func scan(path string, b []byte) (contents, error) {
 
 // endOrDamage decides what a bad frame means: the end that a power cut tore
 // off, or damage in the middle, which it is when a valid record lies behind.
+// All valid records behind it are taken, however many places are damaged: the
+// last ones matter most.
 func (c contents) endOrDamage(b []byte) contents {
 	rest := b[c.good:]
-	for off := 1; off+frameSize <= len(rest); off++ {
+	from, places := 0, 0 // where the bad bytes begin
+	for off := 0; off+frameSize <= len(rest); {
 		if rest[off+4] != recordVersion || !kind(rest[off+5]).known() {
-			continue // cheap look before the CRC
+			off++ // cheap look before the CRC
+			continue
 		}
 		r, size, ok := parseFrame(rest[off:])
 		if !ok {
+			off++
 			continue
 		}
-		c.damage = fmt.Sprintf("%d bytes at offset %d are damaged", off, c.good)
-		for ok {
-			c.records = append(c.records, r)
-			off += size
-			r, size, ok = parseFrame(rest[off:])
+		if off > from {
+			if places++; places == 1 {
+				c.damage = fmt.Sprintf("%d bytes at offset %d are damaged", off-from, c.good+from)
+			}
 		}
-		return c
+		c.records = append(c.records, r)
+		off += size
+		from = off
 	}
-	c.torn = len(rest)
+	if places > 1 {
+		c.damage += fmt.Sprintf(", and %d more places", places-1)
+	}
+	if places == 0 {
+		c.torn = len(rest)
+	}
 	return c
 }
 
@@ -168,24 +186,37 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// readAll reads a file that may be missing, bounded.
-func readAll(path string) ([]byte, error) {
+// readAll reads a file that may be missing, bounded. damage is not empty when
+// the file is there and cannot be read to its end: b is what could be.
+func readAll(path string) (b []byte, damage string, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, "", nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		defer f.Close()
+		b, err = io.ReadAll(io.LimitReader(f, maxJournalRead+1))
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxJournalRead+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+	switch {
+	case err != nil && unreadable(err):
+		return b, fmt.Sprintf("the file cannot be read: %v", err), nil
+	case err != nil:
+		return nil, "", fmt.Errorf("read %s: %w", path, err)
+	case len(b) > maxJournalRead:
+		return b[:maxJournalRead], fmt.Sprintf("the file is larger than %d MiB", maxJournalRead>>20), nil
 	}
-	if len(b) > maxJournalRead {
-		return nil, fmt.Errorf("%s is larger than %d MiB: it is not a journal of lpad", path, maxJournalRead>>20)
+	return b, "", nil
+}
+
+// unreadable reports whether an error is one of what lies on the disk, which
+// trying again will not mend. That somebody may not read it is another matter.
+func unreadable(err error) bool {
+	for _, e := range []error{unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.EISDIR, unix.ELOOP, unix.ENXIO, unix.EOVERFLOW} {
+		if errors.Is(err, e) {
+			return true
+		}
 	}
-	return b, nil
+	return false
 }
 
 // replace writes a file durably under its name: a new file, synced, renamed
