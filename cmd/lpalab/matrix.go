@@ -75,7 +75,7 @@ type outcome struct {
 	own    time.Duration // of that, in delays that the simulated modem was told to have
 	bearer bool          // it ends there
 	err    error
-	log    string // of lpad and of the modem, with an error
+	log    string // of lpad and of the modem
 }
 
 // verdict is the last column.
@@ -97,7 +97,7 @@ func matrixCommand() *cobra.Command {
 	cmd.Flags().StringVar(&path, "path", "", "this way to the card alone: ccho, csim")
 	cmd.Flags().StringVar(&backend, "backend", "", "this back-end alone: networkmanager, modemmanager, none")
 	cmd.Flags().IntVar(&jobs, "jobs", max(2, runtime.NumCPU()), "cells at a time")
-	cmd.Flags().StringVar(&logs, "logs", "", "file for the logs of the cells that failed")
+	cmd.Flags().StringVar(&logs, "logs", "", "file for what lpad, the hook and the modem have logged")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if missing := modemtest.Missing(); missing != "" {
 			return errors.New(missing)
@@ -134,9 +134,7 @@ func lost(results []outcome) error {
 func writeLogs(file string, all []cell, results []outcome) error {
 	var b strings.Builder
 	for i, o := range results {
-		if o.err != nil {
-			fmt.Fprintf(&b, "==== %s: %v\n%s\n", all[i], o.err, o.log)
-		}
+		fmt.Fprintf(&b, "==== %s: %s\n%s\n", all[i], o.verdict(), o.log)
 	}
 	const everybody = 0o644
 	return os.WriteFile(file, []byte(b.String()), everybody)
@@ -150,7 +148,7 @@ func runMatrix(ctx context.Context, programs string, all []cell, jobs int, w io.
 		return nil, err
 	}
 	begin := time.Now()
-	fmt.Fprintf(w, "%-16s %-4s %-14s %-12s %7s %7s %7s  %s\n", "MODEM", "PATH", "BACK-END", "RUNG", "ONLINE", "MODEM'S", "LPAD'S", "VERDICT")
+	fmt.Fprintf(w, "%-16s %-4s %-14s %-12s %7s %7s %7s  %s\n", "MODEM", "PATH", "BACK-END", "RUNG", "ONLINE", "MODEM'S", "REST", "VERDICT")
 	results := make([]outcome, len(all))
 	var mu sync.Mutex
 	printed, done := 0, make([]bool, len(all))
@@ -183,7 +181,7 @@ func runMatrix(ctx context.Context, programs string, all []cell, jobs int, w io.
 			good++
 		}
 	}
-	fmt.Fprintf(w, "Times are seconds from EnableProfile to data; MODEM'S are delays that the simulated modem was told to have, LPAD'S the rest.\n")
+	fmt.Fprintf(w, "Times are seconds from EnableProfile to data; MODEM'S are delays that the simulated modem was told to have; the rest is the card's, the managers' and lpad's.\n")
 	if bearer > 0 {
 		fmt.Fprintf(w, "Ends at the bearer: ModemManager 1.20 offers PPP on a tty for these modems, and NetworkManager's pppd needs PPP in the kernel and at the modem's "+
 			"other end, which are not here.\nSeen is that the switch goes as far as that: the new ICCID in ModemManager, registered, the bearer dialled with the new APN and never with the old.\n")
@@ -226,9 +224,7 @@ func runCell(ctx context.Context, p *pki.PKI, programs string, c cell) (o outcom
 		return o
 	}
 	defer func() {
-		if o.err != nil {
-			o.log = fmt.Sprintf("lpad:\n%s\nhook:\n%s\nmodem:\n%s", d.Log(), d.HookLog(), d.Stack.Modem.Log())
-		}
+		o.log = fmt.Sprintf("lpad:\n%s\nhook:\n%s\nmodem:\n%s", d.Log(), d.HookLog(), d.Stack.Modem.Log())
 		o.err = errors.Join(o.err, d.Close())
 	}()
 	if o.bearer {
@@ -332,10 +328,6 @@ func (o *outcome) measure(d *lab.Device, end time.Time) error {
 	o.online = end.Sub(all[first].Time)
 	o.own = d.Stack.Modem.DelayBetween(all[first].Time, end)
 	return nil
-}
-
-func isEnable(e modemtest.Entry) bool {
-	return e.Kind == modemtest.Sent && strings.Contains(e.Text, enableProfile)
 }
 
 var (

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -124,9 +125,15 @@ func runModem(ctx context.Context, w io.Writer, d modemtest.Dialect, dir string)
 	}
 }
 
-// enableProfile is the tag of ES10c.EnableProfile (SGP.22 v2.5, section 5.7.16)
-// as it stands in an AT command.
-const enableProfile = "BF31"
+// enableProfile is the beginning of ES10c.EnableProfile (SGP.22 v2.5, section
+// 5.7.16) as it stands in an AT command: a STORE DATA of one block, in which the
+// tag comes first. (The digits of the tag alone may be anywhere.)
+var enableProfile = regexp.MustCompile(`"[0-9A-F]{2}E29100[0-9A-F]{2}BF31`)
+
+// isEnable finds the line with which a switch begins.
+func isEnable(e modemtest.Entry) bool {
+	return e.Kind == modemtest.Sent && enableProfile.MatchString(e.Text)
+}
 
 // demoModem is the demo on a modem to which ModemManager gives no network
 // interface: lpad has it to itself, and the SM-DP+ is on this machine.
@@ -165,9 +172,7 @@ func demoModem(ctx context.Context, d modemtest.Dialect) (err error) {
 		return err
 	}
 	all := m.AT.Log().Since(mark)
-	first := slices.IndexFunc(all, func(e modemtest.Entry) bool {
-		return e.Kind == modemtest.Sent && strings.Contains(e.Text, enableProfile)
-	})
+	first := slices.IndexFunc(all, isEnable)
 	if first < 0 {
 		return errors.New("no EnableProfile in the log of the modem")
 	}
