@@ -52,7 +52,7 @@ func holdersIn(proc, path string, self int) (holders []Holder, complete bool) {
 			continue
 		}
 		_ = dir.Close() // nothing was written
-		if opens(fds, want.Rdev) {
+		if opens(fds, &want) {
 			holders = append(holders, Holder{pid, command(proc, name)})
 		}
 	}
@@ -61,7 +61,7 @@ func holdersIn(proc, path string, self int) (holders []Holder, complete bool) {
 
 // opens reports whether one of the descriptors is the device, and none the
 // master side of a pseudo terminal: who has that is the modem.
-func opens(fds string, rdev uint64) bool {
+func opens(fds string, device *unix.Stat_t) bool { // not its number alone: the type of that differs between processors
 	found := false
 	for _, fd := range names(fds, maxDescriptors) {
 		to, err := os.Readlink(filepath.Join(fds, fd))
@@ -73,7 +73,7 @@ func opens(fds string, rdev uint64) bool {
 			return false
 		}
 		var st unix.Stat_t
-		if unix.Stat(filepath.Join(fds, fd), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == rdev {
+		if unix.Stat(filepath.Join(fds, fd), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == device.Rdev {
 			found = true
 		}
 	}
