@@ -2,13 +2,17 @@
 // and from what cmd/lpad has picked for this device, runs them, and stops them
 // in order. It holds no policy; that is in the packages below it.
 //
-//	a, err := agent.New(cfg, agent.Parts{Card: port, CardPath: …, Settings: stack, Modem: stack, Network: stack, …})
+//	a, err := agent.New(cfg, host, []agent.Parts{{Card: port, CardPath: …, Settings: stack, Modem: stack, Network: stack, …}})
 //	if err != nil { … }              // configuration, trust, journal, socket
 //	err = a.Run(ctx)                 // until ctx ends, then within ten seconds
 //
 // The parts and their order: the journal is opened first (a second daemon on
 // the same state is refused there), then the card's runner is started, then
 // the socket. They stop the other way round.
+//
+// Each card is a [unit] with its own journal and runner, so that no card waits
+// for another one, or fails with it. They share what is about servers and
+// clients: trust, events, the socket.
 package agent
 
 import (
@@ -17,17 +21,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"os/user"
-	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
 
 	"lpad/agent/api"
 	"lpad/agent/apiserver"
-	"lpad/agent/journal"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es9p"
@@ -39,7 +39,15 @@ import (
 	"lpad/modem"
 )
 
-// Parts are what cmd/lpad picks for a device.
+// Host is what the process brings along, for all cards.
+type Host struct {
+	Listener net.Listener // of the local socket, from systemd; nil: New makes it
+	Notify   func(state string)
+	Version  string
+	Log      *slog.Logger // nil: discards
+}
+
+// Parts are what cmd/lpad picks for a card.
 type Parts struct {
 	Card     apdu.Card // the way to the eUICC; it opens itself when used
 	CardPath CardPath
@@ -65,132 +73,83 @@ type Parts struct {
 	Identity func(context.Context) (modem.Identity, error)
 	Clock    func(context.Context) (time.Time, error)
 
-	Listener net.Listener // of the local socket, from systemd; nil: New makes it
-	Notify   func(state string)
-	Version  string
-	Log      *slog.Logger
+	Log *slog.Logger // nil: discards
 }
 
 // CardPath says which way leads to the card, for people.
 type CardPath struct {
 	Backend string // "pcsc", "at"
 	Path    string // reader or port
+
+	Now func() string // where it leads at present, without waiting; nil, or empty: Path
+}
+
+func (p CardPath) now() string {
+	if p.Now != nil {
+		if path := p.Now(); path != "" {
+			return path
+		}
+	}
+	return p.Path
 }
 
 // Agent is a daemon that has been put together.
 type Agent struct {
-	cfg      config.Config
-	card     *cardSource
-	parts    Parts
-	log      *slog.Logger
+	host     Host
+	main     *slog.Logger
 	trust    *es9p.Trust
-	clock    *clock
+	hub      *runner.Hub
 	state    *stateFile
-	journal  *journal.Journal
-	runner   *runner.Runner
+	names    []string // of the cards, in order
+	units    []*unit  // the same
 	server   *apiserver.Server
 	listener net.Listener
 	since    time.Time
+	claims   claims
+	heard    heard
 }
 
-// New builds the parts. Nothing runs yet; what was opened is closed again on
-// an error.
-func New(cfg config.Config, p Parts) (_ *Agent, err error) {
-	if p.Log == nil {
-		p.Log = slog.New(slog.DiscardHandler)
+// New builds the parts: picked are those of the units of the configuration, in
+// their order. Nothing runs yet; what was opened is closed again on an error.
+func New(cfg config.Config, h Host, picked []Parts) (_ *Agent, err error) {
+	if h.Log == nil {
+		h.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, parts: p, log: p.Log, since: time.Now().UTC()}
+	a := &Agent{host: h, main: h.Log, hub: runner.NewHub(), state: newStateFile(cfg.Socket, h.Log), since: time.Now().UTC()}
 	if a.trust, err = es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI}); err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
-	policy, err := policyOf(cfg.API, p.Log)
+	policy, err := policyOf(cfg.API, h.Log)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	if a.journal, err = journal.Open(filepath.Join(cfg.StateDir, "journal"), journal.Options{MaxBytes: int(cfg.Journal.MaxBytes)}); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.journal.Close())
-		}
-	}()
-	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, log: p.Log}
-	a.card = card
-	if p.Shared != nil {
-		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
-		if p.Identity != nil {
-			p.Identity = card.turns.identity(p.Identity)
-		}
-		if ask := p.Clock; ask != nil {
-			p.Clock = func(ctx context.Context) (time.Time, error) {
-				if !p.Shared.Shares() {
-					return ask(ctx)
-				}
-				if _, err := card.turns.card(ctx); err != nil {
-					return time.Time{}, err
-				}
-				return ask(ctx)
+			for _, u := range a.units {
+				err = errors.Join(err, u.journal.Close())
 			}
 		}
+	}()
+	units := cfg.Units()
+	for _, c := range units {
+		a.names = append(a.names, c.Name)
 	}
-	a.clock, a.state = newClock(cfg.Clock, p), newStateFile(cfg.Socket, p.Log)
-	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
-	var enable func() []string
-	if p.Habits != nil {
-		enable = p.Habits.Enable
+	for i, c := range units {
+		u, err := a.newUnit(c, picked[i])
+		if err != nil {
+			return nil, err
+		}
+		a.units = append(a.units, u)
 	}
-	a.runner = runner.New(runner.Config{
-		EnableOrder: enable,
-		Journal:     a.journal,
-		Card:        card,
-		Servers:     &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: a.clock.Now, log: p.Log},
-		ClockReady:  a.clock.Ready,
-		OnState:     a.onState,
-		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
-			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
-		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},
-		Device:   device,
-		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
-			clock: a.clock, log: p.Log},
-		ReportTo:       cfg.Reports.URL,
-		Probe:          probe(cfg, p),
-		DeadMan:        cfg.Network.DeadMan,
-		SharedPort:     p.shares,
-		ConsentTimeout: cfg.RSP.ConsentTimeout,
-		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
-		Log:            p.Log,
-	})
-	a.server = apiserver.New(&backend{a}, apiserver.Options{Policy: policy, Log: p.Log})
-	a.listener = p.Listener
+	b, _ := (&backend{Agent: a}).ForCard("", false)
+	a.server = apiserver.New(b, apiserver.Options{Policy: policy, Log: h.Log})
+	a.listener = h.Listener
 	if a.listener == nil {
 		if a.listener, err = apiserver.Listen(cfg.Socket, apiserver.SocketOptions{GID: socketGroup(policy)}); err != nil {
 			return nil, fmt.Errorf("socket: %w", err)
 		}
 	}
 	return a, nil
-}
-
-// backend is the name of the switch's back-end at present.
-func (p Parts) backend() string {
-	if p.BackendName != nil {
-		return p.BackendName()
-	}
-	return p.NetworkBackend
-}
-
-func (p Parts) shares() bool { return p.Shared != nil && p.Shared.Shares() }
-
-// probe is what must be reachable over a new network: what the configuration
-// names, else the server of the order; nothing when the network is not ours.
-func probe(cfg config.Config, p Parts) string {
-	if cfg.Network.Probe == "" && p.NetworkBackend == "none" {
-		return runner.NoProbe
-	}
-	return cfg.Network.Probe
 }
 
 // socketGroup is the group that may connect: the one with the fewest rights,
@@ -236,15 +195,24 @@ func policyOf(c config.API, log *slog.Logger) (apiserver.Policy, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	a.state.write(runner.Starting)
+	for _, u := range a.units {
+		a.state.write(u.cfg.Name, runner.Starting)
+	}
 	defer a.state.remove()
-	var parts sync.WaitGroup
+	var running, parts sync.WaitGroup
 	var runnerErr, serverErr error
+	runnerErrs := make([]error, len(a.units))
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	for i, u := range a.units {
+		running.Go(func() {
+			defer stop()
+			runnerErrs[i] = u.runner.Run(ctx)
+		})
+	}
 	parts.Go(func() {
-		defer stop()
-		runnerErr = a.runner.Run(ctx)
+		running.Wait()
+		runnerErr = errors.Join(runnerErrs...)
 		stopServing() // the socket answers to the last: what stops is visible
 	})
 	parts.Go(func() {
@@ -252,32 +220,26 @@ func (a *Agent) Run(ctx context.Context) error {
 		serverErr = a.server.Serve(serving, a.listener)
 	})
 	for _, w := range a.warnings() {
-		a.log.Warn(w)
+		a.main.Warn(w)
 	}
-	if n := a.journal.Torn(); n > 0 {
-		a.log.Info("an unfinished write was cut off the journal", "bytes", n)
+	for _, u := range a.units {
+		u.greet()
 	}
-	a.log.Info("ready", "version", a.parts.Version, "card", a.parts.CardPath.Backend, "path", a.parts.CardPath.Path, "network", a.parts.backend())
+	a.main.Info("ready", "version", a.host.Version, "cards", len(a.units))
 	a.notify("READY=1")
 	parts.Wait()
 	a.notify("STOPPING=1")
-	err := errors.Join(runnerErr, serverErr, a.parts.Card.Close(), a.journal.Close())
-	a.log.Info("stopped", "err", err)
+	err := errors.Join(runnerErr, serverErr)
+	for _, u := range a.units {
+		err = errors.Join(err, u.parts.Card.Close(), u.journal.Close())
+	}
+	a.main.Info("stopped", "err", err)
 	return err
 }
 
-// onState tells watchdogs, and gives back the memory that a job has needed: a
-// device has better uses for it until the next one, which may be years away.
-func (a *Agent) onState(s runner.State) {
-	a.state.write(s)
-	if s != runner.Busy {
-		debug.FreeOSMemory()
-	}
-}
-
 func (a *Agent) notify(state string) {
-	if a.parts.Notify != nil {
-		a.parts.Notify(state)
+	if a.host.Notify != nil {
+		a.host.Notify(state)
 	}
 }
 
@@ -289,9 +251,6 @@ func (a *Agent) warnings() []string {
 	}
 	for _, text := range a.trust.Skipped() {
 		w = append(w, "an authority is not trusted, its file was skipped (rsp.trust_dir): "+text)
-	}
-	if text := a.journal.Damage(); text != "" {
-		w = append(w, "the journal was damaged: "+text)
 	}
 	return w
 }

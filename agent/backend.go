@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,11 @@ import (
 
 // backend is the daemon as the local socket sees it: it translates between
 // the messages of package api and the runner's values, and decides nothing.
-type backend struct{ *Agent }
+type backend struct {
+	*Agent
+	*unit
+	all bool // no card was named: jobs and events of all are meant
+}
 
 // How old an answer may be that was read from the card earlier: short enough
 // that nobody sees what is no longer so, long enough that a script that asks
@@ -26,21 +31,22 @@ type backend struct{ *Agent }
 const freshEnough = 2 * time.Second
 
 // Status is the one-screen answer. It never waits for the card.
-func (b *backend) Status(context.Context) (api.Status, error) {
+func (b *backend) Status(ctx context.Context) (api.Status, error) {
 	v := b.runner.View()
 	s := api.Status{
-		Version: b.parts.Version, Since: b.since, LastEvent: v.LastEvent,
-		Card:    api.CardStatus{Backend: b.parts.CardPath.Backend, Path: b.parts.CardPath.Path, Problem: problemOf(v.CardErr)},
+		Version: b.host.Version, Since: b.since, LastEvent: v.LastEvent,
+		Card:    b.status(v),
 		Network: api.Network{Backend: b.parts.backend(), Interface: v.Link.Interface, APN: v.APN},
 		Clock:   b.clock.status(),
 		Journal: problemOf(v.JournalErr), Goroutines: runtime.NumGoroutine(),
-		Warnings: append(b.warnings(), v.Warnings...),
+		Warnings: slices.Concat(b.Agent.warnings(), b.unit.warnings(), v.Warnings),
 	}
 	for _, a := range v.Link.Addresses {
 		s.Network.Addresses = append(s.Network.Addresses, a.Addr().String())
 	}
-	if !v.FactsAt.IsZero() {
-		s.Card.EID = v.Facts.EID.String()
+	if len(b.units) > 1 {
+		all, _ := b.Cards(ctx)
+		s.Cards = all.Cards
 	}
 	for _, p := range v.Facts.Profiles {
 		if p.State == rsp.Enabled {
@@ -50,12 +56,11 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 	for _, j := range v.Jobs {
 		switch {
 		case j.ID == v.Active:
-			aj := jobOf(j)
+			aj := b.job(j)
 			s.Job = &aj
-		case !j.Ended():
-			s.Queued++
 		}
 	}
+	s.Queued = s.Card.Queued
 	s.Notifications, s.Reports = noteStatus(&v), reportStatus(&v)
 	for _, r := range b.trust.Describe() {
 		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
@@ -182,6 +187,9 @@ func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (a
 
 // ReplayReport sends the report of a job now, or gives it up.
 func (b *backend) ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error) {
+	b = b.find(func(v *runner.View) bool {
+		return slices.ContainsFunc(v.Reports, func(w runner.Waiting) bool { return w.Job == job })
+	})
 	var err error
 	if drop {
 		err = b.runner.DropReport(ctx, job, by)
@@ -342,54 +350,66 @@ func (b *backend) order(ctx context.Context, o job.Order, code redact.Secret) (a
 	if err != nil {
 		return api.Job{}, err
 	}
-	return jobOf(j), nil
+	return b.job(j), nil
 }
 
 // Jobs lists jobs, the newest first.
 func (b *backend) Jobs(context.Context) (api.Jobs, error) {
 	out := api.Jobs{Jobs: []api.Job{}}
-	for _, j := range b.runner.Jobs() {
-		out.Jobs = append(out.Jobs, jobOf(j))
+	for _, u := range b.units {
+		if !b.all && u != b.unit {
+			continue
+		}
+		for _, j := range u.runner.Jobs() {
+			out.Jobs = append(out.Jobs, u.job(j))
+		}
+	}
+	if len(b.units) > 1 {
+		slices.SortStableFunc(out.Jobs, func(x, y api.Job) int { return y.Created.Compare(x.Created) })
 	}
 	return out, nil
 }
 
 // Job returns one job.
 func (b *backend) Job(_ context.Context, id string) (api.Job, error) {
+	b = b.of(id)
 	j, err := b.runner.Job(id)
 	if err != nil {
 		return api.Job{}, err
 	}
-	return jobOf(j), nil
+	return b.job(j), nil
 }
 
 // WaitJob returns a job at its next change.
 func (b *backend) WaitJob(ctx context.Context, id string) (api.Job, error) {
+	b = b.of(id)
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
 	events := b.runner.Watch(watch, b.runner.View().LastEvent)
 	j, err := b.runner.Job(id)
 	if err != nil || j.Ended() {
-		return jobOf(j), err
+		return b.job(j), err
 	}
 	for e := range events {
 		if e.Type == api.EventJob && e.Job != nil && e.Job.ID == id {
-			return jobOf(*e.Job), nil
+			return b.job(*e.Job), nil
 		}
 	}
-	return jobOf(j), nil // nothing changed in the time
+	return b.job(j), nil // nothing changed in the time
 }
 
 // Answer consents or refuses.
 func (b *backend) Answer(ctx context.Context, _, id string, r api.AnswerRequest) (api.Job, error) {
+	b = b.of(id)
 	j, err := b.runner.Answer(ctx, id, r.Accept, redact.NewSecret(r.ConfirmationCode))
-	return jobOf(j), err
+	return b.job(j), err
 }
 
 // Abort stops a job while it can be stopped.
 func (b *backend) Abort(ctx context.Context, _, id string) (api.Job, error) {
+	b = b.of(id)
 	j, err := b.runner.Abort(ctx, id)
-	return jobOf(j), err
+	return b.job(j), err
 }
 
 // Watch translates the runner's events.
@@ -399,9 +419,13 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 	go func() {
 		defer close(out)
 		for e := range in {
-			a := api.Event{ID: e.ID, At: e.At, Type: e.Type, Text: e.Text}
+			if !b.all && e.Card != b.cfg.Name {
+				continue
+			}
+			a := api.Event{ID: e.ID, At: e.At, Type: e.Type, Card: e.Card, Text: e.Text}
 			if e.Job != nil {
 				j := jobOf(*e.Job)
+				j.Card = e.Card
 				if e.Total > 0 {
 					j.Progress = &api.Progress{Done: e.Done, Total: e.Total}
 				}
@@ -413,6 +437,13 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 			}
 		}
 	}()
+	return out
+}
+
+// job is a job of the card, in the words of the socket.
+func (u *unit) job(j job.Job) api.Job {
+	out := jobOf(j)
+	out.Card = u.cfg.Name
 	return out
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -56,8 +55,7 @@ func TestDaemonWithoutCard(t *testing.T) {
 		t.Fatal(err)
 	}
 	direct := switchover.Direct{Card: absent{}}
-	a, err := New(cfg, Parts{Card: absent{}, CardPath: CardPath{Backend: "pcsc"}, Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
-		Log: slog.New(slog.DiscardHandler)})
+	a, err := New(cfg, Host{}, []Parts{{Card: absent{}, CardPath: CardPath{Backend: "pcsc"}, Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,10 +40,27 @@ type cardSource struct {
 	known     rsp.AID // the one that answered last
 	habits    Habits  // nil: nothing is known
 	turns     *turns  // nil: the way to the card is ours alone
+
+	admit func(rsp.EID) error // refuses a card that another path leads to; nil: there is no other
 }
 
 // Open opens a channel to the first ISD-R that answers.
 func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
+	card, err := s.open(ctx)
+	if err != nil || s.admit == nil {
+		return card, err
+	}
+	eid, err := card.GetEID(ctx)
+	if err == nil {
+		err = s.admit(eid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, card.Close(context.WithoutCancel(ctx)))
+	}
+	return card, nil
+}
+
+func (s *cardSource) open(ctx context.Context) (runner.Card, error) {
 	if t := s.turns; t != nil {
 		if _, err := t.card(ctx); err != nil {
 			return nil, err

@@ -20,10 +20,17 @@ type clock struct {
 	shared func() bool                              // a question interrupts the network
 	log    *slog.Logger
 
-	mu    sync.Mutex
-	asked time.Time // with their monotonic part, as is at
-	at    time.Time // the system's time when the modem has told
-	told  time.Time // zero: it has not
+	asked time.Time // with its monotonic part
+
+	*heard
+}
+
+// heard is what a modem has told of the time. It is everybody's: the cards of a
+// device share it.
+type heard struct {
+	mu   sync.Mutex
+	at   time.Time // the system's time when it was told, with its monotonic part
+	told time.Time // zero: it was not
 }
 
 // How often a modem is asked for the time, and how long it has to answer. On a
@@ -35,7 +42,7 @@ const (
 )
 
 func newClock(cfg config.Clock, p Parts) *clock {
-	c := &clock{system: time.Now, log: p.Log}
+	c := &clock{system: time.Now, log: p.Log, heard: &heard{}}
 	if cfg.FromModem == "auto" {
 		c.modem = p.Clock
 	}

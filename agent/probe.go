@@ -79,9 +79,9 @@ func (b *backend) look(ctx context.Context, p *api.Probe) error {
 
 // conclude adds what the daemon knows, and shortens what must not be shown.
 func (b *backend) conclude(p api.Probe, err error) api.Probe {
-	p.Version, p.Backend, p.Managers.Network = b.parts.Version, b.parts.CardPath.Backend, b.parts.backend()
+	p.Version, p.Backend, p.Managers.Network = b.host.Version, b.parts.CardPath.Backend, b.parts.backend()
 	if p.Path == "" {
-		p.Path = b.parts.CardPath.Path
+		p.Path = b.parts.CardPath.now()
 	}
 	if p.At.IsZero() {
 		p.At = time.Now().UTC().Truncate(time.Second)

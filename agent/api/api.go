@@ -5,6 +5,7 @@
 // The protocol is HTTP/1.1 over a unix socket, every path under [Prefix]:
 //
 //	GET    /v1/status                        Status
+//	GET    /v1/cards                         Cards
 //	GET    /v1/euicc                         EUICC
 //	POST   /v1/probe                                         -> 200 Probe
 //	GET    /v1/profiles                      Profiles
@@ -25,6 +26,11 @@
 //	POST   /v1/jobs/{id}/abort                               -> 200 Job
 //	GET    /v1/events[?job=ID]               server-sent events, each an Event;
 //	                                         Last-Event-ID resumes
+//
+// Every path takes ?card=NAME, or an EID, where the device has several cards.
+// Without it a question is about the default card, except that jobs and events
+// are those of all cards, and a job is found by its id; an order is refused then
+// ([CodeCardAmbiguous]).
 //
 // What takes long is a job: the request is answered at once with 202, and the
 // job goes on whether anybody listens or not. An error is [Problem] as
@@ -81,35 +87,50 @@ const (
 	CodeNotRunning   = "daemon-not-running" // made by the client
 	CodeNoPermission = "no-permission"      // made by the client
 	CodeTooLarge     = "request-too-large"
+
+	CodeCardAmbiguous = "card-ambiguous" // an order that does not say for which of several cards
+	CodeCardUnknown   = "card-unknown"
 )
 
 // Status is the one-screen answer to "how is it going".
 type Status struct {
-	Version       string      `json:"version"`
-	Since         time.Time   `json:"since"`
-	State         string      `json:"state"` // ready, busy, needs-provisioning, card-missing, starting
-	Card          CardStatus  `json:"card"`
-	Profile       *Profile    `json:"profile,omitempty"` // the enabled one
-	Network       Network     `json:"network"`
-	Job           *Job        `json:"job,omitempty"` // the running one
-	Queued        int         `json:"queued"`        // jobs waiting
-	Notifications NoteStatus  `json:"notifications"`
-	Reports       NoteStatus  `json:"reports"`
-	Trust         []TrustRoot `json:"trust"`
-	Clock         Clock       `json:"clock"`
-	Journal       *Problem    `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
-	Warnings      []string    `json:"warnings,omitempty"` // shown loudly: test CIs, damaged journal …
-	Next          string      `json:"next,omitempty"`     // what to do next, if anything
-	LastEvent     uint64      `json:"last_event"`         // id of the newest event
-	Goroutines    int         `json:"goroutines"`         // of the daemon: a figure that must not grow
+	Version       string       `json:"version"`
+	Since         time.Time    `json:"since"`
+	State         string       `json:"state"` // ready, busy, needs-provisioning, card-missing, starting
+	Card          CardStatus   `json:"card"`
+	Cards         []CardStatus `json:"cards,omitempty"`   // all of them, where there are several
+	Profile       *Profile     `json:"profile,omitempty"` // the enabled one
+	Network       Network      `json:"network"`
+	Job           *Job         `json:"job,omitempty"` // the running one
+	Queued        int          `json:"queued"`        // jobs waiting
+	Notifications NoteStatus   `json:"notifications"`
+	Reports       NoteStatus   `json:"reports"`
+	Trust         []TrustRoot  `json:"trust"`
+	Clock         Clock        `json:"clock"`
+	Journal       *Problem     `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
+	Warnings      []string     `json:"warnings,omitempty"` // shown loudly: test CIs, damaged journal …
+	Next          string       `json:"next,omitempty"`     // what to do next, if anything
+	LastEvent     uint64       `json:"last_event"`         // id of the newest event
+	Goroutines    int          `json:"goroutines"`         // of the daemon: a figure that must not grow
 }
 
 // CardStatus says which card, by which path, and how it is.
 type CardStatus struct {
+	Name    string   `json:"name"`
 	EID     string   `json:"eid,omitempty"`
-	Backend string   `json:"backend"` // pcsc, at
-	Path    string   `json:"path"`    // reader or port
+	Backend string   `json:"backend"`           // pcsc, at
+	Path    string   `json:"path"`              // reader or port
+	Slot    string   `json:"slot,omitempty"`    // that the configuration names
+	State   string   `json:"state"`             // as in Status
+	Default bool     `json:"default,omitempty"` // meant by a question that names none
+	Job     string   `json:"job,omitempty"`     // the running one
+	Queued  int      `json:"queued,omitempty"`  // jobs waiting
 	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Cards lists the cards of the device, by name.
+type Cards struct {
+	Cards []CardStatus `json:"cards"`
 }
 
 // Network says what carries data.
@@ -342,6 +363,7 @@ type AnswerRequest struct {
 // Job is one order on its way.
 type Job struct {
 	ID       string    `json:"id"`
+	Card     string    `json:"card,omitempty"` // name of the card
 	Kind     string    `json:"kind"`
 	State    string    `json:"state"`
 	Step     int       `json:"step"` // of the ten, 0 outside them
@@ -386,7 +408,8 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"` // job, progress, notification, report, card, state
+	Type string    `json:"type"`           // job, progress, notification, report, card, state
+	Card string    `json:"card,omitempty"` // name of the card
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
 }

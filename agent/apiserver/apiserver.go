@@ -33,6 +33,12 @@ import (
 // Backend is the daemon as the socket sees it. Its methods are called from
 // many goroutines; an error is explained by package fault.
 type Backend interface {
+	// ForCard is the same about one card, by its name or EID. Without a name it
+	// is about the default card, or the jobs and events of all; for an order it is
+	// an error then, if there are several.
+	ForCard(name string, order bool) (Backend, error)
+	Cards(ctx context.Context) (api.Cards, error)
+
 	Status(ctx context.Context) (api.Status, error)
 	EUICC(ctx context.Context) (api.EUICC, error)
 	// Probe finds out what the way to the card can do.
@@ -178,8 +184,15 @@ func (s *Server) guard(rt route) http.HandlerFunc {
 		if rt.level > Read {
 			s.log.Info("request", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern)
 		}
+		backend, err := s.backend.ForCard(r.URL.Query().Get("card"), rt.orders())
+		if err != nil {
+			s.problem(w, r, statusOf(err), err)
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		rt.handle(s, w, r)
+		one := *s
+		one.backend = backend
+		rt.handle(&one, w, r)
 	}
 }
 

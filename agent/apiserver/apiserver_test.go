@@ -45,6 +45,8 @@ type backend struct {
 	events []api.Event
 	more   chan api.Event
 	wait   time.Duration // that a question takes
+
+	several bool // cards
 }
 
 func (b *backend) note(ctx context.Context, what string, a ...any) error {
@@ -72,6 +74,18 @@ func (b *backend) last() string {
 
 var someJob = api.Job{ID: "20260101-000000", Kind: "install", State: "queued", Step: 1}
 
+func (b *backend) ForCard(name string, order bool) (apiserver.Backend, error) {
+	switch {
+	case name == "" && order && b.several:
+		return nil, fault.New(fault.Fault{Code: api.CodeCardAmbiguous, Text: "there are several cards", Who: fault.Technician, Next: "say which"}, nil)
+	case name == "nobody":
+		return nil, fault.New(fault.Fault{Code: api.CodeNotFound, Text: "there is no such card", Who: fault.Technician, Next: "look"}, nil)
+	}
+	return b, nil
+}
+func (b *backend) Cards(ctx context.Context) (api.Cards, error) {
+	return api.Cards{Cards: []api.CardStatus{{Name: "main"}}}, b.note(ctx, "cards")
+}
 func (b *backend) Status(ctx context.Context) (api.Status, error) {
 	return api.Status{State: "ready"}, b.note(ctx, "status")
 }
@@ -257,6 +271,7 @@ func TestRoutes(t *testing.T) {
 		answer             string // a part of it
 	}{
 		{"GET", "/v1/status", "", 200, "status", `"state":"ready"`},
+		{"GET", "/v1/cards", "", 200, "cards", `{"cards":[{"name":"main"`},
 		{"GET", "/v1/euicc", "", 200, "euicc", `"eid":"89"`},
 		{"GET", "/v1/profiles", "", 200, "profiles", `"profiles":[]`},
 		{"POST", "/v1/install", `{"activation_code":"LPA:1$a.b$c","enable":true}`, 202, "install LPA:1$a.b$c by " + me(), `"id":"20260101-000000"`},
@@ -299,6 +314,27 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s %s was not tried", r.Method, r.Path)
 		}
 	}
+}
+
+// An order must say for which of several cards it is; a question need not, nor
+// what is about a job.
+func TestSeveralCards(t *testing.T) {
+	b := &backend{several: true}
+	s := serve(t, b, apiserver.Options{})
+	for _, r := range apiserver.Routes() {
+		if r.Path == "/events" {
+			continue
+		}
+		path := "/v1" + strings.NewReplacer("{iccid}", "8901", "{seq}", "7", "{id}", "J1", "{job}", "J1").Replace(r.Path)
+		resp, body := s.ask(r.Method, path, "")
+		if refused := strings.Contains(body, api.CodeCardAmbiguous); refused != (r.Level > apiserver.Read && !strings.Contains(path, "J1")) || refused && resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s %s without a card: %s %s", r.Method, path, resp.Status, body)
+		}
+		if resp, body := s.ask(r.Method, path+"?card=spare", ""); resp.StatusCode >= 300 {
+			t.Errorf("%s %s for a card: %s %s", r.Method, path, resp.Status, body)
+		}
+	}
+	s.problem(http.StatusNotFound, api.CodeNotFound, "GET", "/v1/status?card=nobody", "")
 }
 
 func samePath(pattern, path string) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"lpad/agent/api"
@@ -19,9 +20,16 @@ type route struct {
 	handle       func(*Server, http.ResponseWriter, *http.Request)
 }
 
+// orders reports whether the route asks for something to be done to a card that
+// nothing else in the request tells; the id of a job does.
+func (r route) orders() bool {
+	return r.level > Read && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+}
+
 // routes is everything the socket answers to, in the order of package api.
 var routes = []route{
 	{"GET", "/status", Read, get(Backend.Status)},
+	{"GET", "/cards", Read, get(Backend.Cards)},
 	{"GET", "/euicc", Read, get(Backend.EUICC)},
 	{"POST", "/probe", Operate, get(Backend.Probe)},
 	{"GET", "/profiles", Read, get(Backend.Profiles)},

@@ -42,7 +42,16 @@ const (
 // Client is a connection to one daemon.
 type Client struct {
 	socket string
+	card   string
 	http   *http.Client
+}
+
+// For is a client of one of several cards, by its name or EID; empty: whichever
+// the daemon takes a question for. It shares the connections of c.
+func (c *Client) For(card string) *Client {
+	one := *c
+	one.card = card
+	return &one
 }
 
 // New makes a client for the socket at path; nothing is dialled yet.
@@ -60,6 +69,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Status is the one-screen answer.
 func (c *Client) Status(ctx context.Context) (v api.Status, err error) {
 	return v, c.call(ctx, "GET", "/status", nil, &v)
+}
+
+// Cards lists the cards of the device.
+func (c *Client) Cards(ctx context.Context) (v api.Cards, err error) {
+	return v, c.call(ctx, "GET", "/cards", nil, &v)
 }
 
 // EUICC is what the card says of itself.
@@ -296,6 +310,11 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+api.Host+api.Prefix+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if c.card != "" {
+		q := req.URL.Query()
+		q.Set("card", c.card)
+		req.URL.RawQuery = q.Encode()
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")

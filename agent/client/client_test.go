@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 type daemon struct {
 	mu     sync.Mutex
 	asked  []string
+	card   string // that the last request has named
 	err    error
 	job    api.Job
 	last   uint64
@@ -76,6 +77,15 @@ func (d *daemon) now() (api.Job, uint64, chan struct{}) {
 	return d.job, d.last, d.change
 }
 
+func (d *daemon) ForCard(name string, order bool) (apiserver.Backend, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.card = name
+	return d, nil
+}
+func (d *daemon) Cards(context.Context) (api.Cards, error) {
+	return api.Cards{Cards: []api.CardStatus{{Name: "spare"}}}, d.note("cards")
+}
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{State: "ready", LastEvent: 7}, d.note("status")
 }
@@ -228,6 +238,7 @@ func TestMethods(t *testing.T) {
 			v, err := c.Notifications(ctx)
 			return v.Notifications[0].SeqNumber, int64(3), err
 		}},
+		{"cards", func() (any, any, error) { v, err := c.Cards(ctx); return v.Cards[0].Name, "spare", err }},
 		{"probe", func() (any, any, error) { v, err := c.Probe(ctx); return v.Path, "/dev/ttyUSB2", err }},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
 		{"replay 3", func() (any, any, error) { v, err := c.ReplayNotification(ctx, 3); return len(v.Notifications), 0, err }},
@@ -256,6 +267,11 @@ func TestMethods(t *testing.T) {
 		got, want, err := tc.call()
 		if err != nil || got != want || d.asked[len(d.asked)-1] != tc.asked {
 			t.Errorf("%s: %v, want %v, %v; asked %q", tc.asked, got, want, err, d.asked)
+		}
+	}
+	for _, name := range []string{"spare", "a&b=c", ""} {
+		if _, err := c.For(name).Profiles(ctx); err != nil || d.card != name {
+			t.Errorf("for card %q, asked for %q: %v", name, d.card, err)
 		}
 	}
 	if _, err := c.Job(ctx, "../status"); code(err) != "not-found" {

@@ -27,6 +27,8 @@ const (
 type Options struct {
 	MaxBytes int // compact when the file is larger; 0: DefaultMaxBytes
 	History  int // ended jobs that are kept; 0: DefaultHistory
+
+	IDSuffix string // of the ids of jobs, so that those of several journals are told apart
 }
 
 // Journal is an open journal. It is owned by one goroutine.
@@ -534,7 +536,7 @@ func ReportKey(id string) string { return "report/" + id }
 // taken, a number. An id whose report still waits is taken: a clock that begins
 // anew at every start makes the same ones again.
 func (j *Journal) NewID(now time.Time) string {
-	base := now.UTC().Format("20060102-150405")
+	base := now.UTC().Format("20060102-150405") + j.opts.IDSuffix
 	id := base
 	for n := 2; ; n++ {
 		_, known := j.jobs[id]

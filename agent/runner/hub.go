@@ -19,6 +19,7 @@ type Event struct {
 	Job         *job.Job // for job and progress
 	Done, Total int      // for progress: segments of the profile package
 	Text        string
+	Card        string // the runner's name
 }
 
 // How much a hub remembers for watchers that come back, and how much it holds
@@ -28,19 +29,31 @@ const (
 	hubBacklog = 128
 )
 
-// hub hands events to any number of watchers. None of them can hold it up: one
+// Hub hands events to any number of watchers. None of them can hold it up: one
 // that does not read misses progress, and its channel is closed before it
 // would miss anything else. Progress is not remembered.
-type hub struct {
+type Hub struct {
 	mu       sync.Mutex
 	last     uint64
 	ring     []Event // the latest hubMemory events, oldest first
 	watchers map[chan Event]struct{}
 }
 
-func newHub() *hub { return &hub{watchers: map[chan Event]struct{}{}} }
+// NewHub makes one; several runners may share it.
+func NewHub() *Hub { return &Hub{watchers: map[chan Event]struct{}{}} }
 
-func (h *hub) publish(e Event) {
+// voice is what a runner publishes by.
+type voice struct {
+	*Hub
+	card string
+}
+
+func (v voice) publish(e Event) {
+	e.Card = v.card
+	v.Hub.publish(e)
+}
+
+func (h *Hub) publish(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
@@ -63,7 +76,7 @@ func (h *hub) publish(e Event) {
 }
 
 // leave closes the channel of a watcher, once.
-func (h *hub) leave(w chan Event) {
+func (h *Hub) leave(w chan Event) {
 	if _, here := h.watchers[w]; here {
 		delete(h.watchers, w)
 		close(w)
@@ -72,7 +85,7 @@ func (h *hub) leave(w chan Event) {
 
 // watch sends what came after the event with id after, then everything new,
 // until ctx ends or the watcher is too slow. The channel is closed then.
-func (h *hub) watch(ctx context.Context, after uint64) <-chan Event {
+func (h *Hub) watch(ctx context.Context, after uint64) <-chan Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var missed []Event
@@ -95,7 +108,7 @@ func (h *hub) watch(ctx context.Context, after uint64) <-chan Event {
 }
 
 // latest is the id of the newest event that is remembered.
-func (h *hub) latest() uint64 {
+func (h *Hub) latest() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.ring) == 0 {

@@ -91,6 +91,10 @@ type Config struct {
 	// not, no server is asked: downloads and deliveries wait. nil: it always is.
 	ClockReady func(context.Context) bool
 
+	// Hub is where events go, with the Name of this runner; nil: one of its own.
+	Hub  *Hub
+	Name string
+
 	// OnState is told the state whenever it has become another, by one caller
 	// at a time. It must not ask the runner for anything. nil: nobody is told.
 	OnState func(State)
@@ -100,7 +104,7 @@ type Config struct {
 type Runner struct {
 	cfg Config
 	log *slog.Logger
-	hub *hub
+	hub voice
 
 	calls    chan func(context.Context) // to the loop, from any goroutine
 	tasks    chan task                  // to the card's goroutine
@@ -161,9 +165,12 @@ func New(cfg Config) *Runner {
 	if cfg.ConsentTimeout <= 0 {
 		cfg.ConsentTimeout = 10 * time.Minute
 	}
+	if cfg.Hub == nil {
+		cfg.Hub = NewHub()
+	}
 	cfg.DeliverRetry = cfg.DeliverRetry.orDefault()
 	r := &Runner{
-		cfg: cfg, log: cfg.Log, hub: newHub(),
+		cfg: cfg, log: cfg.Log, hub: voice{cfg.Hub, cfg.Name},
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},

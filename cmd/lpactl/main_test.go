@@ -39,6 +39,8 @@ type daemon struct {
 	err  error // of the orders
 
 	probed api.Probe
+	cards  []api.CardStatus
+	card   string // that the last request has named
 
 	codeRequired bool
 
@@ -152,6 +154,16 @@ func (d *daemon) last() string {
 	return d.asked[len(d.asked)-1]
 }
 
+func (d *daemon) ForCard(name string, order bool) (apiserver.Backend, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.card = name
+	if name == "" && order && len(d.cards) > 1 {
+		return nil, fault.New(fault.Fault{Code: api.CodeCardAmbiguous, Text: "there are several cards", Who: fault.Technician, Next: "say which"}, nil)
+	}
+	return d, nil
+}
+func (d *daemon) Cards(context.Context) (api.Cards, error) { return api.Cards{Cards: d.cards}, nil }
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

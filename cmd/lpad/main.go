@@ -75,19 +75,34 @@ func run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	parts, closeParts, err := pick(cfg, log)
-	if err != nil {
+	var parts []agent.Parts
+	var closers []func() error
+	closeParts := func(err error) error {
+		for _, end := range closers {
+			err = errors.Join(err, end())
+		}
 		return err
 	}
-	parts.Listener, parts.Version, parts.Log = listener, version, log
-	parts.Notify = func(state string) {
+	for _, unit := range cfg.Units() {
+		own := log
+		if len(cfg.Cards) > 1 {
+			own = log.With("card", unit.Name)
+		}
+		p, end, err := pick(unit, own)
+		if err != nil {
+			return closeParts(err)
+		}
+		p.Log = own
+		parts, closers = append(parts, p), append(closers, end)
+	}
+	notify := func(state string) {
 		if err := systemd.Notify(state); err != nil {
 			log.Debug("systemd was not told", "err", err)
 		}
 	}
-	a, err := agent.New(cfg, parts)
+	a, err := agent.New(cfg, agent.Host{Listener: listener, Notify: notify, Version: version, Log: log}, parts)
 	if err != nil {
-		return errors.Join(err, closeParts())
+		return closeParts(err)
 	}
-	return errors.Join(a.Run(ctx), closeParts())
+	return closeParts(a.Run(ctx))
 }

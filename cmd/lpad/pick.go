@@ -23,7 +23,7 @@ import (
 )
 
 // pick chooses the way to the card and the back-end of the switch.
-func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error) {
+func pick(cfg config.Unit, log *slog.Logger) (agent.Parts, func() error, error) {
 	table, err := quirks.Load(cfg.Modem.QuirksDir)
 	if err != nil {
 		return agent.Parts{}, nil, err
@@ -32,24 +32,27 @@ func pick(cfg config.Config, log *slog.Logger) (agent.Parts, func() error, error
 	if why := learned.Damage(); why != "" {
 		log.Warn("what was learnt of modems and readers cannot be read and is learnt anew", "err", why)
 	}
-	if cfg.Card.Backend == "at" || cfg.Card.Backend == "auto" && cfg.Card.ATPort != "" {
+	if cfg.Card.ByModem() {
 		return pickModem(cfg, table, learned, log)
 	}
-	card := &reader{cfg: pcsc.Config{Helper: cfg.Card.PCSCHelper, Reader: cfg.Card.Reader}, table: table, learned: learned, log: log}
+	card := &reader{cfg: pcsc.Config{Helper: cfg.Card.PCSCHelper, Reader: cfg.Card.Reader, ATR: cfg.Card.ATR}, table: table, learned: learned, log: log}
 	direct := switchover.Direct{Card: card}
 	path := cfg.Card.Reader
 	if path == "" {
 		path = "first reader with a card"
 	}
+	if cfg.Card.ATR != "" {
+		path += ", ATR " + cfg.Card.ATR
+	}
 	return agent.Parts{
-		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path}, Habits: card,
+		Card: card, CardPath: agent.CardPath{Backend: "pcsc", Path: path, Now: card.name}, Habits: card,
 		Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
 		Prober: &network.Probe{}, Probe: card.probe,
 	}, func() error { return nil }, nil
 }
 
 // pickModem is the card behind a modem's AT port.
-func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, log *slog.Logger) (agent.Parts, func() error, error) {
+func pickModem(cfg config.Unit, table *quirks.Table, learned *quirks.Memory, log *slog.Logger) (agent.Parts, func() error, error) {
 	if cfg.Card.ATPort == "" {
 		return agent.Parts{}, nil, errors.New("card.backend is \"at\", but card.at_port names no port")
 	}
@@ -58,7 +61,7 @@ func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, l
 		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log, Alone: alone,
 		OffMark: filepath.Join(cfg.StateDir, "modem-off"), PlaceMark: filepath.Join(cfg.StateDir, "modem-place"), Quirks: table, Learned: learned,
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
-			Memory: atcard.NewMemory(filepath.Join(filepath.Dir(cfg.Socket), "channels"))},
+			Memory: atcard.NewMemory(cfg.ChannelsFile())},
 	})
 	parts := agent.Parts{
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port,
@@ -70,7 +73,7 @@ func pickModem(cfg config.Config, table *quirks.Table, learned *quirks.Memory, l
 		p.Managers = managers(ctx, bus, port.Path())
 		return p, err
 	}
-	closeBackend := pickBackend(cfg, port, bus, log, &parts)
+	closeBackend := pickBackend(cfg.Config, port, bus, log, &parts)
 	return parts, closeBackend, nil
 }
 

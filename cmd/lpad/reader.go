@@ -43,19 +43,21 @@ func (r *reader) OpenChannel(ctx context.Context, aid []byte) (*apdu.Channel, er
 	if err != nil {
 		return nil, err
 	}
-	if r.table.FindReader(card.Reader()).APDU.TerminalCapability {
-		// Each time: the card may have been reset meanwhile. It may refuse; what
-		// counts is whether it shows its ISD-R then.
-		if _, err := card.Transmit(ctx, terminalCapability); err != nil {
-			return nil, err
-		}
-	}
 	return card.OpenChannel(ctx, aid)
 }
 
-// terminalCapability is TERMINAL CAPABILITY (ETSI TS 102 221, section 11.1.19)
-// of a device with a local profile assistant: tag 83, bits 1 to 3.
-var terminalCapability = []byte{0x80, 0xAA, 0x00, 0x00, 0x05, 0xA9, 0x03, 0x83, 0x01, 0x07}
+// name is that of the reader in use; empty before the first use. It waits for
+// nothing.
+func (r *reader) name() string {
+	if !r.mu.TryLock() {
+		return "" // it is being opened
+	}
+	defer r.mu.Unlock()
+	if r.card == nil {
+		return ""
+	}
+	return r.card.Reader()
+}
 
 // Reset resets the card.
 func (r *reader) Reset(ctx context.Context) error {

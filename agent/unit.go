@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"lpad/agent/journal"
+	"lpad/agent/rsp"
+	"lpad/agent/runner"
+	"lpad/agent/switchover"
+	"lpad/config"
+)
+
+// unit is one card with the path to it, its jobs and what they need.
+type unit struct {
+	cfg     config.Unit
+	parts   Parts
+	log     *slog.Logger
+	card    *cardSource
+	clock   *clock
+	journal *journal.Journal
+	runner  *runner.Runner
+}
+
+// newUnit builds what belongs to one card.
+func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
+	if p.Log == nil {
+		p.Log = a.main
+	}
+	u := &unit{cfg: cfg, parts: p, log: p.Log}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	o := journal.Options{MaxBytes: int(cfg.Journal.MaxBytes)}
+	if cfg.Name != config.Main {
+		o.IDSuffix = "-" + cfg.Name
+	}
+	var err error
+	if u.journal, err = journal.Open(filepath.Join(cfg.StateDir, "journal"), o); err != nil {
+		return nil, err
+	}
+	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, log: p.Log}
+	u.card = card
+	if p.Shared != nil {
+		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
+		if p.Identity != nil {
+			p.Identity = card.turns.identity(p.Identity)
+		}
+		if ask := p.Clock; ask != nil {
+			p.Clock = func(ctx context.Context) (time.Time, error) {
+				if !p.Shared.Shares() {
+					return ask(ctx)
+				}
+				if _, err := card.turns.card(ctx); err != nil {
+					return time.Time{}, err
+				}
+				return ask(ctx)
+			}
+		}
+	}
+	u.clock = newClock(cfg.Clock, p)
+	u.clock.heard = &a.heard
+	if len(a.names) > 1 {
+		card.admit = func(eid rsp.EID) error { return a.claims.admit(u, eid) }
+	}
+	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
+	var enable func() []string
+	if p.Habits != nil {
+		enable = p.Habits.Enable
+	}
+	u.runner = runner.New(runner.Config{
+		EnableOrder: enable,
+		Journal:     u.journal,
+		Card:        card,
+		Servers:     &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: u.clock.Now, log: p.Log},
+		ClockReady:  u.clock.Ready,
+		OnState:     func(s runner.State) { a.onState(u, s) },
+		Hub:         a.hub,
+		Name:        cfg.Name,
+		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
+			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
+		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},
+		Device:   device,
+		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
+			clock: u.clock, log: p.Log},
+		ReportTo:       cfg.Reports.URL,
+		Probe:          probe(cfg.Config, p),
+		DeadMan:        cfg.Network.DeadMan,
+		SharedPort:     p.shares,
+		ConsentTimeout: cfg.RSP.ConsentTimeout,
+		DeliverRetry:   runner.Backoff{First: cfg.RSP.NotificationRetry, Most: cfg.RSP.NotificationRetryMax},
+		Log:            p.Log,
+	})
+	return u, nil
+}
+
+// greet says what is to be known of the card at the start.
+func (u *unit) greet() {
+	for _, w := range u.warnings() {
+		u.log.Warn(w)
+	}
+	if n := u.journal.Torn(); n > 0 {
+		u.log.Info("an unfinished write was cut off the journal", "bytes", n)
+	}
+	u.log.Info("serving", "path", u.parts.CardPath.Backend+" "+u.parts.CardPath.Path, "network", u.parts.backend())
+}
+
+// warnings are what must not be overlooked of this card.
+func (u *unit) warnings() []string {
+	if text := u.journal.Damage(); text != "" {
+		return []string{"the journal was damaged: " + text}
+	}
+	return nil
+}
+
+// onState tells watchdogs, and gives back the memory that a job has needed: a
+// device has better uses for it until the next one, which may be years away.
+func (a *Agent) onState(u *unit, s runner.State) {
+	a.state.write(u.cfg.Name, s)
+	if s != runner.Busy {
+		debug.FreeOSMemory()
+	}
+}
+
+// backend is the name of the switch's back-end at present.
+func (p Parts) backend() string {
+	if p.BackendName != nil {
+		return p.BackendName()
+	}
+	return p.NetworkBackend
+}
+
+func (p Parts) shares() bool { return p.Shared != nil && p.Shared.Shares() }
+
+// probe is what must be reachable over a new network: what the configuration
+// names, else the server of the order; nothing when the network is not ours.
+func probe(cfg config.Config, p Parts) string {
+	if cfg.Network.Probe == "" && p.NetworkBackend == "none" {
+		return runner.NoProbe
+	}
+	return cfg.Network.Probe
+}
