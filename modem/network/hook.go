@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,10 +133,10 @@ func (h *Hook) Run(ctx context.Context, event string, c Carrier) (modem.Link, er
 func (h *Hook) read(event string, c Carrier, lines []string) (link modem.Link, last string) {
 	link = c.Link
 	for i, line := range lines {
-		if password := c.APN.Password.Reveal(); password != "" {
+		name, ok := strings.CutPrefix(line, "interface=")
+		if password := c.APN.Password.Reveal(); password != "" && !ok {
 			line = strings.ReplaceAll(line, password, "(password)")
 		}
-		name, ok := strings.CutPrefix(line, "interface=")
 		switch {
 		case ok && validInterface(name):
 			if name != link.Interface {
@@ -225,18 +224,19 @@ func addressesOf(name string) []netip.Prefix {
 	return out
 }
 
-// head keeps the beginning of what is written.
-type head struct{ bytes.Buffer }
+// head keeps the beginning of what is written. It has no other methods of a
+// buffer, or io.Copy would use them.
+type head struct{ kept []byte }
 
 // Write never fails: a hook does not stop because it talks much.
 func (h *head) Write(b []byte) (int, error) {
-	h.Buffer.Write(b[:min(len(b), hookOutput-h.Len())])
+	h.kept = append(h.kept, b[:min(len(b), hookOutput-len(h.kept))]...)
 	return len(b), nil
 }
 
 func (h *head) lines() []string {
 	var out []string
-	for line := range strings.Lines(h.String()) {
+	for line := range strings.Lines(string(h.kept)) {
 		if line = strings.TrimSpace(line); line != "" {
 			out = append(out, line)
 		}

@@ -20,6 +20,7 @@ import (
 	"lpad/agent/switchover"
 	"lpad/internal/systembus"
 	"lpad/modem"
+	"lpad/modem/atport"
 	"lpad/modem/mm"
 	"lpad/modem/modemtest"
 	"lpad/modem/network"
@@ -30,7 +31,7 @@ type bareDevice struct {
 	*modemtest.Stack
 	t      *testing.T
 	card   *card
-	port   *port
+	port   *atport.Port
 	mm     *mm.Client // nil without ModemManager
 	config network.Config
 	events string // file that the hook writes
@@ -64,13 +65,13 @@ func startBare(ctx context.Context, t *testing.T, o bareOptions) *bareDevice {
 		}
 	})
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	d.port = &port{path: d.OpenAgentPort()}
+	d.port = atport.New(atport.Config{Path: d.OpenAgentPort(), Find: func() []string { return []string{d.OpenAgentPort()} }, Sysfs: t.TempDir(), Log: log})
 	t.Cleanup(func() {
-		if err := d.port.close(context.Background()); err != nil {
+		if err := d.port.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	d.config = network.Config{AT: d.port, Port: func() string { return d.OpenAgentPort() }, BeforeRelease: d.port.close, Hook: &network.Hook{Path: d.hook(ctx, o.hook), Log: log}, Log: log,
+	d.config = network.Config{AT: d.port, Port: d.port.Path, BeforeRelease: d.port.Release, Hook: &network.Hook{Path: d.hook(ctx, o.hook), Log: log}, Log: log,
 		KeepFile: filepath.Join(t.TempDir(), "link.json")}
 	if !o.withoutMM {
 		bus := systembus.New(d.BusAddress())
@@ -245,5 +246,120 @@ func TestModemManagerAlone(t *testing.T) {
 				t.Log(line)
 			}
 		})
+	}
+}
+
+// A modem with nothing but PPP: the bearer is the data call, the hook does the
+// rest and says which interface came of it.
+func TestModemManagerAlonePPP(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	dialect, _ := modemtest.DialectNamed("quectel-eg25")
+	dialect.Delays, dialect.RefreshHangsUp = modemtest.Delays{}, false
+	d := startBare(ctx, t, bareOptions{dialect: dialect, hook: `case $LPAD_EVENT in up|renew) echo interface=ppp7 ;; esac`})
+	back := network.NewMMOnly(d.config)
+	s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: unreachable{}, Log: d.config.Log}
+	_, online := d.switchTo(ctx, s, 1, profileB)
+	if online.Link.Interface != "ppp7" {
+		t.Errorf("link %+v", online.Link)
+	}
+	want := "up modemmanager ppp if= addr= gw= apn=new.apn user=u pw=p iccid=" + profileB.iccid + " port=/dev/ttyUSB0"
+	if told := d.told(); told[len(told)-1] != want {
+		t.Errorf("the hook was told\n%s\nwant, at last\n%s", strings.Join(told, "\n"), want)
+	}
+	again := network.NewMMOnly(d.config) // lpad after a restart
+	link, err := again.Link(ctx, profileB.iccid)
+	if told := d.told(); err != nil || link.Interface != "ppp7" || !strings.HasPrefix(told[len(told)-1], "renew modemmanager ppp") {
+		t.Errorf("link after a restart: %+v, %v, %v", link, err, told)
+	}
+}
+
+// unreachable is a prober that is content with the interface that a hook named.
+type unreachable struct{}
+
+func (unreachable) Probe(_ context.Context, link modem.Link, _ string) error {
+	if link.Interface != "ppp7" {
+		return errors.New("not over the hook's interface")
+	}
+	return nil
+}
+
+// What drops comes up again, and after a restart of lpad too; not while a switch
+// is under way.
+func TestModemManagerAloneKeeps(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startBare(ctx, t, bareOptions{})
+	listener, err := d.Listen("tcp", "10.99.0.1:443")
+	d.must(err)
+	defer func() { d.must(listener.Close()) }()
+	back := network.NewMMOnly(d.config)
+	s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: prober{d.Stack}, Log: d.config.Log}
+	snapshot, _ := d.switchTo(ctx, s, 1, profileB)
+
+	d.Modem.DropContexts() // as operators do at night
+	again := network.NewMMOnly(d.config)
+	following, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { again.Follow(following); close(done) }()
+	for len(d.Modem.State().Active) == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("the link does not come up again")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	d.step("up again")
+	stop()
+	<-done
+	d.must(again.Gate(ctx, snapshot))
+	if _, err := os.Stat(d.config.KeepFile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a link is kept during a switch: %v", err)
+	}
+	d.must(again.Close(ctx))
+}
+
+// Without managers the hook gets what the modem tells of its context, and the
+// link is bound to the interface that it names: there and back.
+func TestATAloneWithHook(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startBare(ctx, t, bareOptions{withoutMM: true})
+	listener, err := d.Listen("tcp", "10.99.0.1:443")
+	d.must(err)
+	defer func() { d.must(listener.Close()) }()
+	back := network.NewATOnly(d.port, d.config)
+	_, err = d.port.Activate(ctx, 1) // as the device's own software did
+	d.must(err)
+	s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: prober{d.Stack}, Log: d.config.Log}
+	snapshot, online := d.switchTo(ctx, s, 1, profileB)
+	if online.Link.Interface != "wwan0" {
+		t.Errorf("link %+v", online.Link)
+	}
+	if link, err := back.Link(ctx, profileB.iccid); err != nil || link.Interface != "wwan0" {
+		t.Errorf("link asked again: %+v, %v", link, err)
+	}
+	if link, err := back.Link(ctx, profileA.iccid); !errors.Is(err, network.ErrNoLink) {
+		t.Errorf("link of the old profile: %+v, %v", link, err)
+	}
+	link, err := s.Rollback(ctx, snapshot, func(context.Context) error { d.card.enable(0); return nil })
+	d.must(err)
+	d.step("rolled back")
+	if link.Interface != "wwan0" {
+		t.Errorf("old link %+v", link)
+	}
+	conn, err := d.Dial(ctx, "tcp", "10.99.0.1:443")
+	d.must(err)
+	d.must(conn.Close())
+	told := d.told()
+	for _, want := range []string{
+		"up none unknown if= addr=10.2.2.2/24 gw=10.2.2.1 apn=new.apn user=u pw= iccid=" + profileB.iccid + " port=" + d.port.Path(),
+		"up none unknown if= addr=10.1.1.2/24 gw=10.1.1.1 apn=old.apn user= pw= iccid=" + profileA.iccid + " port=" + d.port.Path(),
+	} {
+		if !slices.Contains(told, want) {
+			t.Errorf("the hook was told\n%s\nwithout\n%s", strings.Join(told, "\n"), want)
+		}
 	}
 }
