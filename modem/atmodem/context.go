@@ -146,7 +146,8 @@ func parseAddress(s string) (netip.Addr, bool) {
 		}
 		a, _ = netip.AddrFromSlice(b)
 	}
-	return a.WithZone(""), !a.IsUnspecified()
+	a = a.WithZone("")
+	return a, !a.IsUnspecified()
 }
 
 func dotted(s string) ([]byte, bool) {

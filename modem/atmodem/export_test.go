@@ -12,4 +12,7 @@ var (
 	HomePLMN   = homePLMN
 	MNCLength  = mncLength
 	ParseSlot  = parseSlot
+
+	ParseParameters = parseParameters
+	ParseAddresses  = parseAddresses
 )
