@@ -84,6 +84,7 @@
 //	confirming      delivered      done
 //	confirming      delivered      failed           [never came online]
 //	rolling-back    rolled-back    notifying
+//	rolling-back    enabled        applying         [there is no previous profile]
 //	rolling-back    failed         rolling-back     [tries left]
 //	rolling-back    failed         notifying
 //	rolling-back    abort          notifying
@@ -103,7 +104,9 @@
 // A profile that is enabled where none was has nothing to go back to: it stays
 // enabled, and retrying tries its access points again, for a day or so. Then,
 // or when somebody aborts it or orders something else, the job commits what was
-// tried last and fails with "first-profile-offline".
+// tried last and fails with "first-profile-offline". When it was not known
+// whether it had been enabled, rolling-back asks the card, and a yes leads there
+// too.
 //
 // Any state that is not an end also knows "resumed": the daemon was
 // restarted, and [Resume] says what is done then. A switch that was restarted

@@ -94,10 +94,14 @@ type Problem struct {
 	State  State     `json:"state"`  // in which state it happened
 }
 
+// maxDetail bounds the text of causes in a record, in bytes: what a service or a
+// server says can be long, and each step of a job writes it again.
+const maxDetail = 4 << 10
+
 // ProblemOf explains err.
 func ProblemOf(err error) *Problem {
 	f := fault.Of(err)
-	return &Problem{Code: f.Code, Text: f.Text, Retry: f.Retry, Who: f.Who, Next: f.Next, Detail: err.Error()}
+	return &Problem{Code: f.Code, Text: f.Text, Retry: f.Retry, Who: f.Who, Next: f.Next, Detail: rsp.CutText(err.Error(), maxDetail)}
 }
 
 // ProfileFacts is what the server's metadata says of the profile, for people.
@@ -208,6 +212,9 @@ const (
 	OutcomeStranded   Outcome = "rollback-failed" // the device is between two profiles
 )
 
+// Stranded reports whether the switch was given up between two profiles.
+func (j Job) Stranded() bool { return j.Problem != nil && j.Problem.Code == codeStranded }
+
 // Outcome is empty for a job that has not ended.
 func (j Job) Outcome() Outcome {
 	switch {
@@ -219,7 +226,7 @@ func (j Job) Outcome() Outcome {
 		return OutcomeCancelled
 	case j.Problem != nil && j.Problem.Code == codeOffline:
 		return OutcomeGivenUp
-	case j.Problem != nil && j.Problem.Code == codeStranded:
+	case j.Stranded():
 		return OutcomeStranded
 	case !j.Switch.Started.IsZero():
 		return OutcomeRolledBack

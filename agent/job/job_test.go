@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"lpad/agent/job"
 	"lpad/agent/rsp"
@@ -460,5 +461,12 @@ func TestFailureLeavesANote(t *testing.T) {
 	j, _ := drive(t, job.Order{Kind: job.Enable, ICCID: newP}, "start snapshotted gated enabled applied reread online failed:networkmanager-absent")
 	if last := j.Timeline[len(j.Timeline)-1]; j.Problem != nil || last.State != job.Confirming || last.Note != "networkmanager-absent" {
 		t.Errorf("problem %v, last mark %+v", j.Problem, last)
+	}
+}
+
+// What a service says may be long; each step writes it again.
+func TestDetailIsBounded(t *testing.T) {
+	if p := job.ProblemOf(errors.New(strings.Repeat("é", 1<<20))); len(p.Detail) > 4<<10 || !utf8.ValidString(p.Detail) {
+		t.Errorf("a detail of %d bytes", len(p.Detail))
 	}
 }

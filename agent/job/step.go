@@ -187,6 +187,7 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Confirming, Delivered}:     confirmed,
 
 	{RollingBack, RolledBack}: to(Notifying),
+	{RollingBack, Enabled}:    enabled, // it was done after all, and there is nothing to go back to
 	{RollingBack, Fail}:       rollbackFailed,
 	{RollingBack, Abort}:      rollbackAborted,
 

@@ -37,6 +37,9 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	case job.ActLoad:
 		return r.load(ctx, j, a.Query)
 	case job.ActDeliver:
+		if j.State == job.Notifying && j.Stranded() {
+			r.letGo(ctx, j)
+		}
 		return r.deliverForJob(ctx, j)
 	case job.ActSnapshot:
 		return r.snapshot(ctx, j)
@@ -559,6 +562,16 @@ func (r *Runner) rollback(ctx context.Context, j job.Job) (job.Event, error) {
 	r.card.close(ctx, r.log)
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.DeadMan)
 	defer cancel()
+	if j.Switch.Previous.IsZero() {
+		profiles, err := r.readProfiles(ctx)
+		if err != nil {
+			return job.Event{}, err
+		}
+		r.card.closeCard(ctx, r.log)
+		if enabledProfile(profiles) == j.ICCID() { // its answer was lost, and now the card says so
+			return job.Event{Kind: job.Enabled}, nil
+		}
+	}
 	link, err := r.cfg.Switch.Rollback(ctx, j.Switch.Snapshot, func(ctx context.Context) error {
 		defer r.card.close(ctx, r.log)
 		return r.enablePrevious(ctx, j.Switch.Previous)
@@ -568,6 +581,29 @@ func (r *Runner) rollback(ctx context.Context, j job.Job) (job.Event, error) {
 	}
 	r.change(func(v *View) { v.Link, v.APN = link, "" })
 	return job.Event{Kind: job.RolledBack}, nil
+}
+
+// letGoLimit bounds letGo: who has given a switch up does not wait for it.
+const letGoLimit = 2 * time.Minute
+
+// letGo opens the gate of a switch that was given up between two profiles:
+// whatever the card is on, nothing comes up for as long as the modem is held, and
+// nobody could order another switch.
+func (r *Runner) letGo(ctx context.Context, j job.Job) {
+	ctx, cancel := context.WithTimeout(ctx, letGoLimit)
+	defer cancel()
+	onNew := j.Switch.Enabled
+	if profiles, err := r.readProfiles(ctx); err == nil {
+		onNew = enabledProfile(profiles) == j.ICCID()
+	}
+	r.card.close(ctx, r.log)
+	var err error
+	if onNew {
+		err = r.cfg.Switch.Commit(ctx, switchover.Target{ICCID: j.ICCID()})
+	} else {
+		_, err = r.cfg.Switch.Rollback(ctx, j.Switch.Snapshot, nil)
+	}
+	r.log.Warn("the switch is given up, and the modem is let go", "job", j.ID, "err", err)
 }
 
 // enablePrevious makes the card as it was before the switch.

@@ -224,9 +224,9 @@ func (q *reports) forgetIdle(but string) {
 
 // reportOf is what is told of a job.
 func (r *Runner) reportOf(j job.Job, seq int64, at time.Time) *Report {
+	about := r.cfg.Reporter.About() // before the lock: it may wait for who is asking the modem
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	about := r.cfg.Reporter.About()
 	out := &Report{Version: ReportVersion, Seq: seq, IMEI: about.IMEI, Job: j.ID, Kind: j.Order.Kind, Outcome: j.Outcome(), Ended: at,
 		Clock: cmp.Or(about.Clock, "none"), Backend: about.Backend, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung}
 	if v := &r.view; !v.FactsAt.IsZero() {

@@ -411,6 +411,9 @@ func (r *Runner) step(ctx context.Context, e job.Event) {
 	if err == nil || errors.Is(err, job.ErrUnexpected) {
 		return
 	}
+	if r.unsaved == nil {
+		r.log.Warn("a step is not recorded, and tried again", "job", r.active, "event", e.Kind, "err", err)
+	}
 	r.unsaved = &e
 	r.after(r.retries.journal, func(ctx context.Context) { r.step(ctx, e) })
 }
@@ -731,6 +734,9 @@ func (r *Runner) interrupt(work context.Context, e job.Event) error {
 		r.instead = &e
 		r.cancel()
 		return nil
+	}
+	if r.unsaved != nil && inTime(*r.unsaved) { // it came to its good end before, and only the disk does not know
+		return r.advance(work, *r.unsaved)
 	}
 	return r.advance(work, r.stamp(e)) // refused when the disk does not take it, rather than promised
 }
