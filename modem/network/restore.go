@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"lpad/internal/systembus"
 	"lpad/modem"
@@ -52,6 +53,10 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 // been enabled on the card again before: the modem reads the card again, and
 // Restore waits for that profile and its link.
 //
+// The connections that were not up get their autoconnect last: one of another
+// profile, perhaps with a higher priority, would else come up on the modem
+// before the right one does.
+//
 // A link that does not come up although everything is in place is no error if
 // NetworkManager will bring it up by itself; the link is zero then.
 //
@@ -72,7 +77,7 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 	if err := s.restoreContexts(ctx, v); err != nil {
 		failed = append(failed, err)
 	}
-	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreConnections(ctx, v) }); err != nil {
+	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreActive(ctx, v) }); err != nil {
 		failed = append(failed, err)
 	}
 	if err := s.restoreSIM(ctx, v); err != nil {
@@ -80,7 +85,9 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 	}
 	var link modem.Link
 	if v.Active != "" && v.ICCID != "" {
-		link, err = s.connect(ctx, v.ICCID, v.Active)
+		connecting, cancel := withReserve(ctx)
+		link, err = s.connect(connecting, v.ICCID, v.Active)
+		cancel()
 		switch {
 		case err == nil:
 		case len(failed) == 0 && v.comesUp(v.Active):
@@ -91,10 +98,40 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 			failed = append(failed, err)
 		}
 	}
+	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreConnections(ctx, v) }); err != nil {
+		failed = append(failed, err)
+	}
 	if err := errors.Join(failed...); err != nil {
 		return link, fmt.Errorf("restore: %w", err)
 	}
 	return link, nil
+}
+
+// withReserve leaves a part of the time to what comes after.
+func withReserve(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	const part = 4
+	return context.WithDeadline(ctx, deadline.Add(-min(managerLimit, time.Until(deadline)/part)))
+}
+
+// restoreActive puts back the connection that was up, and only that one.
+func (s *ManagerStack) restoreActive(ctx context.Context, v snapshot) error {
+	i := slices.IndexFunc(v.Connections, func(c savedConnection) bool { return c.Settings.Text("connection", "uuid") == v.Active })
+	if v.Active == "" || i < 0 {
+		return nil
+	}
+	_, err := s.nm.Put(ctx, v.Connections[i].Settings, v.Connections[i].mode())
+	return err
+}
+
+func (c savedConnection) mode() nm.Mode {
+	if c.InMemory {
+		return nm.InMemory
+	}
+	return nm.OnDisk
 }
 
 // comesUp tells whether the connection of this UUID comes up by itself.
@@ -166,11 +203,7 @@ func (s *managed) restoreContextsByMM(ctx context.Context, v snapshot) error {
 func (s *ManagerStack) restoreConnections(ctx context.Context, v snapshot) error {
 	var failed []error
 	for _, saved := range v.Connections {
-		mode := nm.OnDisk
-		if saved.InMemory {
-			mode = nm.InMemory
-		}
-		if _, err := s.nm.Put(ctx, saved.Settings, mode); err != nil {
+		if _, err := s.nm.Put(ctx, saved.Settings, saved.mode()); err != nil {
 			failed = append(failed, err)
 		}
 	}
