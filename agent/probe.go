@@ -57,7 +57,7 @@ func (b *backend) look(ctx context.Context, p *api.Probe) error {
 	card, err := b.card.Open(ctx)
 	if err == nil {
 		eid, asked := card.GetEID(ctx)
-		err = errors.Join(asked, card.Close(ctx))
+		err = errors.Join(asked, card.Close(context.WithoutCancel(ctx)))
 		c.Evidence = "the ISD-R gives the EID " + redact.Digits(eid.String())
 	}
 	if err == nil {

@@ -1,10 +1,12 @@
 package runner_test
 
 import (
+	"strings"
 	"testing"
 
 	"lpad/agent/job"
 	"lpad/agent/rsp/rsptest/euicc"
+	"lpad/agent/runner"
 )
 
 // Cards differ in how they want to be told which profile to enable.
@@ -48,6 +50,37 @@ func TestWaysToEnable(t *testing.T) {
 			}
 			if want := map[bool]string{true: newICCID, false: oldICCID}[tc.code == ""]; w.enabled() != want {
 				t.Errorf("enabled %s", w.enabled())
+			}
+		})
+	}
+}
+
+// What is known of a modem says which way comes first; the others are there when
+// it is wrong.
+func TestOrderOfWaysToEnable(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		order  []string
+		quirks euicc.Quirks
+		tries  int // that the card refused
+	}{
+		{"the usual order", nil, euicc.Quirks{RefuseNoRefresh: true}, 1},
+		{"with refresh first", []string{"iccid-refresh"}, euicc.Quirks{RefuseNoRefresh: true}, 0},
+		{"by AID first", []string{"aid", "aid-refresh"}, euicc.Quirks{AIDOnly: true}, 0},
+		{"by AID with refresh first", []string{"aid-refresh", "aid-refresh"}, euicc.Quirks{AIDOnly: true, RefuseNoRefresh: true}, 0},
+		{"an order that is wrong", []string{"aid-refresh", "iccid-refresh", "unheard-of"}, euicc.Quirks{RefuseRefresh: true}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, options{card: func(c *euicc.Config) { c.Quirks = tc.quirks }})
+			w.change = func(c *runner.Config) { c.EnableOrder = func() []string { return tc.order } }
+			l := w.live()
+			l.ends(l.submit(order()).ID, job.Done)
+			l.ends(l.submit(about(t, job.Enable, newICCID)).ID, job.Done)
+			l.stop()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if n := strings.Count(strings.Join(w.log, "\n"), "the card does not take it this way"); n != tc.tries || w.enabled() != newICCID {
+				t.Errorf("%d tries were refused, want %d; enabled %s", n, tc.tries, w.enabled())
 			}
 		})
 	}

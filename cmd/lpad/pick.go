@@ -60,6 +60,7 @@ func pickModem(cfg config.Unit, table *quirks.Table, learned *quirks.Memory, log
 	port := atport.New(atport.Config{
 		Path: cfg.Card.ATPort, Baud: cfg.Card.Baud, Log: log, Alone: alone,
 		OffMark: filepath.Join(cfg.StateDir, "modem-off"), PlaceMark: filepath.Join(cfg.StateDir, "modem-place"), Quirks: table, Learned: learned,
+		ISDRs: agent.ISDRs(cfg.RSP),
 		Card: atcard.Options{Path: apduPath(cfg.Card.APDUPath), BlockSize: cfg.Card.BlockSize,
 			Memory: atcard.NewMemory(cfg.ChannelsFile())},
 	})

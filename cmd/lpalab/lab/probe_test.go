@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"lpad/agent/api"
+	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/cmd/lpalab/lab"
 	"lpad/modem/modemtest"
 )
@@ -32,6 +35,9 @@ func probe(ctx context.Context, t *testing.T, d *lab.Daemon, exit int, secrets .
 		if strings.Contains(all, s) || strings.Contains(all, swapped(s)) {
 			t.Errorf("the probe tells %s\n%s", s, all)
 		}
+	}
+	for _, aid := range rsp.ISDRs() { // of a product, not of a card
+		all = strings.ReplaceAll(all, aid.String(), "")
 	}
 	if long := regexp.MustCompile(`[0-9]{14,}`).FindString(all); long != "" {
 		t.Errorf("the probe tells %s\n%s", long, all)
@@ -229,5 +235,67 @@ func TestProbeBesideModemManager(t *testing.T) {
 	}
 	if after := d.Stack.Modem.State(); !reflect.DeepEqual(after, before) {
 		t.Errorf("the modem was\n%+v\nand is\n%+v", before, after)
+	}
+}
+
+// TestProbeOfSharedPort: where ModemManager has the same port, the probe takes its
+// turn, and the network comes back.
+func TestProbeOfSharedPort(t *testing.T) {
+	w := newWorld(t, lab.Options{})
+	ctx, d := startDevice(t, w, lab.DeviceOptions{Shared: true})
+	p, text := probe(ctx, t, d.Daemon, 0, w.Card.EID().String(), modemtest.UBlox.IMEI, lab.OldOperator.ICCID, lab.OldOperator.IMSI)
+	if !p.Usable || answer(t, p, "euicc") != "yes" {
+		t.Errorf("verdict %+v\n%s", p, text)
+	}
+	if err := d.Stack.WaitConnected(ctx, "altnetz"); err != nil {
+		t.Error(err)
+	}
+	if n := w.Card.OpenChannels(); len(n) != 0 {
+		t.Errorf("channels %v are open", n)
+	}
+}
+
+// TestISDRIsRemembered: an ISD-R with its maker's address is found after the
+// GSMA's, and first from then on, after a restart too, by what the probe tells as
+// well as by what the modem is asked.
+func TestISDRIsRemembered(t *testing.T) {
+	t.Parallel()
+	own := rsp.ISDRs()[1]
+	w := newWorld(t, lab.Options{Card: func(c *euicc.Config) { c.AIDs = []rsp.AID{own} }})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m, err := w.StartModemWith(ctx, lab.ModemOptions{Programs: programs, Modem: func(c *modemtest.Config) { c.Dialect = modemtest.Generic }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	asked := func(mark int) []string {
+		var out []string
+		for _, e := range m.AT.Log().Since(mark) {
+			if aid, found := strings.CutPrefix(e.Text, `AT+CCHO="`); found && e.Kind == modemtest.Sent {
+				out = append(out, strings.Trim(aid, `"`))
+			}
+		}
+		return out
+	}
+	if got := asked(0); len(got) < 2 || got[0] != rsp.ISDR.String() || got[1] != own.String() {
+		t.Errorf("the first time it asked for %q", got)
+	}
+	if err := m.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	mark := m.AT.Log().Len()
+	if err := m.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(mark); len(got) == 0 || slices.Contains(got, rsp.ISDR.String()) || got[0] != own.String() {
+		t.Errorf("after a restart it asked for %q", got)
+	}
+	if p, text := probe(ctx, t, m.Daemon, 0, w.Card.EID().String()); !p.Usable || p.APDUPath != "ccho" || p.ISDR != own.String() || p.Learned == nil || p.Learned.ISDR != own.String() {
+		t.Errorf("verdict %+v\n%s", p, text)
 	}
 }
