@@ -28,14 +28,25 @@ func (a *app) jobsCommand() *cobra.Command {
 					return a.ui.document(v)
 				}
 				var rows [][]string
+				head, several := []string{"JOB", "KIND", "STATE", "ICCID", "PROBLEM"}, false
+				for _, j := range v.Jobs {
+					several = several || j.Card != v.Jobs[0].Card
+				}
+				if several {
+					head = append(head, "CARD")
+				}
 				for _, j := range v.Jobs {
 					problem := ""
 					if j.Problem != nil {
 						problem = j.Problem.Title
 					}
-					rows = append(rows, []string{j.ID, j.Kind, j.State, j.ICCID, problem})
+					row := []string{j.ID, j.Kind, j.State, j.ICCID, problem}
+					if several {
+						row = append(row, j.Card)
+					}
+					rows = append(rows, row)
 				}
-				a.ui.table([]string{"JOB", "KIND", "STATE", "ICCID", "PROBLEM"}, rows)
+				a.ui.table(head, rows)
 				return nil
 			})
 		},
@@ -171,6 +182,9 @@ func (a *app) event(e api.Event) error {
 		return a.ui.jsonLine(e)
 	}
 	line := e.At.Local().Format("15:04:05.000") + " " + e.Type
+	if e.Card != "" && e.Card != "main" && e.Job == nil { // the id of a job tells its card
+		line += " " + e.Card
+	}
 	if j := e.Job; j != nil {
 		line += fmt.Sprintf(" %s %s %s", j.ID, j.Kind, j.State)
 		if j.Progress != nil {

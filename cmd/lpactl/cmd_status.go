@@ -39,10 +39,15 @@ func (u *ui) status(s api.Status) {
 	}
 	rows := [][2]string{
 		{"state", s.State},
-		{"card", strings.TrimSpace(fmt.Sprintf("%s (%s %s)", first(s.Card.EID, "none"), s.Card.Backend, s.Card.Path))},
+		{cardName(s), strings.TrimSpace(fmt.Sprintf("%s (%s %s)", first(s.Card.EID, "none"), s.Card.Backend, s.Card.Path))},
 	}
 	if p := s.Card.Problem; p != nil {
 		rows = append(rows, [2]string{"", p.Title})
+	}
+	for _, c := range s.Cards {
+		if c.Name != s.Card.Name {
+			rows = append(rows, [2]string{"card " + c.Name, strings.Join(cardRow(c)[1:], " ")})
+		}
 	}
 	if p := s.Journal; p != nil {
 		rows = append(rows, [2]string{"journal", p.Title + ": " + p.Next})
@@ -75,6 +80,61 @@ func (u *ui) status(s api.Status) {
 	}
 	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
 	u.facts(rows)
+}
+
+// cardName is what the line of the card is called.
+func cardName(s api.Status) string {
+	if len(s.Cards) == 0 {
+		return "card"
+	}
+	return "card " + s.Card.Name
+}
+
+// cardRow is a card in a table: name, EID, path, state and what is wrong.
+func cardRow(c api.CardStatus) []string {
+	path, state := c.Backend+" "+c.Path, c.State
+	if c.Slot != "" {
+		path += " slot " + c.Slot
+	}
+	if c.Job != "" {
+		state += " with " + c.Job
+	}
+	if c.Queued > 0 {
+		state += fmt.Sprintf(", %d jobs wait", c.Queued)
+	}
+	if c.Problem != nil {
+		state += ": " + c.Problem.Title
+	}
+	return []string{c.Name, first(c.EID, "-"), path, state}
+}
+
+func (a *app) cardsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cards",
+		Short: "the cards of the device, with the path to each",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				v, err := c.Cards(ctx)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.ui.document(v)
+				}
+				var rows [][]string
+				for _, one := range v.Cards {
+					row := cardRow(one)
+					if one.Default && len(v.Cards) > 1 {
+						row[0] += " (default)"
+					}
+					rows = append(rows, row)
+				}
+				a.ui.table([]string{"CARD", "EID", "PATH", "STATE"}, rows)
+				return nil
+			})
+		},
+	}
 }
 
 // queueLine sums up what waits.

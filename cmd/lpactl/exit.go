@@ -26,9 +26,9 @@ var exitCodes = []struct {
 	// lpad itself, and the order as it was given
 	{3, []string{api.CodeNotRunning, api.CodeStopping}},
 	{4, []string{api.CodeNoPermission, api.CodeForbidden, api.CodeNotLocal}},
-	{5, []string{api.CodeNotFound, "profile-not-found"}},
+	{5, []string{api.CodeNotFound, api.CodeCardUnknown, "profile-not-found"}},
 	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use"}},
-	{7, []string{api.CodeBadRequest, api.CodeTooLarge, "parameters-invalid", "nickname-invalid", "iccid-malformed"}},
+	{7, []string{api.CodeBadRequest, api.CodeCardAmbiguous, api.CodeTooLarge, "parameters-invalid", "nickname-invalid", "iccid-malformed"}},
 
 	// the way to the server, and who it is
 	{10, []string{"activation-code-malformed", "activation-code-unsupported", "activation-code-address", "server-address-invalid"}},
@@ -83,7 +83,7 @@ var exitCodes = []struct {
 	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
 	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "modem-hangup", "port-missing"}},
 	{52, []string{"pcsc-helper-missing", "pcsc-helper"}},
-	{53, []string{"port-busy", "port-denied", "port-wrong", "pcsc-in-use", "pcsc-denied"}},
+	{53, []string{"card-twice", "port-busy", "port-denied", "port-wrong", "pcsc-in-use", "pcsc-denied"}},
 	{54, []string{"modem-silent", "pcsc-stuck", "timeout"}},
 	{55, []string{"card-answer", "card-endless-response", "modem-truncated", "modem-malformed", "modem-no-final", "modem-answer-too-long"}},
 	{56, []string{"card-status", "card-channel-closed", "card-conditions", "card-security", "card-malformed", "card-unsupported", "card-not-found",

@@ -164,6 +164,44 @@ func (d *daemon) ForCard(name string, order bool) (apiserver.Backend, error) {
 	return d, nil
 }
 func (d *daemon) Cards(context.Context) (api.Cards, error) { return api.Cards{Cards: d.cards}, nil }
+
+// TestSeveralCards: which card is meant, and what there is.
+func TestSeveralCards(t *testing.T) {
+	d := newDaemon(t)
+	d.cards = []api.CardStatus{
+		{Name: "main", EID: "8904", Backend: "at", Path: "/dev/ttyUSB2", State: "ready", Default: true, Slot: "1"},
+		{Name: "spare", Backend: "pcsc", Path: "Gemalto 00 00", State: "card-missing", Job: "J9", Queued: 2, Problem: &api.Problem{Title: "no card"}},
+	}
+	lpactl := func(exit int, args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if got := run(t.Context(), append([]string{"--socket", d.path}, args...), strings.NewReader(""), &out, &errs); got != exit {
+			t.Errorf("%q ended with %d, want %d: %s%s", args, got, exit, out.String(), errs.String())
+		}
+		return out.String()
+	}
+	want := "CARD            EID   PATH                    STATE\n" +
+		"main (default)  8904  at /dev/ttyUSB2 slot 1  ready\n" +
+		"spare           -     pcsc Gemalto 00 00      card-missing with J9, 2 jobs wait: no card\n"
+	if got := lpactl(0, "cards"); got != want {
+		t.Errorf("%s", got)
+	}
+	var all api.Cards
+	if err := json.Unmarshal([]byte(lpactl(0, "--json", "cards")), &all); err != nil || len(all.Cards) != 2 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if lpactl(7, "disable", "8901"); d.card != "" {
+		t.Errorf("asked for card %q", d.card)
+	}
+	if lpactl(0, "--card", "spare", "profiles"); d.card != "spare" {
+		t.Errorf("asked for card %q", d.card)
+	}
+	t.Setenv("LPAD_CARD", "main")
+	if lpactl(0, "profiles"); d.card != "main" {
+		t.Errorf("asked for card %q", d.card)
+	}
+}
+
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

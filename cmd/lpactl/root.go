@@ -15,6 +15,7 @@ import (
 type app struct {
 	ui     *ui
 	socket string
+	card   string
 	json   bool
 	in     io.Reader
 }
@@ -45,11 +46,12 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		socket = client.DefaultSocket
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "the daemon's socket (LPAD_SOCKET)")
+	root.PersistentFlags().StringVar(&a.card, "card", os.Getenv("LPAD_CARD"), "of several cards, the one that is meant: its `name` or EID (LPAD_CARD)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for programs")
 	root.PersistentPreRun = func(*cobra.Command, []string) { a.ui.json = a.json }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		a.statusCommand(), a.euiccCommand(), a.profilesCommand(), a.probeCommand(),
+		a.statusCommand(), a.cardsCommand(), a.euiccCommand(), a.profilesCommand(), a.probeCommand(),
 		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(),
 		a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 	)
@@ -64,7 +66,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 func (a *app) with(cmd *cobra.Command, f func(context.Context, *client.Client) error) error {
 	c := client.New(a.socket)
 	defer c.Close()
-	return f(cmd.Context(), c)
+	return f(cmd.Context(), c.For(a.card))
 }
 
 // usageError is a command line that makes no sense.
