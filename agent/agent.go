@@ -66,7 +66,7 @@ type Parts struct {
 	// Probe finds out what the way to the card can do, by doing it; nil: nothing
 	// can be found out. It is called by the card's goroutine, with no channel
 	// open. What it tells of is complete as far as it goes, also with an error.
-	Probe func(context.Context) (api.Probe, error)
+	Probe func(context.Context, *api.Probe) error
 
 	// Identity asks the modem who it is, Clock what time it is; nil when there
 	// is no modem.

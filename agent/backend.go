@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -365,7 +366,7 @@ func (b *backend) Jobs(context.Context) (api.Jobs, error) {
 		}
 	}
 	if len(b.units) > 1 {
-		slices.SortStableFunc(out.Jobs, func(x, y api.Job) int { return y.Created.Compare(x.Created) })
+		sort.SliceStable(out.Jobs, func(i, j int) bool { return out.Jobs[i].Created.After(out.Jobs[j].Created) })
 	}
 	return out, nil
 }

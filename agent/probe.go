@@ -16,7 +16,7 @@ import (
 func (b *backend) Probe(ctx context.Context) (api.Probe, error) {
 	var found api.Probe
 	err := b.runner.WithCard(ctx, func(ctx context.Context) error {
-		found = b.probe(ctx)
+		b.probe(ctx, &found)
 		return ctx.Err()
 	})
 	if err != nil {
@@ -26,10 +26,11 @@ func (b *backend) Probe(ctx context.Context) (api.Probe, error) {
 }
 
 // probe is Probe in the card's turn.
-func (b *backend) probe(ctx context.Context) api.Probe {
+func (b *backend) probe(ctx context.Context, p *api.Probe) {
 	if t := b.card.turns; t != nil {
 		if err := t.shared.Borrow(ctx); err != nil {
-			return b.conclude(api.Probe{}, errors.Join(err, t.end(ctx)))
+			b.conclude(p, errors.Join(err, t.end(ctx)))
+			return
 		}
 		defer func() {
 			if err := t.end(context.WithoutCancel(ctx)); err != nil {
@@ -37,15 +38,14 @@ func (b *backend) probe(ctx context.Context) api.Probe {
 			}
 		}()
 	}
-	var p api.Probe
 	var err error
 	if b.parts.Probe != nil {
-		p, err = b.parts.Probe(ctx)
+		err = b.parts.Probe(ctx, p)
 	}
 	if err == nil {
-		err = b.look(ctx, &p)
+		err = b.look(ctx, p)
 	}
-	return b.conclude(p, err)
+	b.conclude(p, err)
 }
 
 // look opens the eUICC as a job would: by the path that is preferred, and by all
@@ -78,7 +78,7 @@ func (b *backend) look(ctx context.Context, p *api.Probe) error {
 }
 
 // conclude adds what the daemon knows, and shortens what must not be shown.
-func (b *backend) conclude(p api.Probe, err error) api.Probe {
+func (b *backend) conclude(p *api.Probe, err error) {
 	p.Version, p.Backend, p.Managers.Network = b.host.Version, b.parts.CardPath.Backend, b.parts.backend()
 	if p.Path == "" {
 		p.Path = b.parts.CardPath.now()
@@ -105,7 +105,6 @@ func (b *backend) conclude(p api.Probe, err error) api.Probe {
 	for _, text := range shown {
 		*text = shorten(*text)
 	}
-	return p
 }
 
 // longest is how many digits in a row may be shown: an IMEI without its check

@@ -69,10 +69,10 @@ func pickModem(cfg config.Unit, table *quirks.Table, learned *quirks.Memory, log
 		Identity: port.Identity, Clock: port.Clock,
 	}
 	bus := systembus.New("")
-	parts.Probe = func(ctx context.Context) (api.Probe, error) {
-		p, err := probeModem(ctx, port)
-		p.Managers = managers(ctx, bus, port.Path())
-		return p, err
+	parts.Probe = func(ctx context.Context, p *api.Probe) error {
+		err := probeModem(ctx, port, p)
+		managers(ctx, bus, port.Path(), &p.Managers)
+		return err
 	}
 	closeBackend := pickBackend(cfg.Config, port, bus, log, &parts)
 	return parts, closeBackend, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"lpad/modem/atport"
 	"lpad/modem/mm"
 	"lpad/modem/nm"
+	"lpad/modem/quirks"
 )
 
 // managersTimeout bounds asking who else manages the modem: a bus that hangs is
@@ -22,64 +24,62 @@ import (
 const managersTimeout = 5 * time.Second
 
 // probeModem tells what a modem can do, in the words of the socket.
-func probeModem(ctx context.Context, port *atport.Port) (api.Probe, error) {
+func probeModem(ctx context.Context, port *atport.Port, p *api.Probe) error {
 	v, err := port.Probe(ctx)
-	p := api.Probe{
-		At: v.At, Path: v.Port, Place: v.Place, Manufacturer: v.Manufacturer, Model: v.Model, Revision: v.Revision, IMEI: v.IMEI,
-		APDUPath: string(v.Path), Lines: v.Quirks, Notes: v.Notes, Sources: v.Sources,
-	}
+	p.At, p.Path, p.Place, p.Manufacturer, p.Model, p.Revision, p.IMEI = v.At, v.Port, v.Place, v.Manufacturer, v.Model, v.Revision, v.IMEI
+	p.APDUPath, p.Lines, p.Notes, p.Sources = string(v.Path), v.Quirks, v.Notes, v.Sources
 	for _, rung := range v.Ladder {
 		p.Ladder = append(p.Ladder, string(rung))
 	}
-	if l := v.Learned; !l.At.IsZero() {
+	learned(p, &v.Learned)
+	p.Capabilities = make([]api.Capability, len(v.Capabilities))
+	for i := range v.Capabilities {
+		c := &v.Capabilities[i]
+		p.Capabilities[i] = api.Capability{Name: c.Name, Answer: string(c.Answer), Value: c.Value, Evidence: c.Evidence, Code: c.Code, Next: c.Next, Millis: c.Millis}
+	}
+	return err
+}
+
+// learned tells what had been learnt before.
+func learned(p *api.Probe, l *quirks.Learned) {
+	if !l.At.IsZero() {
 		p.Learned = &api.Learned{APDUPath: string(l.Path), BlockSize: l.BlockSize, Rung: string(l.Rung), ICCID: l.ICCID, ISDR: l.ISDR, At: l.At}
 	}
-	for _, c := range v.Capabilities {
-		p.Capabilities = append(p.Capabilities, api.Capability{Name: c.Name, Answer: string(c.Answer), Value: c.Value, Evidence: c.Evidence, Code: c.Code, Next: c.Next, Millis: c.Millis})
-	}
-	return p, err
 }
 
 // managers tells who else manages the modem with this port. What does not answer
 // is left out.
-func managers(ctx context.Context, bus *systembus.Bus, port string) api.Managers {
+func managers(ctx context.Context, bus *systembus.Bus, port string, m *api.Managers) {
 	ctx, cancel := context.WithTimeout(ctx, managersTimeout)
 	defer cancel()
-	var m api.Managers
 	// Nobody is started for being asked.
 	if running, err := bus.Running(ctx, nm.Service); err == nil && running {
-		m.NetworkManager = versionOf(bus.Property(ctx, nm.Service, "/org/freedesktop/NetworkManager", nm.Service.Bus, "Version"))
+		m.NetworkManager = textOf(bus.Property(ctx, nm.Service, "/org/freedesktop/NetworkManager", nm.Service.Bus, "Version"))
 	}
 	if running, err := bus.Running(ctx, mm.Service); err != nil || !running {
-		return m
+		return
 	}
-	m.ModemManager = versionOf(bus.Property(ctx, mm.Service, "/org/freedesktop/ModemManager1", mm.Service.Bus, "Version"))
-	names := []string{filepath.Base(port)}
-	if to, err := filepath.EvalSymlinks(port); err == nil {
-		names = append(names, filepath.Base(to))
-	}
+	m.ModemManager = textOf(bus.Property(ctx, mm.Service, "/org/freedesktop/ModemManager1", mm.Service.Bus, "Version"))
 	modems, err := mm.New(bus).Modems(ctx)
-	if err != nil {
+	name := filepath.Base(port)
+	if to, linked := filepath.EvalSymlinks(port); linked == nil {
+		name = filepath.Base(to)
+	}
+	i := slices.IndexFunc(modems, func(one mm.Modem) bool { return len(modems) == 1 || one.Uses(name) })
+	switch {
+	case err != nil:
 		m.Problem = fault.Of(err).Text
-		return m
-	}
-	for i := range modems {
+	case i < 0:
+		m.Problem = "it shows no modem with this port"
+	default:
 		found := &modems[i]
-		if !found.Uses(names...) && len(modems) > 1 {
-			continue
-		}
-		m.Device, m.State, m.Ports = found.Device, found.State.String(), append(found.ATPorts, append(found.OtherPorts, found.NetPorts...)...)
-		if err := bus.Property(ctx, mm.Service, found.Path, mm.Service.Bus+".Modem", "Plugin").Store(&m.Plugin); err != nil {
-			m.Problem = fault.Of(err).Text
-		}
-		return m
+		m.Device, m.State, m.Ports = found.Device, found.State.String(), slices.Concat(found.ATPorts, found.OtherPorts, found.NetPorts)
+		m.Plugin = textOf(bus.Property(ctx, mm.Service, found.Path, mm.Service.Bus+".Modem", "Plugin"))
 	}
-	m.Problem = "it shows no modem with this port"
-	return m
 }
 
-// versionOf is that of a service, as it answers.
-func versionOf(a systembus.Answer) string {
+// textOf is a property of text, as a service answers.
+func textOf(a systembus.Answer) string {
 	var text string
 	if a.Store(&text) != nil || text == "" {
 		return "unknown"
@@ -88,8 +88,8 @@ func versionOf(a systembus.Answer) string {
 }
 
 // probe tells what there is at the readers.
-func (r *reader) probe(ctx context.Context) (api.Probe, error) {
-	p := api.Probe{APDUPath: "pcsc"}
+func (r *reader) probe(ctx context.Context, p *api.Probe) error {
+	p.APDUPath = "pcsc"
 	begin := time.Now()
 	add := func(name, answer, value, evidence string, err error) {
 		c := api.Capability{Name: name, Answer: answer, Value: value, Evidence: evidence, Millis: time.Since(begin).Milliseconds()}
@@ -122,15 +122,14 @@ func (r *reader) probe(ctx context.Context) (api.Probe, error) {
 	card, err := r.open(ctx)
 	if err != nil {
 		add("reader", api.AnswerNo, "", "connect to the card", err)
-		return p, err
+		return err
 	}
 	p.Path = card.Reader()
 	add("reader", api.AnswerYes, p.Path, "connected to the card in "+p.Path, nil)
 	add("atr", api.AnswerYes, fmt.Sprintf("% x", card.ATR()), "answer to reset of the card", nil)
 	q := r.table.FindReader(p.Path)
 	p.Lines, p.Notes, p.Sources = q.Names, q.Notes, q.Sources
-	if l := r.learned.Get(readerIdentity(p.Path)); !l.At.IsZero() {
-		p.Learned = &api.Learned{ISDR: l.ISDR, At: l.At}
-	}
-	return p, nil
+	before := r.learned.Get(readerIdentity(p.Path))
+	learned(p, &before)
+	return nil
 }
