@@ -17,6 +17,7 @@ const (
 	keepInterval    = 5 * time.Second  // between looks
 	keepIntervalMax = 2 * time.Minute  // while it cannot be had
 	keepLimit       = 90 * time.Second // one try
+	keepSoon        = time.Second      // after the card was used: it may be used again at once
 )
 
 // keeper keeps the link of the profile that was committed last: it is what
@@ -32,7 +33,9 @@ type keeper struct {
 	mu     sync.Mutex
 	loaded bool
 	now    access // guarded by mu; zero: nothing to keep
+	lent   access // guarded by mu; what went down for the card, zero: nothing; comes up first
 	paused bool
+	wake   chan struct{}      // has room for one
 	cancel context.CancelFunc // guarded by mu; of the try that is under way, nil: none
 	done   chan struct{}
 }
@@ -50,7 +53,7 @@ func (k *keeper) keep(a access) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.now, k.loaded, k.paused = a, true, false
+	k.now, k.lent, k.loaded, k.paused = a, access{}, true, false
 	if k.file == "" {
 		return
 	}
@@ -80,7 +83,7 @@ func (k *keeper) drop() {
 	k.pause()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.now, k.loaded = access{}, true
+	k.now, k.lent, k.loaded = access{}, access{}, true
 	if k.file == "" {
 		return
 	}
@@ -111,13 +114,22 @@ func (k *keeper) pause() {
 	}
 }
 
-func (k *keeper) resume() {
+func (k *keeper) resume() { k.lend(access{}) }
+
+// lend ends a pause, and has what went down for it brought up soon.
+func (k *keeper) lend(a access) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.paused = false
+	k.lent, k.paused = a, false
+	k.mu.Unlock()
+	if a.iccid != "" {
+		select {
+		case k.wake <- struct{}{}:
+		default: // it is awake already
+		}
+	}
 }
 
 // what is kept, read from the file at the first time.
@@ -131,6 +143,9 @@ func (k *keeper) what() access {
 		}
 	}
 	k.loaded = true
+	if k.lent.iccid != "" {
+		return k.lent
+	}
 	return k.now
 }
 
@@ -142,6 +157,9 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
+		case <-k.wake:
+			pause = keepSoon
+			continue
 		}
 		if k.look(ctx) {
 			pause = keepInterval
@@ -174,6 +192,9 @@ func (k *keeper) look(ctx context.Context) bool {
 		close(done)
 	}()
 	up, possible := k.isUp(ctx, a)
+	if up {
+		k.returned(a)
+	}
 	if up || !possible {
 		return true
 	}
@@ -182,5 +203,17 @@ func (k *keeper) look(ctx context.Context) bool {
 	if err != nil && ctx.Err() == nil {
 		k.log.Warn("the link is not up again", "err", err)
 	}
+	if err == nil {
+		k.returned(a)
+	}
 	return err == nil
+}
+
+// returned notes that what was lent is back.
+func (k *keeper) returned(a access) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lent.iccid == a.iccid {
+		k.lent = access{}
+	}
 }

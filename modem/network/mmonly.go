@@ -52,7 +52,11 @@ type carried struct {
 func NewMMOnly(c Config) *MMOnly {
 	s := &MMOnly{managed: newManaged(c), hook: c.Hook}
 	s.alone = true
-	s.keep = &keeper{file: c.KeepFile, log: s.log, isUp: s.isUp, connect: func(ctx context.Context, a access) error {
+	s.beforeHold = func(ctx context.Context) {
+		s.keep.pause()
+		s.down(ctx)
+	}
+	s.keep = &keeper{file: c.KeepFile, log: s.log, wake: make(chan struct{}, 1), isUp: s.isUp, connect: func(ctx context.Context, a access) error {
 		_, err := s.attempt(ctx, a)
 		return err
 	}}
@@ -185,6 +189,7 @@ func carrierOf(b mm.Bearer, apn modem.APN, m mm.Modem) Carrier {
 	if c.MTU == 0 {
 		c.MTU = apn.MTU
 	}
+	c.Link.DNS = slices.Compact(slices.Clone(c.Link.DNS)) // some modems tell one twice
 	if len(apn.DNS) > 0 {
 		c.Link.DNS = apn.DNS
 	}
@@ -395,15 +400,29 @@ func (s *MMOnly) Borrow(ctx context.Context) error {
 		if err != nil || !up {
 			return interrupted{}, err
 		}
-		s.keep.pause()
-		s.down(ctx)
 		c := save(modem.Context{APN: b.APN})
 		return interrupted{bearer: &c, iccid: m.SIM.ICCID}, nil
 	})
 }
 
+// GiveBack ends Borrow. What went down is connected again soon, for
+// ModemManager does not do that by itself, or by [MMOnly.Online].
+func (s *MMOnly) GiveBack(ctx context.Context) error {
+	s.mu.Lock()
+	what, held := s.returning, s.hold != nil && !s.gated
+	s.mu.Unlock()
+	err := s.managed.GiveBack(ctx)
+	if held && what.bearer != nil {
+		s.keep.lend(access{what.iccid, what.bearer.apn()})
+	} else if held {
+		s.keep.resume()
+	}
+	return err
+}
+
 // Online connects the bearer that went down at Borrow.
 func (s *MMOnly) Online(ctx context.Context) error {
+	s.keep.pause()
 	defer s.keep.resume()
 	return s.online(ctx, func(ctx context.Context, what interrupted) error {
 		_, err := s.connect(ctx, access{what.iccid, what.bearer.apn()})

@@ -208,6 +208,24 @@ func TestModemManagerAlone(t *testing.T) {
 			if diff := cmp.Diff(before, d.bearers(ctx)); diff != "" {
 				t.Errorf("the bearer after the card's turn (-want +got):\n%s", diff)
 			}
+			// What nobody waits for comes back by itself.
+			following, stop := context.WithCancel(ctx)
+			done := make(chan struct{})
+			go func() { back.Follow(following); close(done) }()
+			d.must(back.Borrow(ctx))
+			d.must(back.GiveBack(ctx))
+			for {
+				m, err := d.mm.Modem(ctx, "")
+				if err == nil && len(m.Bearers) > 0 && m.State == mm.StateConnected {
+					break
+				}
+				if ctx.Err() != nil {
+					t.Fatal("what went down for the card does not come back")
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			stop()
+			<-done
 			d.step("card and network took turns")
 			mark := d.Modem.Log().Len()
 			s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: prober{d.Stack}, Log: d.config.Log}

@@ -134,6 +134,7 @@ type managed struct {
 	never         bool          // and is not taken from it for the card
 	port          func() string // nil: it is not, unless always
 	beforeRelease func(context.Context) error
+	beforeHold    func(context.Context) // before the modem is borrowed; nil: nothing
 	cid           int
 	rungWait      time.Duration
 	log           *slog.Logger

@@ -93,6 +93,9 @@ func (s *managed) borrow(ctx context.Context, whatIsUp func(context.Context, mm.
 			s.log.Info("the card is used over the port of the modem's network: the network is down meanwhile")
 		}
 	}
+	if s.beforeHold != nil {
+		s.beforeHold(ctx)
+	}
 	return s.ensureHold(ctx)
 }
 
