@@ -109,9 +109,9 @@ const busyTries = 3
 // busyPause is the pause before each; tests shorten it.
 var busyPause = 3 * time.Second
 
-// patiently calls, and calls again while the card is busy: it has done nothing
-// then.
-func (op operation) patiently(ctx context.Context, id rsp.ProfileID) error {
+// patiently calls, and calls again while the card says that it is busy. In
+// between it looks whether the card has done it all the same.
+func (op operation) patiently(ctx context.Context, card FactsCard, iccid rsp.ICCID, id rsp.ProfileID) error {
 	for tries := 0; ; tries++ {
 		err := op.call(id)
 		if op.busy == nil || !errors.Is(err, op.busy) || tries == busyTries {
@@ -122,20 +122,24 @@ func (op operation) patiently(ctx context.Context, id rsp.ProfileID) error {
 			return err
 		case <-time.After(busyPause):
 		}
+		// A card that does not tell now is asked to do it again.
+		if p, found, ferr := FindProfile(ctx, card, iccid); ferr == nil && op.done(p, found) {
+			return nil
+		}
 	}
 }
 
 // manage carries out op on a profile that the card is told of as id. After a lost answer, and after the word that it was
 // so before, the card's own list decides.
 func manage(ctx context.Context, card FactsCard, iccid rsp.ICCID, id rsp.ProfileID, op operation) error {
-	err := op.patiently(ctx, id)
+	err := op.patiently(ctx, card, iccid, id)
 	if op.notFound != nil && errors.Is(err, op.notFound) {
 		// Cards are known that answer to the AID only.
 		p, found, ferr := FindProfile(ctx, card, iccid)
 		if ferr != nil || !found || len(p.AID) == 0 {
 			return err
 		}
-		err = op.patiently(ctx, p.AID)
+		err = op.patiently(ctx, card, iccid, p.AID)
 	}
 	switch {
 	case err == nil:

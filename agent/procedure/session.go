@@ -18,6 +18,11 @@ import (
 // 20 seconds for 12 kB and minutes on a slow line.
 const LoadTimeout = 30 * time.Minute
 
+// loadGrace is how long loading goes on when its context has ended: a short rest
+// of a package is finished, and a long one does not hold a daemon that must stop
+// until its port is closed in the middle of a command. Tests shorten it.
+var loadGrace = 4 * time.Second
+
 // Session is one download, from the server's offer to its end. It is for one
 // goroutine, the one that owns the card.
 type Session struct {
@@ -112,8 +117,9 @@ func (s *Session) sameMetadata(raw []byte) bool {
 // nil when the card refused (an *rsp.InstallationError), when what is on the
 // card afterwards is not what was agreed to, or when the link broke.
 //
-// Loading does not end with ctx once it has begun: an interrupted package may
-// cost the order. It is bounded by [LoadTimeout].
+// Loading does not end with ctx at once: an interrupted package may cost the
+// order. It goes on for some seconds, and ends between two segments then, with
+// an [*UnknownOutcomeError]. It is bounded by [LoadTimeout].
 func (s *Session) Load(ctx context.Context, progress func(done, total int)) (rsp.ProfileInstallationResult, error) {
 	var none rsp.ProfileInstallationResult
 	if s.ended || s.pkg == nil {
@@ -122,8 +128,10 @@ func (s *Session) Load(ctx context.Context, progress func(done, total int)) (rsp
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), LoadTimeout)
 	defer cancel()
+	defer context.AfterFunc(whole, func() { time.AfterFunc(loadGrace, cancel) })()
 	res, err := s.card.LoadBoundProfilePackage(ctx, s.pkg.Segments(), progress)
 	if err != nil {
 		return s.conclude(ctx, err)
