@@ -226,6 +226,7 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 		return job.Event{}, err
 	}
 	e := job.Event{Kind: job.Loaded}
+	var proof []byte
 	err = r.onCard(ctx, func(card Card) error {
 		res, found, err := procedure.FindInstallationResult(ctx, card, id)
 		if err != nil {
@@ -251,19 +252,43 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 			}
 		}
 		e.Kind = job.Interrupted
-		_, err = card.CancelSession(ctx, id, rsp.CancelPostponed)
+		proof, err = card.CancelSession(ctx, id, rsp.CancelPostponed)
 		if es10.IsRefusal(err) {
-			err = nil // it has forgotten the session
+			proof, err = nil, nil // it has forgotten the session
 		}
 		return err
 	})
 	if err != nil {
 		return job.Event{}, err
 	}
+	if proof != nil {
+		r.tellCancelled(ctx, j, id, proof)
+	}
 	if e.Kind == job.Loaded {
 		r.look(ctx)
 	}
 	return e, nil
+}
+
+// tellLimit bounds tellCancelled: the download is about to begin anew.
+const tellLimit = 10 * time.Second
+
+// tellCancelled tells the server that a session which a stop has interrupted is
+// over. It keeps the order, and is a courtesy: a server that does not hear of it
+// finds out when the download begins anew.
+func (r *Runner) tellCancelled(ctx context.Context, j job.Job, id rsp.TransactionID, proof []byte) {
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	if !r.clockReady(ctx) {
+		return
+	}
+	server, err := r.open(Way{Limit: tellLimit})(j.Order.SMDP)
+	if err == nil {
+		err = errors.Join(server.CancelSession(ctx, id, proof), server.Close())
+	}
+	if err != nil {
+		r.log.Info("the server was not told of the interrupted session", "job", j.ID, "err", err)
+	}
 }
 
 // cancelSession gives a download up on both sides.

@@ -303,3 +303,24 @@ func TestLostAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A daemon that was killed while a package was loaded, and whose card still
+// has the session, cancels it on both sides before it begins anew.
+func TestInterruptedSessionIsCancelledOnBothSides(t *testing.T) {
+	w := newWorld(t, options{})
+	w.onStep(job.Loading, crash)
+	l := w.live()
+	j := l.submit(order())
+	l.wait()
+	w.onLog(nil)
+	w.live().ends(j.ID, job.Done)
+	var list []string
+	for _, c := range w.smdp.Calls() {
+		list = append(list, string(c.Function))
+	}
+	want := "initiateAuthentication authenticateClient getBoundProfilePackage cancelSession initiateAuthentication authenticateClient getBoundProfilePackage handleNotification"
+	if got := strings.Join(list, " "); got != want {
+		t.Errorf("the server was asked %s, want %s", got, want)
+	}
+	w.settled()
+}
