@@ -2,12 +2,14 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"lpad/agent/job"
+	"lpad/agent/journal"
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/runner"
@@ -323,4 +325,39 @@ func TestInterruptedSessionIsCancelledOnBothSides(t *testing.T) {
 		t.Errorf("the server was asked %s, want %s", got, want)
 	}
 	w.settled()
+}
+
+// An order that was accepted before the power went is carried out when the
+// device is back, though its modem takes longer to come than lpad does.
+func TestQueuedOrderWaitsForTheCard(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		w := newWorld(t, options{})
+		jr, err := journal.Open(w.path, journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := job.New("before", about(t, job.Nickname, oldICCID), time.Now())
+		j.Order.Nickname = "spare"
+		if err := errors.Join(jr.PutJob(j), jr.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.card.CutPower()
+		l := w.live()
+		eventually(t, "the card is missed", func() bool { return l.View().CardErr != nil })
+		if abort {
+			if _, err := l.Abort(t.Context(), j.ID); err != nil {
+				t.Fatal(err)
+			}
+			l.ends(j.ID, job.Cancelled)
+			continue
+		}
+		l.stop() // stopped while it waits: it waits again
+		l = w.live()
+		eventually(t, "the card is missed", func() bool { return l.View().CardErr != nil })
+		if now, err := l.Job(j.ID); err != nil || now.State != job.Queued {
+			t.Errorf("the order is %s, %v", now.State, err)
+		}
+		w.card.Reset()
+		l.ends(j.ID, job.Done)
+	}
 }

@@ -130,6 +130,8 @@ type Runner struct {
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries
 
+	inherited map[string]bool // orders that waited at the start: a device that was off is not all there yet
+
 	report      *time.Timer        // the next report of a job
 	reporting   bool               // one is being sent
 	stopReport  context.CancelFunc // of that one
@@ -177,6 +179,12 @@ func New(cfg Config) *Runner {
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(),
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit}
+	r.inherited = map[string]bool{}
+	for _, j := range cfg.Journal.Jobs() {
+		if j.State == job.Queued {
+			r.inherited[j.ID] = true
+		}
+	}
 	r.recall()
 	r.loadQueue()
 	r.loadReports()
@@ -366,7 +374,7 @@ func (r *Runner) stop(limit context.Context) error {
 			return nil
 		case r.instead != nil && !inTime(o.event):
 			return r.record(*r.instead)
-		case o.event.Kind == job.Fail, o.event.Kind == job.Resumed:
+		case o.event.Kind == job.Fail, o.event.Kind == job.Resumed, o.event.Kind == job.Start:
 			return nil
 		}
 		return r.record(o.event)
@@ -522,6 +530,11 @@ func (r *Runner) next(ctx context.Context) {
 		r.resume(ctx, j)
 		return
 	}
+	if v := r.View(); r.inherited[j.ID] && (v.CardErr != nil || v.FactsAt.IsZero()) {
+		r.log.Info("the order of before the start waits for the card", "job", j.ID)
+		r.lookForCard(ctx, job.Start)
+		return
+	}
 	r.step(ctx, job.Event{Kind: job.Start})
 }
 
@@ -552,11 +565,17 @@ func (r *Runner) resume(ctx context.Context, j job.Job) {
 		}
 	}
 	r.log.Info("resuming", "job", j.ID, "state", j.State, "safety", j.State.Safety().String(), "restarts", j.Switch.Restarts)
+	r.lookForCard(ctx, job.Resumed)
+}
+
+// lookForCard gives the active job an event when the card can be read, or has
+// not come in time.
+func (r *Runner) lookForCard(ctx context.Context, then job.EventKind) {
 	r.acting = true
 	r.publishJobs()
 	r.begin(ctx, taskAction, func(ctx context.Context) outcome {
 		r.awaitCard(ctx)
-		return outcome{event: job.Event{Kind: job.Resumed}}
+		return outcome{event: job.Event{Kind: then}}
 	})
 }
 
