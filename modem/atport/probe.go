@@ -311,7 +311,8 @@ func (r *probe) euicc(ctx context.Context, conn *at.Conn) {
 // best is the first path that works, in the order in which they would be tried.
 func (r *probe) best(works map[quirks.Path]bool) quirks.Path {
 	q, was := r.p.Known()
-	for _, path := range append(append([]quirks.Path{was.Path}, q.APDU.Paths...), quirks.CCHO, quirks.CSIM) {
+	ordered := map[atcard.Path]quirks.Path{atcard.CCHO: quirks.CCHO, atcard.CSIM: quirks.CSIM}[r.p.cfg.Card.Path]
+	for _, path := range append(append([]quirks.Path{ordered, was.Path}, q.APDU.Paths...), quirks.CCHO, quirks.CSIM) {
 		if works[path] {
 			return path
 		}

@@ -3,11 +3,16 @@ package lab_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lpad/agent/api"
@@ -67,6 +72,17 @@ func answer(t *testing.T, p api.Probe, name string) string {
 	return "absent"
 }
 
+// idle is the state of a modem when the daemon, which has looked at its card, has
+// let go of it.
+func idle(ctx context.Context, t *testing.T, m *modemtest.Modem) modemtest.State {
+	t.Helper()
+	s, err := m.Wait(ctx, func(s modemtest.State) bool { return len(s.Sessions) == 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // TestProbe: the verdict on modems of several makers, each with its own faults,
 // which are left as they were.
 func TestProbe(t *testing.T) {
@@ -106,11 +122,7 @@ func TestProbe(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			// The daemon has looked at its card and lets go of it.
-			if _, err := m.AT.Wait(ctx, func(s modemtest.State) bool { return len(s.Sessions) == 0 }); err != nil {
-				t.Fatal(err)
-			}
-			before, profiles, mark := m.AT.State(), fmt.Sprint(w.Card.Profiles()), m.AT.Log().Len()
+			before, profiles, mark := idle(ctx, t, m.AT), fmt.Sprint(w.Card.Profiles()), m.AT.Log().Len()
 			p, text := probe(ctx, t, m.Daemon, 0, w.Card.EID().String(), dialect.IMEI, lab.OldOperator.ICCID, lab.OldOperator.IMSI)
 
 			for name, want := range map[string]string{"port": "yes", "identity": "yes", "sim": "yes ready", "ccho": tc.ccho, "csim": tc.csim, "euicc": "yes", "iccid": tc.iccid,
@@ -227,7 +239,7 @@ func TestProbeOfReader(t *testing.T) {
 func TestProbeBesideModemManager(t *testing.T) {
 	w := newWorld(t, lab.Options{})
 	ctx, d := startDevice(t, w, lab.DeviceOptions{})
-	before := d.Stack.Modem.State()
+	before := idle(ctx, t, d.Stack.Modem)
 	p, text := probe(ctx, t, d.Daemon, 0, w.Card.EID().String(), modemtest.UBlox.IMEI, lab.OldOperator.ICCID, lab.OldOperator.IMSI)
 	m := p.Managers
 	if m.Network != "networkmanager" || m.ModemManager == "" || m.NetworkManager == "" || m.Plugin == "" || m.Device == "" || m.State != "connected" || len(m.Ports) == 0 || m.Problem != "" {
@@ -297,5 +309,106 @@ func TestISDRIsRemembered(t *testing.T) {
 	}
 	if p, text := probe(ctx, t, m.Daemon, 0, w.Card.EID().String()); !p.Usable || p.APDUPath != "ccho" || p.ISDR != own.String() || p.Learned == nil || p.Learned.ISDR != own.String() {
 		t.Errorf("verdict %+v\n%s", p, text)
+	}
+}
+
+// TestProbeKnowsTheMaker: what the device's maker says of its modems counts, what
+// the configuration says counts more, and a file that cannot be understood keeps
+// lpad from starting.
+func TestProbeKnowsTheMaker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	dir := t.TempDir()
+	line := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, "10-ours.yaml"), []byte("version: 1\nmodems:\n- "+text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const good = "{name: our-gateway, model: SIM-1, paths: [csim, ccho], block_size: 77, enable: [iccid-refresh], note: ours, source: https://tickets.example.com/1}"
+	line(good)
+	where := "modem: {quirks_dir: " + dir + "}\n"
+	m, err := w.StartModemWith(ctx, lab.ModemOptions{Programs: programs, Config: where, Modem: func(c *modemtest.Config) { c.Dialect = modemtest.Generic }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, tc := range []struct {
+		config, path string
+		size         int
+	}{
+		{"", "csim", 77},
+		{"card: {apdu_path: ccho, block_size: 99}\n", "ccho", 99},
+	} {
+		if err := m.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Configure(where + tc.config); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		p, text := probe(ctx, t, m.Daemon, 0, w.Card.EID().String())
+		if !slices.Contains(p.Lines, "our-gateway") || !slices.Contains(p.Notes, "ours") || p.APDUPath != tc.path || p.BlockSize != tc.size || p.Enable[0] != "iccid-refresh" {
+			t.Errorf("%q: verdict %+v\n%s", tc.config, p, text)
+		}
+	}
+	if err := m.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	line("{name: our-gateway, model: SIM-1, blok_size: 77}")
+	if err := m.Start(ctx); err == nil || !strings.Contains(m.Log(), "10-ours.yaml:3") || !strings.Contains(m.Log(), "blok_size") {
+		t.Errorf("with a key that does not exist it starts: %v\n%s", err, m.Log())
+	}
+	line(good)
+	if err := m.Start(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProbeNamesOthers: whoever has the port open too is named.
+func TestProbeNamesOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	m, err := w.StartModem(ctx, programs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	before, _ := probe(ctx, t, m.Daemon, 0)
+	if got := answer(t, before, "alone"); got != "yes" {
+		t.Fatalf("alone: %s", got)
+	}
+	port, err := os.OpenFile(before.Path, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("the kernel lets nobody else open the port: ", err) // without root
+	}
+	other := exec.CommandContext(ctx, "sleep", "60")
+	other.ExtraFiles = []*os.File{port}
+	err = other.Start()
+	if err := errors.Join(err, port.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := other.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = other.Wait() // it was killed
+	}()
+	p, text := probe(ctx, t, m.Daemon, 0)
+	if got, want := answer(t, p, "alone"), fmt.Sprintf("no sleep (pid %d)", other.Process.Pid); got != want || !strings.Contains(text, want[3:]) {
+		t.Errorf("alone: %q, want %q\n%s", got, want, text)
 	}
 }
