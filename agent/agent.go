@@ -53,6 +53,7 @@ type Parts struct {
 	CardPath CardPath
 	Shared   Shared // nil: the way to the card is not the network's too
 	Habits   Habits // nil: nothing is known beforehand
+	Slots    Slots  // nil: the card is in no modem
 
 	// The switch's back-end: a modem/network.ManagerStack, or a
 	// switchover.Direct. NetworkBackend is its name for the status.

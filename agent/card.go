@@ -41,6 +41,9 @@ type cardSource struct {
 	habits    Habits  // nil: nothing is known
 	turns     *turns  // nil: the way to the card is ours alone
 
+	slots Slots  // nil: there are none
+	slot  string // that must be in use; empty: any
+
 	admit func(rsp.EID) error // refuses a card that another path leads to; nil: there is no other
 }
 
@@ -83,6 +86,9 @@ func (s *cardSource) size() int {
 }
 
 func (s *cardSource) channel(ctx context.Context) (*apdu.Channel, error) {
+	if err := s.checkSlot(ctx); err != nil {
+		return nil, fmt.Errorf("open eUICC: %w", err)
+	}
 	if s.known == nil && s.habits != nil {
 		text, err := s.habits.ISDR(ctx)
 		if err != nil {

@@ -44,7 +44,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if u.journal, err = journal.Open(filepath.Join(cfg.StateDir, "journal"), o); err != nil {
 		return nil, err
 	}
-	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, log: p.Log}
+	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, slots: p.Slots, slot: cfg.Modem.Slot, log: p.Log}
 	u.card = card
 	if p.Shared != nil {
 		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}

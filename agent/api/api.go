@@ -14,6 +14,8 @@
 //	POST   /v1/profiles/{iccid}/disable                      -> 202 Job
 //	DELETE /v1/profiles/{iccid}                              -> 202 Job
 //	PUT    /v1/profiles/{iccid}/nickname     NicknameRequest -> 202 Job
+//	GET    /v1/slot                          Slot
+//	PUT    /v1/slot                          SlotRequest     -> 200 Slot
 //	GET    /v1/notifications                 Notifications
 //	POST   /v1/notifications/deliver                         -> 200 Notifications
 //	POST   /v1/notifications/{seq}/replay                    -> 200 Notifications
@@ -126,6 +128,18 @@ type CardStatus struct {
 	Job     string   `json:"job,omitempty"`     // the running one
 	Queued  int      `json:"queued,omitempty"`  // jobs waiting
 	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Slot is the SIM slot that a modem uses, by its maker's number.
+type Slot struct {
+	Card       string `json:"card"`
+	Active     int    `json:"active"`
+	Configured string `json:"configured,omitempty"` // modem.slot; empty: any
+}
+
+// SlotRequest orders another slot, which must have an eUICC in it.
+type SlotRequest struct {
+	Slot *int `json:"slot"` // needed: some makers count from 0
 }
 
 // Cards lists the cards of the device, by name.

@@ -39,6 +39,10 @@ type Backend interface {
 	ForCard(name string, order bool) (Backend, error)
 	Cards(ctx context.Context) (api.Cards, error)
 
+	// Slot and SetSlot are refused while a job has the card.
+	Slot(ctx context.Context) (api.Slot, error)
+	SetSlot(ctx context.Context, by string, slot int) (api.Slot, error)
+
 	Status(ctx context.Context) (api.Status, error)
 	EUICC(ctx context.Context) (api.EUICC, error)
 	// Probe finds out what the way to the card can do.

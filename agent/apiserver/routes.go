@@ -23,7 +23,7 @@ type route struct {
 // orders reports whether the route asks for something to be done to a card that
 // nothing else in the request tells; the id of a job does.
 func (r route) orders() bool {
-	return r.level > Read && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+	return r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
 }
 
 // routes is everything the socket answers to, in the order of package api.
@@ -38,6 +38,8 @@ var routes = []route{
 	{"POST", "/profiles/{iccid}/disable", Operate, disable},
 	{"DELETE", "/profiles/{iccid}", Admin, remove},
 	{"PUT", "/profiles/{iccid}/nickname", Operate, nickname},
+	{"GET", "/slot", Operate, get(Backend.Slot)},
+	{"PUT", "/slot", Admin, setSlot},
 	{"GET", "/notifications", Read, get(Backend.Notifications)},
 	{"POST", "/notifications/deliver", Operate, get(Backend.DeliverNotifications)},
 	{"POST", "/notifications/{seq}/replay", Operate, oneNotification(Backend.ReplayNotification)},
@@ -159,6 +161,23 @@ func nickname(s *Server, w http.ResponseWriter, r *http.Request) {
 	}
 	j, err := s.backend.SetNickname(r.Context(), by(r), r.PathValue("iccid"), req)
 	s.accepted(w, r, j, err)
+}
+
+func setSlot(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.SlotRequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	if err := unhurried(w); err != nil {
+		return
+	}
+	if req.Slot == nil {
+		s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "the request names no slot", Who: fault.Technician, Next: "correct the request"}, nil))
+		return
+	}
+	v, err := s.backend.SetSlot(r.Context(), by(r), *req.Slot)
+	s.answer(w, r, http.StatusOK, v, err)
 }
 
 func oneJob(s *Server, w http.ResponseWriter, r *http.Request) {

@@ -76,6 +76,17 @@ func (c *Client) Cards(ctx context.Context) (v api.Cards, err error) {
 	return v, c.call(ctx, "GET", "/cards", nil, &v)
 }
 
+// Slot is the SIM slot in use, SetSlot switches to another one, which must have an
+// eUICC in it.
+func (c *Client) Slot(ctx context.Context) (v api.Slot, err error) {
+	return v, c.call(ctx, "GET", "/slot", nil, &v)
+}
+
+// SetSlot is described with Slot.
+func (c *Client) SetSlot(ctx context.Context, slot int) (v api.Slot, err error) {
+	return v, c.call(ctx, "PUT", "/slot", api.SlotRequest{Slot: &slot}, &v)
+}
+
 // EUICC is what the card says of itself.
 func (c *Client) EUICC(ctx context.Context) (v api.EUICC, err error) {
 	return v, c.call(ctx, "GET", "/euicc", nil, &v)

@@ -86,6 +86,10 @@ func (d *daemon) ForCard(name string, order bool) (apiserver.Backend, error) {
 func (d *daemon) Cards(context.Context) (api.Cards, error) {
 	return api.Cards{Cards: []api.CardStatus{{Name: "spare"}}}, d.note("cards")
 }
+func (d *daemon) Slot(context.Context) (api.Slot, error) { return api.Slot{Active: 1}, d.note("slot") }
+func (d *daemon) SetSlot(_ context.Context, by string, slot int) (api.Slot, error) {
+	return api.Slot{Active: slot}, d.note("slot %d", slot)
+}
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{State: "ready", LastEvent: 7}, d.note("status")
 }
@@ -238,6 +242,8 @@ func TestMethods(t *testing.T) {
 			v, err := c.Notifications(ctx)
 			return v.Notifications[0].SeqNumber, int64(3), err
 		}},
+		{"slot", func() (any, any, error) { v, err := c.Slot(ctx); return v.Active, 1, err }},
+		{"slot 2", func() (any, any, error) { v, err := c.SetSlot(ctx, 2); return v.Active, 2, err }},
 		{"cards", func() (any, any, error) { v, err := c.Cards(ctx); return v.Cards[0].Name, "spare", err }},
 		{"probe", func() (any, any, error) { v, err := c.Probe(ctx); return v.Path, "/dev/ttyUSB2", err }},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},

@@ -80,7 +80,7 @@ var exitCodes = []struct {
 	{44, []string{"disk-full", "disk-read-only"}}, // jobs stand still until the disk takes the journal
 
 	// the way to the card
-	{50, []string{"no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
+	{50, []string{"wrong-slot", "no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
 	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "modem-hangup", "port-missing"}},
 	{52, []string{"pcsc-helper-missing", "pcsc-helper"}},
 	{53, []string{"card-twice", "port-busy", "port-denied", "port-wrong", "pcsc-in-use", "pcsc-denied"}},

@@ -190,6 +190,15 @@ func TestSeveralCards(t *testing.T) {
 	if err := json.Unmarshal([]byte(lpactl(0, "--json", "cards")), &all); err != nil || len(all.Cards) != 2 {
 		t.Errorf("%+v, %v", all, err)
 	}
+	if got := lpactl(0, "slot"); got != "card         main\nactive slot  2\nconfigured   2\n" {
+		t.Errorf("%s", got)
+	}
+	var slot api.Slot
+	if err := json.Unmarshal([]byte(lpactl(0, "--json", "--card", "main", "slot", "set", "1")), &slot); err != nil || slot.Active != 1 {
+		t.Errorf("%+v, %v", slot, err)
+	}
+	lpactl(2, "slot", "set", "first")
+	lpactl(50, "--card", "main", "slot", "set", "9")
 	if lpactl(7, "disable", "8901"); d.card != "" {
 		t.Errorf("asked for card %q", d.card)
 	}
@@ -202,6 +211,15 @@ func TestSeveralCards(t *testing.T) {
 	}
 }
 
+func (d *daemon) Slot(context.Context) (api.Slot, error) {
+	return api.Slot{Card: "main", Active: 2, Configured: "2"}, nil
+}
+func (d *daemon) SetSlot(_ context.Context, _ string, slot int) (api.Slot, error) {
+	if slot == 9 {
+		return api.Slot{}, fault.New(fault.Fault{Code: "wrong-slot", Text: "no", Who: fault.Technician, Next: "look"}, nil)
+	}
+	return api.Slot{Card: "main", Active: slot}, nil
+}
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -787,7 +805,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has a number that is not used: %d", n)
 	}
 	var help bytes.Buffer
-	for _, name := range []string{"", "jobs", "notifications"} {
+	for _, name := range []string{"", "jobs", "notifications", "slot"} {
 		help.Reset()
 		if exit := run(t.Context(), append(strings.Fields(name), "--help"), strings.NewReader(""), &help, io.Discard); exit != 0 {
 			t.Errorf("help: exit %d", exit)

@@ -65,7 +65,7 @@ func pickModem(cfg config.Unit, table *quirks.Table, learned *quirks.Memory, log
 			Memory: atcard.NewMemory(cfg.ChannelsFile())},
 	})
 	parts := agent.Parts{
-		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port,
+		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port, Slots: port,
 		Identity: port.Identity, Clock: port.Clock,
 	}
 	bus := systembus.New("")

@@ -398,3 +398,69 @@ func TestTwoModemsOneDaemon(t *testing.T) {
 		t.Errorf("a job of the other card, by its id: %+v, %v", one, err)
 	}
 }
+
+// TestSlots: a card in a slot that is not active is said to be there, nothing is
+// switched for it but by order, and an order that finds no eUICC is undone.
+func TestSlots(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	worlds := twoWorlds(t, euicc.Timing{})
+	for _, c := range []struct {
+		name   string
+		second bool // there is a card in the second slot
+	}{{"two cards", true}, {"an empty slot", false}} {
+		r := newRack(t, newWorld(t, lab.Options{PKI: worlds[0].PKI}))
+		config := modemtest.Config{Card: worlds[0].Card, Dialect: modemtest.QuectelRM5xx, Subscriptions: []modemtest.Subscription{lab.OldOperator.Subscription()}}
+		if c.second {
+			config.SecondCard = worlds[1].Card
+		}
+		modem, err := modemtest.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer modem.Close()
+		port := filepath.Join(r.dir, "ttyLAB0")
+		if _, err := modem.OpenPTY(port); err != nil {
+			t.Fatal(err)
+		}
+		top := fmt.Sprintf("card: {backend: at, at_port: %s}\nnetwork: {backend: none}\n", port)
+		switches := func() int {
+			n := 0
+			for _, e := range modem.Log().Entries() {
+				if e.Kind == modemtest.Sent && strings.HasPrefix(e.Text, "AT+QUIMSLOT=") {
+					n++
+				}
+			}
+			return n
+		}
+		if !c.second {
+			r.start(ctx, t, top+"modem: {manage: none}\n")
+			lpactl(ctx, t, r.Daemon, 0, "slot")
+			got := lpactl(ctx, t, r.Daemon, 50, "slot", "set", "2")
+			if n := modem.State().Slot; n != 1 || switches() != 2 {
+				t.Errorf("%s: slot %d after %d switches: %s", c.name, n, switches(), got.Stderr)
+			}
+			r.cards(ctx, t, "the card of before is read", func(c map[string]api.CardStatus) bool {
+				return c["main"].EID == euicc.TestEID.String() && c["main"].Problem == nil
+			})
+			continue
+		}
+		r.start(ctx, t, top+"modem: {manage: none, slot: \"2\"}\n")
+		r.cards(ctx, t, "the slot is wrong", func(c map[string]api.CardStatus) bool {
+			p := c["main"].Problem
+			return p != nil && p.Code == "wrong-slot" && strings.Contains(p.Next, "lpactl slot set 2") && c["main"].Slot == "2"
+		})
+		if switches() != 0 {
+			t.Errorf("%s: switched without an order", c.name)
+		}
+		lpactl(ctx, t, r.Daemon, 6, "slot", "set", "1") // against the configuration
+		lpactl(ctx, t, r.Daemon, 0, "slot", "set", "2")
+		r.cards(ctx, t, "the other card is read", func(c map[string]api.CardStatus) bool {
+			return c["main"].EID == otherEID.String() && c["main"].Problem == nil
+		})
+		if n := modem.State().Slot; n != 2 || switches() != 1 {
+			t.Errorf("%s: slot %d after %d switches", c.name, n, switches())
+		}
+	}
+}
