@@ -30,11 +30,13 @@ func (f *figures) err() error {
 	return nil
 }
 
-// Bounds of the programs in flash, in megabytes of 10^6 bytes, stripped.
+// Bounds of the programs in flash, in megabytes of 10^6 bytes, stripped. The
+// main job alone fitted into 9.5 MB; reports, the table of modems, the ladder,
+// three ways to own the network and several cards came on top of it.
 var sizeBounds = []struct {
 	program string
 	bound   float64
-}{{"lpad", 9.5}, {"lpad-pcsc", 2}}
+}{{"lpad", 10}, {"lpad-pcsc", 2}}
 
 func sizeCommand() *cobra.Command {
 	return &cobra.Command{
