@@ -31,7 +31,7 @@ func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code reda
 func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code redact.Secret) (job.Event, error) {
 	switch a.Kind {
 	case job.ActAuthenticate:
-		return r.authenticate(ctx, j, code)
+		return r.authenticatePatiently(ctx, j, code)
 	case job.ActPrepare:
 		return r.prepare(ctx, code)
 	case job.ActLoad:
@@ -91,6 +91,32 @@ var errNoAddress = map[job.Source]error{
 
 var errNothingPending = fault.New(fault.Fault{Code: "nothing-pending", Text: "no profile is waiting for this device", Who: fault.Operator,
 	Next: "ask the operator to order one for this EID"}, nil)
+
+// bootLimit is how long after the start a download of before waits for the
+// network.
+const bootLimit = 5 * time.Minute
+
+// authenticatePatiently authenticates. A device that was off has no network for
+// its first minute: that is no reason to give up a download of before.
+func (r *Runner) authenticatePatiently(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
+	for {
+		e, err := r.authenticate(ctx, j, code)
+		if err == nil || !r.inherited[j.ID] || time.Since(r.begun) > bootLimit {
+			return e, err
+		}
+		switch fault.Of(err).Code { // those of which the server knows nothing
+		case "no-network", "dns-unavailable":
+		default:
+			return e, err
+		}
+		r.log.Info("waiting for the network", "job", j.ID, "err", err)
+		select {
+		case <-ctx.Done():
+			return e, err
+		case <-time.After(r.retries.resume):
+		}
+	}
+}
 
 // authenticate is step 2, up to the offer. code is the confirmation code, if
 // there is one in memory: one that came with the order does not survive a

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"lpad/agent/job"
 	"lpad/agent/journal"
+	"lpad/agent/procedure"
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/runner"
+	"lpad/internal/fault"
 )
 
 // death is a way for a daemon to end in the middle of a job.
@@ -360,4 +363,38 @@ func TestQueuedOrderWaitsForTheCard(t *testing.T) {
 		w.card.Reset()
 		l.ends(j.ID, job.Done)
 	}
+}
+
+// offline is servers that there is no way to at first.
+type offline struct {
+	servers
+	tries atomic.Int32
+}
+
+func (o *offline) OpenServer(address string, way runner.Way) (procedure.Server, error) {
+	if o.tries.Add(-1) >= 0 {
+		return nil, fault.New(fault.Fault{Code: "no-network", Retry: true, Who: fault.Device}, nil)
+	}
+	return o.servers.OpenServer(address, way)
+}
+
+// A device that was off in the middle of a download has no network when lpad
+// goes on: the download waits for it, and a new one does not.
+func TestDownloadOfBeforeWaitsForTheNetwork(t *testing.T) {
+	w := newWorld(t, options{})
+	w.onStep(job.Preparing, crash)
+	l := w.live()
+	j := l.submit(order())
+	l.wait()
+	w.card.Reset()
+	w.onLog(nil)
+	o := &offline{servers: servers{&w.client}}
+	o.tries.Store(3)
+	w.change = func(c *runner.Config) { c.Servers = o }
+	l = w.live()
+	l.ends(j.ID, job.Done)
+	o.tries.Store(1)
+	w.book("ORDER-2", spareICCID, nil)
+	l.fails(l.submit(order(func(o *job.Order) { o.MatchingID = "ORDER-2" })).ID, "no-network")
+	w.settled()
 }

@@ -130,7 +130,10 @@ type Runner struct {
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries
 
-	inherited map[string]bool // orders that waited at the start: a device that was off is not all there yet
+	// orders of before the start, and when that was: a device that was off is not
+	// all there yet; never changed
+	inherited map[string]bool
+	begun     time.Time
 
 	report      *time.Timer        // the next report of a job
 	reporting   bool               // one is being sent
@@ -179,11 +182,9 @@ func New(cfg Config) *Runner {
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(),
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit}
-	r.inherited = map[string]bool{}
+	r.inherited, r.begun = map[string]bool{}, time.Now()
 	for _, j := range cfg.Journal.Jobs() {
-		if j.State == job.Queued {
-			r.inherited[j.ID] = true
-		}
+		r.inherited[j.ID] = !j.Ended()
 	}
 	r.recall()
 	r.loadQueue()
