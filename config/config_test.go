@@ -162,6 +162,7 @@ func TestRefused(t *testing.T) {
 		{"report port", "version: 1\nreports: {url: \"https://r.example:0/\"}\n", "reports.url", "of the form"},
 		{"report fragment", "version: 1\nreports: {url: \"https://r.example/#x\"}\n", "reports.url", "of the form"},
 		{"report ca", "version: 1\nreports: {ca: ca.pem}\n", "reports.ca", "absolute"},
+		{"relative path", "version: 1\nmodem: {quirks_dir: quirks.d}\n", "modem.quirks_dir", "absolute"},
 		{"group", "version: 1\napi: {read: \"Domain Users\"}\n", "api.read", "group"},
 		{"journal", "version: 1\njournal: {max_bytes: 1}\n", "journal.max_bytes", "between"},
 		{"too long", "version: 1\n#" + strings.Repeat("x", 64<<10), "", "longer"},
@@ -200,6 +201,7 @@ func TestAccepted(t *testing.T) {
 		"version: 1\nnetwork: {probe: \"dns:x.example\"}\n",
 		"version: 1\nrsp: {send_imei: off}\nnetwork: {dead_man: 1h30m}\n",
 		"version: 1\nsocket: ~\n",
+		"version: 1\nmodem: {quirks_dir: \"\"}\n",
 	} {
 		if _, _, err := config.Load(write(t, yaml), "", nil); err != nil {
 			t.Errorf("%q: %v", yaml, err)
