@@ -11,6 +11,7 @@ import (
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 )
 
@@ -111,6 +112,50 @@ func (r *Runner) insist(ctx context.Context, f func(Card) error) error {
 		}
 	}
 }
+
+// awayPause is between two looks at a modem that has gone.
+const awayPause = time.Second
+
+// whenBack takes a step of a switch, and takes it again when the line to the
+// modem was lost in it, until ctx ends: a modem that was unplugged, or that has
+// reset itself, comes back after a while, and is no reason to give up a profile.
+// What the modem was told before, it may have forgotten: the gate is closed anew.
+func (r *Runner) whenBack(ctx context.Context, step func(context.Context) error) error {
+	for {
+		err := step(ctx)
+		if !lineLost(err) {
+			return err
+		}
+		r.log.Info("the modem has gone; waiting for it", "err", err)
+		r.card.close(ctx, r.log)
+		r.card.gated = ""
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(awayPause):
+		}
+	}
+}
+
+// lineLost reports that there is no line to the modem any more: whatever was
+// asked for has not been refused.
+func lineLost(err error) bool {
+	var unknown *procedure.UnknownOutcomeError
+	if errors.As(err, &unknown) { // and settled: it has come to nothing
+		err = unknown.Err
+	}
+	if err == nil {
+		return false
+	}
+	code := fault.Of(err).Code
+	return code == codeHangup || code == codeMissing
+}
+
+// Codes of package modem/serialport.
+const (
+	codeHangup  = "modem-hangup"
+	codeMissing = "port-missing"
+)
 
 // facts returns what is known of the card, reading it if it is not, or if it
 // is another card than the one that was read.

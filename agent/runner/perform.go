@@ -369,6 +369,20 @@ func (r *Runner) gate(ctx context.Context, j job.Job) error {
 // snapshot reads the settings of before: the last moment at which nothing has
 // been changed.
 func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
+	e, err := r.takeSnapshot(ctx, j)
+	if v := r.View(); !lineLost(err) || v.CardErr != nil || v.FactsAt.IsZero() { // one that never was there is told at once
+		return e, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	err = r.whenBack(waiting, func(context.Context) (err error) {
+		e, err = r.takeSnapshot(ctx, j)
+		return err
+	})
+	return e, err
+}
+
+func (r *Runner) takeSnapshot(ctx context.Context, j job.Job) (job.Event, error) {
 	profiles, err := r.readProfiles(ctx)
 	if err != nil {
 		return job.Event{}, err
@@ -469,10 +483,14 @@ func (r *Runner) probe(j job.Job, p rsp.Profile) string {
 // enable is step 6: the eUICC's answer is the activation. When it does not
 // come, the card's state is.
 func (r *Runner) enable(ctx context.Context, j job.Job) (job.Event, error) {
-	if err := r.gate(ctx, j); err != nil {
-		return job.Event{}, err
-	}
-	err := r.enableProfile(ctx, j.ICCID())
+	waiting, cancel := context.WithDeadline(ctx, r.deadMan(j))
+	defer cancel()
+	err := r.whenBack(waiting, func(context.Context) error {
+		if err := r.gate(ctx, j); err != nil {
+			return err
+		}
+		return r.enableProfile(ctx, j.ICCID()) // what was begun is not cut off
+	})
 	r.card.close(ctx, r.log)
 	return job.Event{Kind: job.Enabled}, err
 }
@@ -505,10 +523,14 @@ func (r *Runner) behindGate(ctx context.Context, j job.Job, step func(context.Co
 	if err != nil {
 		return err
 	}
-	if err := r.gate(ctx, j); err != nil {
-		return err
-	}
-	return r.switching(ctx, j, func(ctx context.Context) error { return step(ctx, t) })
+	waiting, cancel := context.WithDeadline(ctx, r.deadMan(j))
+	defer cancel()
+	return r.whenBack(waiting, func(context.Context) error {
+		if err := r.gate(ctx, j); err != nil {
+			return err
+		}
+		return r.switching(ctx, j, func(ctx context.Context) error { return step(ctx, t) })
+	})
 }
 
 // apply is step 7.

@@ -378,11 +378,60 @@ func (s *Switch) try(ctx context.Context, snapshot []byte, t Target, i int, appl
 	if err != nil {
 		return Online{}, StageConnect, err
 	}
-	if err := s.Probe(ctx, link, t.Probe); err != nil {
-		return Online{}, StageProbe, err
+	link, stage, err := s.prove(ctx, t, link)
+	if err != nil {
+		return Online{}, stage, err
 	}
 	s.log().Info("online", "iccid", t.ICCID, "plmn", registration.PLMN, "interface", link.Interface)
 	return Online{Applied: s.applied, Registration: registration, Link: link}, StageProbe, nil
+}
+
+// prove probes a fresh link. One that goes down meanwhile, as when a service of
+// the network has died, has proven nothing: it is brought up and probed again.
+func (s *Switch) prove(ctx context.Context, t Target, link modem.Link) (modem.Link, Stage, error) {
+	for {
+		probing, stop := context.WithCancel(ctx)
+		lost := make(chan bool, 1)
+		go func() { lost <- s.watchLink(probing, t, stop) }()
+		err := s.Probe(probing, link, t.Probe)
+		stop()
+		if gone := <-lost; err == nil || !gone || ctx.Err() != nil {
+			return link, StageProbe, err
+		}
+		s.log().Warn("the link went down while it was probed, and is brought up again", "iccid", t.ICCID)
+		if link, err = s.Network.Connect(ctx, t.ICCID.String()); err != nil {
+			return link, StageConnect, err
+		}
+	}
+}
+
+// How a link is watched that is being probed. One look may fall between the end
+// of a link and its return.
+const (
+	linkInterval = 2 * time.Second
+	linkLooks    = 2
+)
+
+// codeNoLink is that of package modem/network for a link that is down.
+const codeNoLink = "no-link"
+
+// watchLink looks whether the link is still up until ctx ends. One that is down
+// at some looks in a row is lost: that is reported, and gone called.
+func (s *Switch) watchLink(ctx context.Context, t Target, gone func()) bool {
+	for down := 0; down < linkLooks; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(linkInterval):
+		}
+		if _, err := s.Network.Link(ctx, t.ICCID.String()); err == nil || fault.Of(err).Code != codeNoLink {
+			down = 0
+		} else {
+			down++
+		}
+	}
+	gone()
+	return true
 }
 
 // Probe tries to reach the target over the link until it does, for half a

@@ -372,6 +372,49 @@ func TestDirect(t *testing.T) {
 	}
 }
 
+// flapping is a device whose link is down after the first time that it came up.
+type flapping struct {
+	*backend
+	connects int
+}
+
+func (f *flapping) Connect(ctx context.Context, iccid string) (modem.Link, error) {
+	f.connects++
+	return f.backend.Connect(ctx, iccid)
+}
+
+func (f *flapping) Link(context.Context, string) (modem.Link, error) {
+	if f.connects == 1 {
+		return modem.Link{}, fault.New(fault.Fault{Code: "no-link"}, nil)
+	}
+	return modem.Link{Interface: "wwan0"}, nil
+}
+
+// Probe is silent as long as the link is down.
+func (f *flapping) Probe(ctx context.Context, l modem.Link, target string) error {
+	if f.connects == 1 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return f.backend.Probe(ctx, l, target)
+}
+
+// TestLinkLostWhileProbed: a link that goes down while it is probed is brought
+// up again, and is not held against the access point.
+func TestLinkLostWhileProbed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		f := &flapping{backend: &backend{}}
+		s := &switchover.Switch{Settings: f, Modem: f, Network: f, Prober: f}
+		begin := time.Now()
+		online, err := run(ctx, s, target(t, "tls://x", "a", "b"))
+		if took := time.Since(begin); err != nil || online.APN.Name != "a" || len(online.Attempts) != 0 || f.connects != 2 || took != 4*time.Second {
+			t.Errorf("online with %q after %v and %d connects, attempts %v: %v", online.APN.Name, took, f.connects, online.Attempts, err)
+		}
+	})
+}
+
 // TestVerifyErrorExplains: the attempt that came furthest, and of two that came
 // as far the one that knows more than that its time was up.
 func TestVerifyErrorExplains(t *testing.T) {

@@ -1,26 +1,35 @@
 package network
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"lpad/modem"
+	"lpad/modem/mm"
 )
 
 // Working is the access point that carried data when a snapshot was taken, and
 // the ICCID of the profile that the modem showed then: what will do again for
 // that profile. ok is false if nothing was up, or nobody knows for whom.
 //
+// A manager that has just been restarted has nothing up for a moment: then it is
+// the access point of the connection that would come up by itself, if the modem
+// attaches with the same.
+//
 // The access point is the active connection's own: one that NetworkManager
 // looked up by itself (gsm.auto-config) is found among the modem's contexts
 // only, and not told from others there.
 func (s *ManagerStack) Working(snapshot []byte) (iccid string, apn modem.APN, ok bool) {
 	v, err := parseSnapshot(snapshot)
-	if err != nil || v.Active == "" || v.ICCID == "" {
+	if err != nil || v.ICCID == "" {
 		return "", modem.APN{}, false
 	}
+	active := cmp.Or(v.Active, v.expected(s.cid))
 	for _, con := range v.Connections {
 		name := con.Settings.Text("gsm", "apn")
-		if con.Settings.Text("connection", "uuid") != v.Active || name == "" {
+		if con.Settings.Text("connection", "uuid") != active || name == "" {
 			continue
 		}
 		c := withCredentials(savedContext{Name: name}, []savedConnection{con})
@@ -32,6 +41,26 @@ func (s *ManagerStack) Working(snapshot []byte) (iccid string, apn modem.APN, ok
 		return v.ICCID, c.apn(), true
 	}
 	return "", modem.APN{}, false
+}
+
+// expected is the UUID of the connection that would come up by itself with the
+// context of the initial attach; empty if none would, or several.
+func (v snapshot) expected(cid int) string {
+	uuid := ""
+	for _, con := range v.Connections {
+		sim := con.Settings.Text("gsm", "sim-id")
+		if !con.Settings.Autoconnect() || !v.ours(con.Settings) || sim != "" && !mm.SameICCID(sim, v.ICCID) ||
+			!slices.ContainsFunc(v.Contexts, func(c savedContext) bool {
+				return c.CID == cid && strings.EqualFold(c.Name, con.Settings.Text("gsm", "apn"))
+			}) {
+			continue
+		}
+		if uuid != "" {
+			return ""
+		}
+		uuid = con.Settings.Text("connection", "uuid")
+	}
+	return uuid
 }
 
 // Working is the access point of the context when the snapshot was taken.

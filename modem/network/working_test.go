@@ -16,8 +16,14 @@ func TestWorking(t *testing.T) {
 	if !ok || iccid != "8933" || apn.Name != "old.example" || apn.User != "me" || apn.Password.Reveal() != "s3cret" || apn.Type != modem.IPv4 {
 		t.Errorf("got %q, %v, %v", iccid, apn, ok)
 	}
+	if iccid, apn, ok := s.Working([]byte(strings.Replace(whole, `"Active":"u"`, `"Active":""`, 1))); !ok || iccid != "8933" || apn.Name != "old.example" {
+		t.Errorf("nothing was up yet: got %q, %v, %v", iccid, apn, ok)
+	}
+	up := `"Active":"u","Contexts":[{"CID":1,"Name":"old.example"`
 	for name, change := range map[string][2]string{
-		"nothing was up":                 {`"Active":"u"`, `"Active":""`},
+		"nothing was up, nor would be":   {up, `"Active":"","Contexts":[{"CID":1,"Name":"other.example"`},
+		"another context is its own":     {up, `"Active":"","Contexts":[{"CID":2,"Name":"old.example"`},
+		"two would come up":              {connection + `],` + up, connection + `,` + connection + `],"Active":"","Contexts":[{"CID":1,"Name":"old.example"`},
 		"no SIM was shown":               {`"ICCID":"8933"`, `"ICCID":""`},
 		"another connection was up":      {`"Active":"u"`, `"Active":"v"`},
 		"NetworkManager looked it up":    {`"apn":{"s":"old.example"}`, `"apn":{"s":""}`},

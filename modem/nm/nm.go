@@ -427,10 +427,21 @@ func (c *Client) ActiveMobile(ctx context.Context) ([]Active, error) {
 	return out, nil
 }
 
+// cancelled is in what NetworkManager says when a device goes while it asks
+// polkit about it, in the words of a refusal: "Authorization request cancelled".
+const (
+	cancelled = "request cancelled"
+	gone      = "the modem has gone from NetworkManager"
+)
+
 // activate asks NetworkManager to bring the connection up on the device; it
 // answers at once.
 func (c *Client) activate(ctx context.Context, con Connection, d Device) error {
-	if err := c.bus.Call(ctx, con.of.service(), root, iface+".ActivateConnection", con.Path, d.Path, none).Err(); err != nil {
+	err := c.bus.Call(ctx, con.of.service(), root, iface+".ActivateConnection", con.Path, d.Path, none).Err()
+	if errors.Is(err, systembus.ErrDenied) && strings.Contains(err.Error(), cancelled) {
+		return &ActivationError{ID: con.ID(), Reason: gone}
+	}
+	if err != nil {
 		return fmt.Errorf("activate connection %s: %w", con.ID(), err)
 	}
 	return nil
@@ -473,13 +484,18 @@ func (e *ActivationError) Fault() fault.Fault {
 // on the modem before it sends its order all the same.
 const busyLimit = 30 * time.Second
 
+// absentLimit is how long NetworkManager may take to show a modem that
+// ModemManager shows. It never shows one whose object ModemManager has replaced,
+// having died: whoever asked must find the new one.
+const absentLimit = 8 * time.Second
+
 // Up brings the connection up on the modem that ModemManager has under this
 // object path, and waits until it is up. One that is coming up by itself is
 // waited for. One that goes down again, or never comes, is an
 // [*ActivationError] with the reason that NetworkManager has told. If ctx ends
 // first its error tells what was waited for.
 func (c *Client) Up(ctx context.Context, con Connection, modemPath string) (Active, error) {
-	u := up{c: c, con: con, modem: modemPath, patience: time.Now().Add(busyLimit), last: map[dbus.ObjectPath]uint32{}}
+	u := up{c: c, con: con, modem: modemPath, patience: time.Now().Add(busyLimit), absent: time.Now().Add(absentLimit), last: map[dbus.ObjectPath]uint32{}}
 	if err := c.bus.Listen(ctx, []systembus.Service{Service}, u.heard, u.check); err != nil {
 		return Active{}, fmt.Errorf("wait for the connection: %w", err)
 	}
@@ -492,6 +508,7 @@ type up struct {
 	con      Connection
 	modem    string
 	patience time.Time // until then other connections are waited for
+	absent   time.Time // until then the modem is waited for
 	found    Active
 	coming   bool // it was ordered, or seen coming up
 	over     bool // it is no longer there, and the reason may be on its way
@@ -525,9 +542,9 @@ func (u *up) check(ctx context.Context) (done bool, reason error) {
 	i := slices.IndexFunc(devices, func(d Device) bool { return d.Modem == u.modem && d.State >= stateDisconnected })
 	if i < 0 {
 		if u.coming {
-			return true, &ActivationError{ID: u.con.ID(), Reason: "the modem has gone from NetworkManager"}
+			return true, &ActivationError{ID: u.con.ID(), Reason: gone}
 		}
-		return false, errNoDevice
+		return time.Now().After(u.absent), errNoDevice
 	}
 	d := devices[i]
 	all, err := u.c.ActiveMobile(ctx)
