@@ -182,6 +182,12 @@ func (o *object) SetInitialEpsBearerSettings(p properties) *dbus.Error {
 
 func (o *object) Set(p properties) (properties, *dbus.Error) { return p, o.called("Set", p) }
 
+func (o *object) Connect(p properties) (dbus.ObjectPath, *dbus.Error) {
+	return root + "/Bearer/1", o.called("Connect", p)
+}
+
+func (o *object) Disconnect(path dbus.ObjectPath) *dbus.Error { return o.called("Disconnect", path) }
+
 func (o *object) List() ([]properties, *dbus.Error) {
 	return []properties{{"profile-id": dbus.MakeVariant(int32(1)), "apn": dbus.MakeVariant("internet"), "ip-type": dbus.MakeVariant(uint32(4))}}, o.called("List")
 }

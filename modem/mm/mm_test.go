@@ -292,6 +292,74 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// A modem that was plugged in elsewhere is found by its IMEI, also by a lpad
+// that only knows it from a snapshot; another modem is not taken for it.
+func TestModemElsewhere(t *testing.T) {
+	b := bustest.Start(t)
+	f := startFake(t, b)
+	c := newClient(t, b)
+	v := dbus.MakeVariant
+	const imei, elsewhere = "356938035643809", device + "-2"
+	path := f.add("0", iccidA, 8, properties{"EquipmentIdentifier": v(imei)})
+	if m, err := c.Modem(t.Context(), device); err != nil || m.Path != path {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	f.remove(path)
+	other := f.add("1", iccidA, 8, properties{"EquipmentIdentifier": v("356938035643800"), "Device": v(device + "-3")})
+	if m, err := c.Modem(t.Context(), device); !errors.Is(err, mm.ErrNoModem) {
+		t.Errorf("another modem was taken: %+v, %v", m, err)
+	}
+	moved := f.add("2", iccidB, 8, properties{"EquipmentIdentifier": v(imei), "Device": v(elsewhere)})
+	again := newClient(t, b)
+	again.Know(device, imei)
+	for _, c := range []*mm.Client{c, again} {
+		m, err := c.WaitSIM(t.Context(), device, iccidB, mm.StateDisabled)
+		if err != nil || m.Path != moved || m.Device != elsewhere {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+	if m, err := newClient(t, b).Modem(t.Context(), ""); err != nil || m.Path != other {
+		t.Errorf("the first modem: %+v, %v", m, err)
+	}
+}
+
+func TestConnect(t *testing.T) {
+	b := bustest.Start(t)
+	f := startFake(t, b)
+	c := newClient(t, b)
+	path := f.add("0", iccidA, 8, nil)
+	f.export(path, name+".Modem.Simple")
+	f.export(root+"/Bearer/1", name+".Bearer")
+	v := dbus.MakeVariant
+	f.mu.Lock()
+	f.objects[root+"/Bearer/1"] = map[string]properties{name + ".Bearer": {"Connected": v(true), "Interface": v("wwan0"),
+		"Ip4Config": v(properties{"method": v(uint32(2)), "address": v("10.1.1.2"), "prefix": v(uint32(24)), "gateway": v("10.1.1.1"), "mtu": v(uint32(1430))})}}
+	f.mu.Unlock()
+	m, err := c.Modem(t.Context(), device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	no := false
+	got, err := c.Connect(t.Context(), m, modem.APN{Name: "iot", Type: modem.IPv4, AllowRoaming: &no})
+	if err != nil || got.Method != "static" || got.MTU != 1430 || len(got.Gateways) != 1 || !got.Connected || got.Link.Interface != "wwan0" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := c.Disconnect(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	want := []call{{"Connect", []any{properties{"apn": v("iot"), "ip-type": v(uint32(1)), "allowed-auth": v(uint32(1)), "allow-roaming": v(false)}}}, {"Disconnect", []any{dbus.ObjectPath("/")}}}
+	sameVariant := cmp.Comparer(func(a, b dbus.Variant) bool { return a.String() == b.String() })
+	if diff := cmp.Diff(want, f.taken(), cmp.AllowUnexported(call{}), sameVariant); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	const refused = name + ".Error.MobileEquipment.ServiceOptionNotSubscribed"
+	f.order("Connect", refused)
+	var e *systembus.Error
+	if _, err := c.Connect(t.Context(), m, modem.APN{}); !errors.As(err, &e) || e.Name != refused || !errors.Is(err, systembus.ErrRefused) {
+		t.Errorf("refused: %v", err)
+	}
+}
+
 func TestBearers(t *testing.T) {
 	b := bustest.Start(t)
 	f := startFake(t, b)
@@ -322,5 +390,33 @@ func TestBearers(t *testing.T) {
 		if got, err := c.Failure(t.Context(), m, apn); err != nil || got != want {
 			t.Errorf("failure of %q: %+v, %v", apn, got, err)
 		}
+	}
+}
+
+// A SIM that ModemManager shows without its ICCID is named by somebody else, if
+// he knows it; one that it can name is not.
+func TestNameSIMs(t *testing.T) {
+	b := bustest.Start(t)
+	f := startFake(t, b)
+	c := newClient(t, b)
+	f.add("0", iccidA, 8, nil)
+	answer, asked := iccidB, 0
+	c.NameSIMs(func(_ context.Context, m mm.Modem) string {
+		asked++
+		if m.SIM.IMSI != "001010123456789" {
+			t.Errorf("asked for %+v", m.SIM)
+		}
+		return answer
+	})
+	for _, tc := range []struct{ shown, answer, want string }{{iccidA, iccidB, iccidA}, {"", iccidB, iccidB}, {"", "", ""}} {
+		f.set(root+"/SIM/0", name+".Sim", "SimIdentifier", tc.shown)
+		answer = tc.answer
+		m, err := c.Modem(t.Context(), "")
+		if err != nil || m.SIM.ICCID != tc.want {
+			t.Errorf("shown %q, known elsewhere %q: %q, %v, want %q", tc.shown, tc.answer, m.SIM.ICCID, err, tc.want)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times, want 2", asked)
 	}
 }
