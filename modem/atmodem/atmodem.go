@@ -64,7 +64,7 @@ const (
 	cycleTime  = 10 * time.Second       // for one step of Reread, of which the answer may be lost
 	attachTime = 150 * time.Second      // AT+COPS and AT+CGATT; makers document up to 140 s
 	waitTime   = 60 * time.Second       // of WaitSIM and Reread when the context has no deadline
-	pollTime   = 500 * time.Millisecond // between two questions of the same; see firstPoll
+	pollTime   = 200 * time.Millisecond // between two questions of the same; see firstPoll
 	firstPoll  = 50 * time.Millisecond  // between the first two, then twice as long each time
 	settleTime = 2 * time.Second        // for an OK that some modems forget
 )

@@ -116,7 +116,7 @@ func TestRereadOfEveryDialect(t *testing.T) {
 		{"generic", "cfun-0-1"},
 		{"quectel-ec20", "cfun-0-1"},
 		{"quectel-ec20-mbn", "cfun-0-1"},
-		{"quectel-eg25", "cfun-0-1"},
+		{"quectel-eg25", "refresh"},
 		{"quectel-eg9x", "cfun-0-1"},
 		{"quectel-rm5xx", "cfun-0-1"},
 		{"fibocom-fm350", "cfun-0-1"},

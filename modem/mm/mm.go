@@ -128,7 +128,8 @@ type Client struct {
 	bus *systembus.Bus
 
 	mu   sync.Mutex
-	imei map[string]string // guarded by mu; of the modems that were seen, by Device
+	imei map[string]string                   // guarded by mu; of the modems that were seen, by Device
+	ask  func(context.Context, Modem) string // guarded by mu; see NameSIMs
 }
 
 // New makes a client on the bus, which stays the caller's to close.
@@ -151,6 +152,26 @@ func (c *Client) imeiOf(device string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.imei[device]
+}
+
+// NameSIMs gives a second source of the ICCID, for a modem whose SIM ModemManager
+// shows without one: on some modems it cannot read that file. It is asked each
+// time, with what ModemManager does show of the SIM, and says nothing when it
+// does not know, or cannot be sure that it is the same SIM.
+func (c *Client) NameSIMs(ask func(context.Context, Modem) string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ask = ask
+}
+
+// name completes the SIM of a modem.
+func (c *Client) name(ctx context.Context, m *Modem) {
+	c.mu.Lock()
+	ask := c.ask
+	c.mu.Unlock()
+	if ask != nil && m.SIM.ICCID == "" {
+		m.SIM.ICCID = ask(ctx, *m)
+	}
 }
 
 // Running reports whether ModemManager is there.
@@ -177,6 +198,7 @@ func (c *Client) Modems(ctx context.Context) ([]Modem, error) {
 			switch {
 			case err == nil:
 				m.SIM = parseSIM(sp)
+				c.name(ctx, &m)
 			case !errors.Is(err, systembus.ErrGone):
 				return nil, fmt.Errorf("read the SIM of a modem: %w", err)
 			}

@@ -210,8 +210,19 @@ func (m *Modem) forHost(ctx context.Context, command []byte, do func(context.Con
 		if err == nil && success(sw) {
 			m.mu.Lock()
 			delete(m.channels, int(command[3]))
+			follow := m.switched
+			m.switched = false
 			m.mu.Unlock()
+			if follow {
+				m.spawn(m.follow)
+			}
 		}
+		return data, sw, err
+	case ins == 0xE2 && d.Follows && switches(command):
+		data, sw, err := do(ctx, command)
+		m.mu.Lock()
+		m.switched = err == nil && (success(sw) || sw>>8 == 0x61)
+		m.mu.Unlock()
 		return data, sw, err
 	case ins == 0xA4:
 		m.mu.Lock()
@@ -222,6 +233,13 @@ func (m *Modem) forHost(ctx context.Context, command []byte, do func(context.Con
 		}
 	}
 	return do(ctx, command)
+}
+
+// switches finds EnableProfile and DisableProfile (SGP.22 v2.5, sections 5.7.16
+// and 5.7.17) in a STORE DATA.
+func switches(command []byte) bool {
+	const header = 5
+	return len(command) > header+2 && command[header] == 0xBF && (command[header+1] == 0x31 || command[header+1] == 0x32)
 }
 
 // claChannel is the logical channel in a class byte, ETSI TS 102 221, section 10.1.1.

@@ -56,6 +56,7 @@ type Dialect struct {
 
 	// What makes it read the SIM again.
 
+	Follows       bool // it reads the SIM again Delays.Refresh after the channel is closed in which the card got another profile, without being asked to
 	NoRefresh     bool // proactive commands of the card (SW 91xx) are left alone: its toolkit is off
 	CFUN0KeepsSIM bool // AT+CFUN=0 takes only the radio, as 4 does
 	CFUN4DropsSIM bool // AT+CFUN=4 takes the power from the SIM, as 0 does

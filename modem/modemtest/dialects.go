@@ -109,7 +109,8 @@ var QuectelEC20MBN = func() Dialect {
 }()
 
 // QuectelEG25 does everything by AT+CCHO and nothing on logical channels by
-// AT+CSIM. A REFRESH makes it leave the USB for a moment.
+// AT+CSIM. It follows a switch by itself; a REFRESH makes it leave the USB for a
+// moment.
 var QuectelEG25 = Dialect{
 	Name: "quectel-eg25", Manufacturer: "Quectel", Model: "EG25-G", Revision: "EG25GGBR07A08M2G", IMEI: "867698040000015", Plugin: "quectel",
 	USB:            quectelUSB("0125", "EG25-G"),
@@ -117,6 +118,7 @@ var QuectelEG25 = Dialect{
 	NoCSIMChannels: true, // lpac#164: channels open, but a command on them fails
 	ICCIDPadded:    true,
 	SIMBusyText:    true,
+	Follows:        true, // openpilot#37771: in about 2 s, with or without the refresh flag
 	RefreshHangsUp: true, // agnos#556: refreshFlag 1 may re-enumerate the USB device
 	ResetHangsUp:   true,
 	URCs:           quectelURCs,

@@ -154,6 +154,7 @@ type Modem struct {
 	channels  map[int]bool   // open logical channels: false when SELECT fails on them (Dialect.ChannelLe01)
 	proactive int            // length of the proactive command that a 91xx announced, 0: none
 	fetching  bool           // a proactive session is going on
+	switched  bool           // a profile was enabled or disabled in a channel that is open; see Dialect.Follows
 	coverage  bool
 	ports     []*Port
 	renamed   bool // the ptys have their other names (Dialect.Renames)

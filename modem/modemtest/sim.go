@@ -527,3 +527,24 @@ func (m *Modem) refresh(ctx context.Context, qualifier byte) {
 	}
 	m.startSIM(qualifier == refreshUICCReset || qualifier == refreshProfileState, RefreshEnd)
 }
+
+// follow reads the SIM anew, after a reset of the card: until then that shows the
+// files of the profile of before.
+func (m *Modem) follow() {
+	m.mu.Lock()
+	turn := m.simTurn
+	m.mu.Unlock()
+	if !m.delay(m.ctx, "Refresh", m.cfg.Delays.Refresh) {
+		return
+	}
+	m.mu.Lock()
+	over := turn != m.simTurn || m.fetching // something else has made it read the SIM
+	m.mu.Unlock()
+	if over {
+		return
+	}
+	m.log.add("", Happened, "the card has another profile")
+	m.detach(m.ctx, NotRegistered)
+	m.say(RefreshStart)
+	m.startSIM(true, RefreshEnd)
+}

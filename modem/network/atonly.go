@@ -191,7 +191,7 @@ func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {
 		select {
 		case <-ctx.Done():
 			return r, &notRegisteredError{r, errors.Join(ctx.Err(), err)}
-		case <-time.After(retryInterval):
+		case <-time.After(registerInterval):
 		}
 	}
 }

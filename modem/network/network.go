@@ -60,6 +60,10 @@ const (
 	attachLimit     = 60 * time.Second
 	defaultRungWait = 15 * time.Second
 	resetLimit      = 3 * time.Minute // of a modem that does as it was told
+	nameLimit       = 10 * time.Second
+	// How often a modem is asked over AT whether a network serves it: a question
+	// takes it milliseconds, and the device waits for the answer.
+	registerInterval = 200 * time.Millisecond
 )
 
 // AT drives the modem over an AT port of lpad's own. lpad/modem/atmodem.Modem
@@ -85,6 +89,12 @@ type ContextClearer interface {
 type Attacher interface {
 	Detach(ctx context.Context) error
 	Attach(ctx context.Context) error
+}
+
+// SIMReader is an [AT] that can also read what the modem shows of its SIM, as
+// lpad/modem/atport.Port can.
+type SIMReader interface {
+	SIM(ctx context.Context) (modem.SIM, error)
 }
 
 // PowerCycler is an [AT] that can take the power from the SIM, as
@@ -166,7 +176,28 @@ func newManaged(c Config) *managed {
 	s := &managed{mm: c.MM, at: c.AT, always: c.Shared, never: c.Never, port: c.Port, beforeRelease: c.BeforeRelease, cid: c.CID,
 		rungWait: c.RungWait, log: c.Log, device: c.Device}
 	s.turns.Store(c.Shared)
+	if _, ok := c.AT.(SIMReader); ok && c.MM != nil {
+		c.MM.NameSIMs(s.nameSIM)
+	}
 	return s
+}
+
+// nameSIM reads the ICCID over lpad's own port, for a modem whose SIM
+// ModemManager cannot name. That both mean the same SIM the IMSI shows: without
+// it, ModemManager could still show the one of before.
+func (s *managed) nameSIM(ctx context.Context, m mm.Modem) string {
+	reader, ok := s.at.(SIMReader)
+	if !ok || m.SIM.IMSI == "" || s.always || s.port != nil && m.Uses(namesOf(s.port())...) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameLimit)
+	defer cancel()
+	sim, err := reader.SIM(ctx)
+	if err != nil || sim.IMSI != m.SIM.IMSI {
+		s.log.Debug("the SIM that ModemManager shows without an ICCID", "err", err, "same", err == nil && sim.IMSI == m.SIM.IMSI)
+		return ""
+	}
+	return sim.ICCID
 }
 
 // ManagerStack is the back-end for ModemManager and NetworkManager. Make one

@@ -29,11 +29,7 @@ func (s *managed) sharing(ctx context.Context) bool {
 	if s.always || s.port == nil {
 		return s.always
 	}
-	path := s.port()
-	names := []string{filepath.Base(path)}
-	if target, err := filepath.EvalSymlinks(path); err == nil { // a link of udev's
-		names = append(names, filepath.Base(target))
-	}
+	names := namesOf(s.port())
 	all, err := s.mm.Modems(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,6 +41,15 @@ func (s *managed) sharing(ctx context.Context) bool {
 		s.both = s.both || m.Uses(names...)
 	}
 	return s.both
+}
+
+// namesOf are the names that ModemManager may have for a serial device.
+func namesOf(path string) []string {
+	names := []string{filepath.Base(path)}
+	if target, err := filepath.EvalSymlinks(path); err == nil { // a link of udev's
+		names = append(names, filepath.Base(target))
+	}
+	return names
 }
 
 // Shares reports whether card and network take turns on one port, as far as it
