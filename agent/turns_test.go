@@ -76,3 +76,27 @@ func TestTurns(t *testing.T) {
 		}
 	}
 }
+
+// On a port of lpad's own nothing is given back for a server, and the channel stays.
+func TestNoTurns(t *testing.T) {
+	ctx := t.Context()
+	m := &sharedModem{alone: true, card: apdutest.UICC{Channels: 1, Apps: map[string]apdutest.App{
+		string(rsp.ISDR): func(apdu.Command) apdu.Response { return apdu.Response{SW: 0x9000} }}}}
+	source := &cardSource{card: apdutest.Attach(&m.card, 255), aids: []rsp.AID{rsp.ISDR}, log: slog.New(slog.DiscardHandler)}
+	source.turns = &turns{shared: m, open: source.channel, log: source.log}
+	if _, err := source.turns.identity(m.Identity)(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := source.Open(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := (turnedServer{m, source.turns}).HandleNotification(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	if err := source.turns.end(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(m.said, ", "); got != "identity, borrow, server(channel), back" {
+		t.Errorf("said %q", got)
+	}
+}

@@ -18,6 +18,7 @@ import (
 
 	"lpad/agent/rsp"
 	"lpad/agent/switchover"
+	"lpad/internal/fault"
 	"lpad/internal/systembus"
 	"lpad/modem"
 	"lpad/modem/atport"
@@ -379,5 +380,42 @@ func TestATAloneWithHook(t *testing.T) {
 		if !slices.Contains(told, want) {
 			t.Errorf("the hook was told\n%s\nwithout\n%s", strings.Join(told, "\n"), want)
 		}
+	}
+}
+
+// A port that is ModemManager's too is taken from it for the card, unless that
+// is forbidden; with nothing up on the modem there are no turns to take.
+func TestWhoHasThePort(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startBare(ctx, t, bareOptions{shared: true})
+	held := func() bool {
+		_, err := d.mm.Modem(ctx, "")
+		return errors.Is(err, mm.ErrNoModem)
+	}
+	forbidden := d.config
+	forbidden.Never = true
+	if err := network.NewMMOnly(forbidden).Borrow(ctx); fault.Of(err).Code != "port-shared-with-bearer" || fault.Of(err).Who != fault.Configuration || held() {
+		t.Errorf("forbidden: %v, held: %v", err, held())
+	}
+	back := network.NewMMOnly(d.config)
+	d.must(back.Borrow(ctx))
+	if !held() || back.Shares() {
+		t.Errorf("nothing up: held %v, turns %v", held(), back.Shares())
+	}
+	d.must(back.GiveBack(ctx))
+	m, err := d.mm.WaitSettled(ctx, "")
+	d.must(err)
+	_, err = d.mm.Connect(ctx, m, modem.APN{Name: "old.apn", Type: modem.IPv4})
+	d.must(err)
+	d.must(back.Borrow(ctx))
+	if !held() || !back.Shares() {
+		t.Errorf("a bearer up: held %v, turns %v", held(), back.Shares())
+	}
+	d.must(back.GiveBack(ctx))
+	d.must(back.Online(ctx))
+	if len(d.Modem.State().Active) == 0 {
+		t.Error("the bearer did not come back")
 	}
 }
