@@ -472,9 +472,7 @@ func (j *Journal) Compact() error {
 	}
 	j.written += int64(len(b))
 	if j.file != nil {
-		if err := j.file.Close(); err != nil {
-			return j.fail(err)
-		}
+		_ = j.file.Close() // of the old file, which nobody will read again
 		j.file = nil
 	}
 	j.size, j.live, j.broken = len(b), len(b), nil

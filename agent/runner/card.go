@@ -12,7 +12,6 @@ import (
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es10"
 	"lpad/internal/fault"
-	"lpad/internal/redact"
 )
 
 // cardState is what the card's goroutine holds open. Nobody else touches it.
@@ -259,7 +258,7 @@ func (r *Runner) profile(ctx context.Context, iccid rsp.ICCID) (rsp.Profile, err
 		return err
 	})
 	if err == nil && !found {
-		err = notFound("profile " + redact.Digits(iccid.String()) + " on the card")
+		err = noProfile(iccid)
 	}
 	return p, err
 }

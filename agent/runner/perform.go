@@ -47,7 +47,7 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 		r.card.gated = "" // a new switch
 		return job.Event{Kind: job.Gated}, r.gate(ctx, j)
 	case job.ActEnable:
-		return r.enable(ctx, j)
+		return r.enable(ctx, j, a.Query)
 	case job.ActApply:
 		return r.apply(ctx, j)
 	case job.ActReread:
@@ -61,7 +61,7 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	case job.ActRollback:
 		return r.rollback(ctx, j)
 	case job.ActDisable:
-		return r.disable(ctx, j)
+		return r.disable(ctx, j, a.Query)
 	case job.ActDelete:
 		return r.remove(ctx, j, a.Query)
 	case job.ActRename:
@@ -253,7 +253,8 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 	}
 	e := job.Event{Kind: job.Loaded}
 	var proof []byte
-	err = r.onCard(ctx, func(card Card) error {
+	var verdict error
+	err = r.insist(ctx, func(card Card) error {
 		res, found, err := procedure.FindInstallationResult(ctx, card, id)
 		if err != nil {
 			return err
@@ -267,8 +268,8 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 			return nil
 		case found:
 			p := procedure.Pending(res)
-			r.card.result = &p
-			return err
+			r.card.result, verdict = &p, err
+			return nil
 		}
 		// Delivered and removed before the crash, or never finished: the list
 		// of profiles tells.
@@ -284,7 +285,7 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 		}
 		return err
 	})
-	if err != nil {
+	if err = errors.Join(err, verdict); err != nil {
 		return job.Event{}, err
 	}
 	if proof != nil {
@@ -420,7 +421,7 @@ func switchable(profiles []rsp.Profile, iccid rsp.ICCID) error {
 	at := slices.IndexFunc(profiles, func(p rsp.Profile) bool { return p.ICCID == iccid })
 	switch {
 	case at < 0:
-		return notFound("profile " + redact.Digits(iccid.String()) + " on the card")
+		return noProfile(iccid)
 	case profiles[at].State == rsp.Enabled:
 		return conflict("the profile is enabled already")
 	}
@@ -431,6 +432,10 @@ func switchable(profiles []rsp.Profile, iccid rsp.ICCID) error {
 		}
 	}
 	return nil
+}
+
+func noProfile(iccid rsp.ICCID) error {
+	return notFound("profile " + redact.Digits(iccid.String()) + " on the card")
 }
 
 // target is where the switch leads.
@@ -481,18 +486,30 @@ func (r *Runner) probe(j job.Job, p rsp.Profile) string {
 }
 
 // enable is step 6: the eUICC's answer is the activation. When it does not
-// come, the card's state is.
-func (r *Runner) enable(ctx context.Context, j job.Job) (job.Event, error) {
+// come, the card's state is: after a restart, and when the modem was away, it is
+// asked for that first.
+func (r *Runner) enable(ctx context.Context, j job.Job, query bool) (job.Event, error) {
 	waiting, cancel := context.WithDeadline(ctx, r.deadMan(j))
 	defer cancel()
 	err := r.whenBack(waiting, func(context.Context) error {
 		if err := r.gate(ctx, j); err != nil {
 			return err
 		}
+		if query && r.isNow(ctx, j.ICCID(), rsp.Enabled) {
+			return nil
+		}
+		query = true
 		return r.enableProfile(ctx, j.ICCID()) // what was begun is not cut off
 	})
 	r.card.close(ctx, r.log)
 	return job.Event{Kind: job.Enabled}, err
+}
+
+// isNow reports whether a profile is in a state. A card that does not tell is
+// asked to make it so.
+func (r *Runner) isNow(ctx context.Context, iccid rsp.ICCID, state rsp.ProfileState) bool {
+	p, err := r.profile(ctx, iccid)
+	return err == nil && p.State == state
 }
 
 // settle decides the outcome of a change whose answer was lost with the
@@ -565,7 +582,19 @@ func (r *Runner) reread(ctx context.Context, j job.Job) (job.Event, error) {
 func (r *Runner) fellBack(ctx context.Context, iccid rsp.ICCID, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	p, perr := r.profile(ctx, iccid)
+	var p rsp.Profile
+	var found bool
+	ask := r.onCard
+	if err == nil { // one lost answer must not undo a switch
+		ask = r.insist
+	}
+	perr := ask(ctx, func(card Card) (err error) {
+		p, found, err = procedure.FindProfile(ctx, card, iccid)
+		return err
+	})
+	if perr == nil && !found {
+		perr = noProfile(iccid)
+	}
 	r.card.close(ctx, r.log)
 	switch {
 	case perr == nil && p.State != rsp.Enabled:
@@ -704,18 +733,20 @@ func (r *Runner) dispensable(iccid rsp.ICCID) error {
 	return v.Memory.dispensable(v.eid(), iccid)
 }
 
-// disable takes a profile out of use.
-func (r *Runner) disable(ctx context.Context, j job.Job) (job.Event, error) {
+// disable takes a profile out of use. After a restart it may be so already.
+func (r *Runner) disable(ctx context.Context, j job.Job, query bool) (job.Event, error) {
 	if err := r.dispensable(j.Order.ICCID); err != nil { // a switch before it in the queue may have proven it
 		return job.Event{}, err
 	}
 	defer r.card.close(ctx, r.log)
 	// With the flag: nothing is to be put in place first, and a modem that
 	// follows the card by itself spares us a reset.
-	err := r.settle(ctx, j.Order.ICCID, rsp.Disabled,
-		r.onCard(ctx, func(card Card) error { return procedure.Disable(ctx, card, j.Order.ICCID, true) }))
-	if err != nil {
-		return job.Event{}, err
+	if !query || !r.isNow(ctx, j.Order.ICCID, rsp.Disabled) {
+		err := r.settle(ctx, j.Order.ICCID, rsp.Disabled,
+			r.onCard(ctx, func(card Card) error { return procedure.Disable(ctx, card, j.Order.ICCID, true) }))
+		if err != nil {
+			return job.Event{}, err
+		}
 	}
 	r.card.close(ctx, r.log)
 	r.look(ctx)
