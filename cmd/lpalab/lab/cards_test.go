@@ -373,6 +373,13 @@ func TestTwoModemsOneDaemon(t *testing.T) {
 		t.Errorf("jobs of one: %+v, %v", own, err)
 	}
 
+	time.Sleep(time.Second) // what the jobs needed is given back
+	if rss := resident(t, r.PID()); rss > 14_000 {
+		t.Errorf("lpad with two cards holds %d kB", rss)
+	} else {
+		t.Logf("lpad with two cards holds %d kB", rss)
+	}
+
 	// One modem dies; the other one switches back, and a restart finds both jobs.
 	if err := modems[1].Close(); err != nil {
 		t.Error(err)
@@ -397,6 +404,20 @@ func TestTwoModemsOneDaemon(t *testing.T) {
 	if one, err := r.client.Job(ctx, jobs[1].ID); err != nil || one.Card != "modem1" || one.State != "done" {
 		t.Errorf("a job of the other card, by its id: %+v, %v", one, err)
 	}
+}
+
+// resident is the memory of a process, in kB.
+func resident(t *testing.T, pid int) (kB int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(text), "VmRSS:")
+	if _, err := fmt.Sscan(line, &kB); err != nil {
+		t.Fatal(err)
+	}
+	return kB
 }
 
 // TestSlots: a card in a slot that is not active is said to be there, nothing is
