@@ -370,8 +370,9 @@ func (r *Runner) gate(ctx context.Context, j job.Job) error {
 // snapshot reads the settings of before: the last moment at which nothing has
 // been changed.
 func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
+	before := r.View()
 	e, err := r.takeSnapshot(ctx, j)
-	if v := r.View(); !lineLost(err) || v.CardErr != nil || v.FactsAt.IsZero() { // one that never was there is told at once
+	if !lineLost(err) || before.CardErr != nil || before.FactsAt.IsZero() { // one that was not there before is told at once
 		return e, err
 	}
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)

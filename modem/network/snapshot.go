@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 	"lpad/modem"
 	"lpad/modem/mm"
@@ -143,7 +144,7 @@ func (s *managed) saveContexts(ctx context.Context, m mm.Modem, v *snapshot) err
 	}
 	switch {
 	case err == nil:
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || lineLost(err): // it can be asked when it is back
 		return err
 	default:
 		s.log.Warn("the modem's contexts are unknown, and will not be put back", "err", err)
@@ -161,6 +162,13 @@ func (s *managed) saveContexts(ctx context.Context, m mm.Modem, v *snapshot) err
 	c := save(modem.Context{APN: eps})
 	v.InitialEPS = &c
 	return nil
+}
+
+// lineLost reports that the modem was unplugged or has reset itself: package
+// modem/serialport has these codes.
+func lineLost(err error) bool {
+	code := fault.Of(err).Code
+	return code == "modem-hangup" || code == "port-missing"
 }
 
 // withCredentials adds user and password from the connection that has the same
