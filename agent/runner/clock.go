@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"lpad/agent/job"
@@ -33,10 +34,8 @@ func (r *Runner) awaitClock(ctx context.Context, j job.Job) error {
 	defer cancel()
 	for !r.clockReady(ctx) {
 		r.card.closeCard(ctx, r.log)
-		for _, other := range r.View().Jobs {
-			if other.ID != j.ID && !other.Ended() {
-				return ErrClockNotSet
-			}
+		if r.othersQueue(j) {
+			return ErrClockNotSet
 		}
 		select {
 		case <-ctx.Done():
@@ -45,4 +44,10 @@ func (r *Runner) awaitClock(ctx context.Context, j job.Job) error {
 		}
 	}
 	return nil
+}
+
+// othersQueue reports whether other jobs wait behind one, on the card's
+// goroutine.
+func (r *Runner) othersQueue(j job.Job) bool {
+	return slices.ContainsFunc(r.View().Jobs, func(other job.Job) bool { return other.ID != j.ID && !other.Ended() })
 }

@@ -97,11 +97,12 @@ var errNothingPending = fault.New(fault.Fault{Code: "nothing-pending", Text: "no
 const bootLimit = 5 * time.Minute
 
 // authenticatePatiently authenticates. A device that was off has no network for
-// its first minute: that is no reason to give up a download of before.
+// its first minute: that is no reason to give up a download of before,
+// unless another job waits behind it, which may be what brings the network.
 func (r *Runner) authenticatePatiently(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
 	for {
 		e, err := r.authenticate(ctx, j, code)
-		if err == nil || !r.inherited[j.ID] || time.Since(r.begun) > bootLimit {
+		if err == nil || !r.inherited[j.ID] || time.Since(r.begun) > bootLimit || r.othersQueue(j) {
 			return e, err
 		}
 		switch fault.Of(err).Code { // those of which the server knows nothing

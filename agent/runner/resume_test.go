@@ -398,3 +398,24 @@ func TestDownloadOfBeforeWaitsForTheNetwork(t *testing.T) {
 	l.fails(l.submit(order(func(o *job.Order) { o.MatchingID = "ORDER-2" })).ID, "no-network")
 	w.settled()
 }
+
+// A switch that waits behind a download may be what brings the network.
+func TestDownloadGivesWayToASwitch(t *testing.T) {
+	w := newWorld(t, options{card: func(c *euicc.Config) {
+		c.Profiles = append(c.Profiles, euicc.Profile{ICCID: iccid(t, spareICCID), IMSI: "001010123456780"})
+	}})
+	w.onStep(job.Preparing, crash)
+	l := w.live()
+	first := l.submit(order())
+	l.wait()
+	w.onLog(nil)
+	o := &offline{servers: servers{&w.client}}
+	o.tries.Store(1 << 30)
+	w.change = func(c *runner.Config) { c.Servers = o }
+	l = w.live()
+	second := l.submit(about(t, job.Enable, spareICCID))
+	l.fails(first.ID, "no-network")
+	l.ends(second.ID, job.Done)
+	o.tries.Store(0)
+	w.settled()
+}
