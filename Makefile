@@ -18,7 +18,8 @@ LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l
 
 # What the tests and the lab run for real, beside Go itself.
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
-            network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount
+            network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount \
+            systemd init-system-helpers
 
 .PHONY: help setup build programs demo test bench fuzz size lint faults soak deb cross clean
 
@@ -83,11 +84,37 @@ CYCLES ?= 500
 soak: setup build ## CYCLES (500) of install, switch, switch back and delete on one device, with faults: nothing lost, nothing grows
 	@$(BUILD)/lpalab soak --cycles $(CYCLES) $(SOAK)
 
-deb: ## (comes with the Debian package)
-	@echo "make deb: the Debian package is not built yet"; exit 1
+# Debian's architectures: its name, Go's words for it, the C compiler of lpad-pcsc.
+DEBS  := amd64/GOARCH=amd64/x86_64-linux-gnu-gcc arm64/GOARCH=arm64/aarch64-linux-gnu-gcc armhf/GOARCH=arm,GOARM=7/arm-linux-gnueabihf-gcc
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-cross: ## the static programs for the architectures of the field
-	@echo "make cross: not built yet"; exit 1
+# lpad-pcsc alone is C, too: it is made where there is a compiler, and libpcsclite, for the architecture.
+deb: setup ## the Debian packages for amd64, arm64 and armhf into build/deb: lpad, lpad-pcsc, lpad-lab
+	@rm -rf $(BUILD)/deb; mkdir -p $(BUILD)/deb
+	@for row in $(DEBS); do IFS=/ read -r arch goenv cc <<<"$$row"; to=$(BUILD)/deb/$$arch; mkdir -p $$to; \
+	  ( export GOOS=linux $${goenv//,/ }; \
+	    CGO_ENABLED=0 $(GOBUILD) $(LPADTAGS) -o $$to/ ./cmd/lpad ./cmd/lpactl; \
+	    lib=/usr/lib/$${cc%-gcc}; [ "$$(dpkg --print-architecture)" != $$arch ] || cc=gcc; \
+	    if command -v $$cc >/dev/null && [ -e $$lib/libpcsclite.so ]; then \
+	      CC=$$cc PKG_CONFIG_LIBDIR=$$lib/pkgconfig CGO_ENABLED=1 $(GOBUILD) -o $$to/ ./cmd/lpad-pcsc; \
+	      CGO_ENABLED=0 $(GOBUILD) -o $$to/ ./cmd/lpalab; fi ); \
+	  SOURCE_DATE_EPOCH=$(EPOCH) go run ./internal/tools/deb -version $(VERSION) -arch $$arch -programs $$to -out $(BUILD)/deb; \
+	  rm -r $$to; done
+
+# The architectures of the field, in Go's words.
+CROSS := amd64 386 arm64 arm,GOARM=7 arm,GOARM=6 mipsle,GOMIPS=softfloat riscv64
+
+cross: ## the static programs for the architectures of the field, into build/cross; each is vetted there, one with its tests
+	@rm -rf $(BUILD)/cross; mkdir -p $(BUILD)/cross
+	@for row in $(CROSS); do name=$${row%%,*}; case $$row in *GOARM=*) name=armv$${row##*=};; esac; \
+	  ( export GOOS=linux CGO_ENABLED=0 GOARCH=$${row%%,*}; case $$row in *,*) export "$${row#*,}";; esac; \
+	    for p in lpad lpactl; do $(GOBUILD) $(LPADTAGS) -o $(BUILD)/cross/$$p-linux-$$name ./cmd/$$p; \
+	      bound=; [ $$p/$$name != lpad/amd64 ] || bound=9.5; \
+	      stat -c %s $(BUILD)/cross/$$p-linux-$$name | awk -v n=size-$$p-linux-$$name -v b="$$bound" \
+	        '{ over = b != "" && $$1 > b * 1e6; print "bench:", n, $$1 / 1e6, "MB", b == "" ? "" : "bound " b (over ? " over" : " ok"); exit over }'; done; \
+	    ! readelf -lW $(BUILD)/cross/lpad-linux-$$name | grep INTERP ); done
+	@GOARCH=arm GOOS=linux CGO_ENABLED=0 go vet ./...
+	@GOARCH=mipsle GOOS=linux CGO_ENABLED=0 go vet ./cmd/lpad ./cmd/lpactl
 
 clean: ## remove what was built
 	@rm -rf $(BUILD) dist

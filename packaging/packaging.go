@@ -43,8 +43,25 @@ var Files = []File{
 	{"udev/79-lpad.rules", "usr/lib/udev/rules.d/79-lpad.rules"},
 }
 
-//go:embed dbus polkit sysusers.d tmpfiles.d udev
+// Units are what systemd starts lpad by, for devices that have it: [InstallUnits]
+// puts them there.
+var Units = []File{
+	{"systemd/lpad.service", "usr/lib/systemd/system/lpad.service"},
+	{"systemd/lpad.socket", "usr/lib/systemd/system/lpad.socket"},
+}
+
+// Configuration is the one file of the package that is the administrator's from
+// then on; an upgrade keeps what he has made of it.
+var Configuration = File{"lpad.yaml", "etc/lpad/lpad.yaml"}
+
+//go:embed dbus polkit sysusers.d tmpfiles.d udev systemd lpad.yaml
 var files embed.FS
+
+// Scripts are what dpkg runs when the package comes and goes: postinst, prerm
+// and postrm.
+//
+//go:embed debian/postinst debian/prerm debian/postrm
+var Scripts embed.FS
 
 // Hook is hooks/interface, an example of what network.hook names: it sets the
 // addresses on the modem's interface by ip(8).
@@ -53,8 +70,13 @@ var files embed.FS
 var Hook string
 
 // Install writes the files below root, making the folders.
-func Install(root string) error {
-	for _, f := range Files {
+func Install(root string) error { return install(root, Files) }
+
+// InstallUnits does the same with the units, and with the configuration.
+func InstallUnits(root string) error { return install(root, append([]File{Configuration}, Units...)) }
+
+func install(root string, list []File) error {
+	for _, f := range list {
 		text, err := files.ReadFile(f.Source)
 		if err != nil {
 			return fmt.Errorf("packaging: %w", err)

@@ -68,7 +68,9 @@ var arrows = []struct {
 
 	{"config", nil, "only importer of viper"},
 	{"internal/...", nil, "private helpers"},
+	{"internal/tools/deb", []string{"packaging"}, "packs what packaging lists"},
 	{"packaging", nil, "what lies beside the programs"},
+	{"packaging/packagetest", nil, "a device with the real systemd"},
 
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
@@ -80,7 +82,7 @@ var arrows = []struct {
 var everybody = []string{"internal/fault", "internal/redact"}
 
 // never may anything but tests and the lab import these.
-var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest"}
+var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest", "packaging/packagetest"}
 
 // fences name the only importer of a module.
 var fences = map[string][]string{
