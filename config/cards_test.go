@@ -65,7 +65,7 @@ func TestCardsInLayers(t *testing.T) {
 	}
 	main := write("lpad.yml", "card: {baud: 1}\ncards: {a: {card: {reader: A}}, b: }\n")
 	write("10.yaml", "cards: {b: {card: {reader: B, baud: 9600}}}\n")
-	_, origins, err := config.Load(main, dir, nil)
+	_, _, err := config.Load(main, dir, nil)
 	if err == nil || strings.Count(err.Error(), "\n") != 1 || !strings.Contains(err.Error(), main+": cards.a.card.baud: 1 is not one of") {
 		t.Errorf("error %v", err)
 	}

@@ -374,7 +374,8 @@ func TestTwoModemsOneDaemon(t *testing.T) {
 	}
 
 	time.Sleep(time.Second) // what the jobs needed is given back
-	if rss := resident(t, r.PID()); rss > 14_000 {
+	// With one card it is 13.5 MB after a job; a second one must not cost as much again.
+	if rss := resident(t, r.PID()); rss > 16_000 {
 		t.Errorf("lpad with two cards holds %d kB", rss)
 	} else {
 		t.Logf("lpad with two cards holds %d kB", rss)
