@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/runner"
+	"lpad/agent/switchover"
+	"lpad/modem"
 )
 
 // A server that hangs does not hold a switch up: the installation is told
@@ -178,5 +181,60 @@ func TestCIsOfTheCard(t *testing.T) {
 	}
 	if v := l.View().Warnings; len(v) != 1 || !strings.Contains(v[0], "EUICCInfo2") {
 		t.Errorf("warnings %q", v)
+	}
+}
+
+// slowNetwork needs a moment to come up.
+type slowNetwork struct{ switchover.Direct }
+
+func (slowNetwork) Connect(ctx context.Context, _ string) (modem.Link, error) {
+	select {
+	case <-ctx.Done():
+		return modem.Link{}, ctx.Err()
+	case <-time.After(100 * time.Millisecond):
+		return modem.Link{}, nil
+	}
+}
+
+// A calendar that is set in the middle of a switch, forwards by the new network
+// or backwards by whoever, neither shortens nor lengthens the dead-man time; nor
+// does it over a restart.
+func TestCalendarIsSetInASwitch(t *testing.T) {
+	const jump = 56 * 365 * 24 * time.Hour
+	for _, by := range []time.Duration{jump, -jump} {
+		for _, restart := range []bool{false, true} {
+			for _, hangs := range []bool{false, true} {
+				w := newWorld(t, options{})
+				limit := time.Minute
+				w.network = slowNetwork{}
+				if hangs {
+					w.network, limit = hanging{}, 400*time.Millisecond
+				}
+				w.change = func(c *runner.Config) { c.DeadMan = limit }
+				var shift atomic.Int64
+				w.now = func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
+				l := w.live()
+				w.onStep(job.Rereading, func() {
+					shift.Store(int64(by))
+					if restart {
+						crash()
+					}
+				})
+				begun := time.Now()
+				j := l.submit(order(enabling))
+				if restart {
+					l.wait()
+					l = w.live()
+				}
+				if hangs {
+					l.fails(j.ID, "timeout")
+				} else {
+					l.ends(j.ID, job.Done)
+				}
+				if took := time.Since(begun); took > 20*time.Second {
+					t.Errorf("by %v, restart %v, hangs %v: it took %v", by, restart, hangs, took)
+				}
+			}
+		}
 	}
 }
