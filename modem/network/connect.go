@@ -145,11 +145,7 @@ func (s *ManagerStack) attempt(ctx context.Context, iccid, uuid string) (modem.L
 	if !found {
 		return modem.Link{}, ErrNotApplied
 	}
-	active, err := s.nm.Up(ctx, con, string(m.Path))
-	if err != nil {
-		return modem.Link{}, s.whyNot(ctx, con, err)
-	}
-	return s.nm.Link(ctx, active)
+	return s.up(ctx, con, string(m.Path))
 }
 
 // ErrNoLink says that the profile's connection is not up.

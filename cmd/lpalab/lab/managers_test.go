@@ -82,7 +82,8 @@ func TestManagersDie(t *testing.T) {
 			}
 		}
 	}
-	calls := strikes[:0:0]
+	// One that dies with a connection up leaves its address on the interface.
+	calls := []strike{{networkManagerCrashes, moment{call: "ModemManager1.InhibitDevice"}}}
 	if full {
 		for _, m := range callsOfASwitch(t) {
 			for k, kind := range kinds {
