@@ -21,7 +21,7 @@ PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus 
             network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount \
             systemd init-system-helpers
 
-.PHONY: help setup build programs demo test bench fuzz size lint faults soak deb cross clean
+.PHONY: help setup build programs demo test bench fuzz size lint faults matrix soak deb cross clean
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -79,6 +79,9 @@ lint: ## gofmt, vet, staticcheck, go.mod in order
 faults: setup build ## kills, power cuts, lost answers and broken lines at every place, and what must hold after each
 	@$(BUILD)/lpalab faults $(FAULTS)
 
+matrix: setup build ## every modem, by every way to its card, with every back-end: a table (MATRIX="--modem NAME" for some of it)
+	@$(BUILD)/lpalab matrix $(MATRIX)
+
 CYCLES ?= 500
 
 soak: setup build ## CYCLES (500) of install, switch, switch back and delete on one device, with faults: nothing lost, nothing grows
@@ -88,18 +91,24 @@ soak: setup build ## CYCLES (500) of install, switch, switch back and delete on 
 DEBS  := amd64/GOARCH=amd64/x86_64-linux-gnu-gcc arm64/GOARCH=arm64/aarch64-linux-gnu-gcc armhf/GOARCH=arm,GOARM=7/arm-linux-gnueabihf-gcc
 EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-# lpad-pcsc alone is C, too: it is made where there is a compiler, and libpcsclite, for the architecture.
-deb: setup ## the Debian packages for amd64, arm64 and armhf into build/deb: lpad, lpad-pcsc, lpad-lab
+# lpad-pcsc alone is C, too, and needs a compiler for each. Of the foreign libpcsclite nothing is needed but the names of its
+# functions, so it is linked with an empty one: no foreign packages, no foreign architecture in dpkg.
+DEBPACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
+
+deb: ## the Debian packages for amd64, arm64 and armhf into build/deb: lpad, lpad-pcsc, lpad-lab
+	@$(MAKE) setup PACKAGES="$(PACKAGES) $(DEBPACKAGES)"
 	@rm -rf $(BUILD)/deb; mkdir -p $(BUILD)/deb
-	@for row in $(DEBS); do IFS=/ read -r arch goenv cc <<<"$$row"; to=$(BUILD)/deb/$$arch; mkdir -p $$to; \
+	@lib=$$(pkg-config --variable=libdir libpcsclite)/libpcsclite.so.1; \
+	for row in $(DEBS); do IFS=/ read -r arch goenv cc <<<"$$row"; to=$(BUILD)/deb/$$arch; mkdir -p $$to; stub=$$(mktemp -d); \
 	  ( export GOOS=linux $${goenv//,/ }; \
 	    CGO_ENABLED=0 $(GOBUILD) $(LPADTAGS) -o $$to/ ./cmd/lpad ./cmd/lpactl; \
-	    lib=/usr/lib/$${cc%-gcc}; [ "$$(dpkg --print-architecture)" != $$arch ] || cc=gcc; \
-	    if command -v $$cc >/dev/null && [ -e $$lib/libpcsclite.so ]; then \
-	      CC=$$cc PKG_CONFIG_LIBDIR=$$lib/pkgconfig CGO_ENABLED=1 $(GOBUILD) -o $$to/ ./cmd/lpad-pcsc; \
+	    if command -v $$cc >/dev/null; then \
+	      nm -D --defined-only $$lib | awk '$$2 == "T" { print "void " $$3 "(void) {}" } $$2 ~ /[DR]/ { print "unsigned long " $$3 "[2];" }' | grep -Ev ' _(init|fini)' \
+	        | $$cc -shared -fPIC -nostdlib -w -fno-builtin -Wl,-soname,libpcsclite.so.1 -o $$stub/libpcsclite.so -xc -; \
+	      CC=$$cc CGO_LDFLAGS="-L$$stub -Wl,--build-id=none" CGO_CFLAGS="-O2 -g0" CGO_ENABLED=1 $(GOBUILD) -o $$to/ ./cmd/lpad-pcsc; \
 	      CGO_ENABLED=0 $(GOBUILD) -o $$to/ ./cmd/lpalab; fi ); \
 	  SOURCE_DATE_EPOCH=$(EPOCH) go run ./internal/tools/deb -version $(VERSION) -arch $$arch -programs $$to -out $(BUILD)/deb; \
-	  rm -r $$to; done
+	  rm -r $$to $$stub; done
 
 # The architectures of the field, in Go's words.
 CROSS := amd64 386 arm64 arm,GOARM=7 arm,GOARM=6 mipsle,GOMIPS=softfloat riscv64

@@ -15,6 +15,7 @@ import (
 
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/cmd/lpalab/lab"
+	"lpad/modem/modemtest"
 )
 
 // benchTiming is the card of the measurements: 10 ms for each APDU and 87 µs
@@ -26,31 +27,51 @@ var benchTiming = euicc.Timing{PerAPDU: 10 * time.Millisecond, PerByte: 87 * tim
 const benchSize = 11_768
 
 func benchCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "bench", Short: "figures with their bounds", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var f figures
-			dir, err := lab.FindPrograms("")
+	cmd := &cobra.Command{Use: "bench", Short: "figures with their bounds", Args: cobra.NoArgs}
+	name := modemFlag(cmd, "the figures of this modem alone")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var f figures
+		dialects := modemtest.Dialects()
+		if *name != "" {
+			d, err := modemNamed(*name)
 			if err != nil {
 				return err
 			}
-			if err := f.sizes(dir); err != nil {
-				return err
+			dialects = []modemtest.Dialect{d}
+		} else if err := f.device(cmd.Context()); err != nil {
+			return err
+		}
+		for _, d := range dialects {
+			if err := errors.Join(f.switchOverhead(cmd.Context(), d), f.blockSize(cmd.Context(), d)); err != nil {
+				return fmt.Errorf("modem %s: %w", d.Name, err)
 			}
-			for _, b := range []struct {
-				block int
-				bound float64
-			}{{255, 90}, {120, 146}} {
-				if err := f.download(cmd.Context(), b.block, b.bound); err != nil {
-					return fmt.Errorf("download with block %d: %w", b.block, err)
-				}
-			}
-			if err := f.stateWritten(cmd.Context(), dir); err != nil {
-				return fmt.Errorf("what an install and switch writes: %w", err)
-			}
-			return f.err()
-		},
+		}
+		return f.err()
 	}
+	return cmd
+}
+
+// device measures what does not depend on the modem.
+func (f *figures) device(ctx context.Context) error {
+	dir, err := lab.FindPrograms("")
+	if err != nil {
+		return err
+	}
+	if err := f.sizes(dir); err != nil {
+		return err
+	}
+	for _, b := range []struct {
+		block int
+		bound float64
+	}{{255, 90}, {120, 146}} {
+		if err := f.download(ctx, b.block, b.bound); err != nil {
+			return fmt.Errorf("download with block %d: %w", b.block, err)
+		}
+	}
+	if err := f.stateWritten(ctx, dir); err != nil {
+		return fmt.Errorf("what an install and switch writes: %w", err)
+	}
+	return nil
 }
 
 // download measures one download by a warm daemon over AT+CGLA.

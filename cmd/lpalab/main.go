@@ -4,12 +4,13 @@
 //	lpalab demo [--keep]       the main job, from an activation code to a connected device; --modem NAME: on this modem
 //	lpalab modem               the simulated modems; --modem NAME: one of them on two ttys
 //	lpalab bench               figures with their bounds
+//	lpalab matrix              the main job on every modem, by every way to its card, with every back-end
 //	lpalab faults              faults at every place, and what must hold after each
 //	lpalab notifications       kills at every step of a notification's life
 //	lpalab soak                many cycles on one device, and what must not grow
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
-// Demo and bench need root, and so do the faults of disks; all but size need lpad, lpactl and lpad-pcsc beside
+// Demo, bench and matrix need root, and so do the faults of disks; all but size need lpad, lpactl and lpad-pcsc beside
 // lpalab.
 package main
 

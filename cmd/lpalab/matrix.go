@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -215,8 +216,14 @@ func runCell(ctx context.Context, p *pki.PKI, programs string, c cell) (o outcom
 		return o
 	}
 	defer w.Close()
+	table, remove, err := oemTable(c.modem)
+	if err != nil {
+		o.err = err
+		return o
+	}
+	defer func() { o.err = errors.Join(o.err, remove()) }()
 	d, err := w.StartDevice(ctx, lab.DeviceOptions{
-		Programs: programs, Backend: c.backend, Config: fmt.Sprintf("card: {apdu_path: %s}\n", c.path),
+		Programs: programs, Backend: c.backend, Config: fmt.Sprintf("card: {apdu_path: %s}\n", c.path) + table,
 		Modem: func(m *modemtest.Config) { m.Dialect, m.Delays = c.modem, c.modem.Delays },
 	})
 	if err != nil {
@@ -413,4 +420,32 @@ func checkHook(d *lab.Device, c cell) error {
 		}
 	}
 	return nil
+}
+
+// carrierCure is what the maker of a device with an EC20 that keeps the old
+// operator's carrier configuration writes into a table of his own (docs/modems.md).
+const carrierCure = `version: 1
+modems:
+- name: our-ec20
+  model: EC20*
+  after_switch: ['AT+QMBNCFG="Select","ROW_Generic_3GPP"', 'AT+CFUN=1,1']
+  source: https://github.com/MengMengCode/VoCat/pull/110
+`
+
+// oemTable makes a folder with the cure for a modem that needs one, and lpad's
+// configuration of it.
+func oemTable(d modemtest.Dialect) (config string, remove func() error, err error) {
+	if !d.CarrierConfig {
+		return "", func() error { return nil }, nil
+	}
+	dir, err := os.MkdirTemp("", "lpad-oem-")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	const everybody = 0o644
+	if err := os.WriteFile(filepath.Join(dir, "ec20.yaml"), []byte(carrierCure), everybody); err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return fmt.Sprintf("modem: {quirks_dir: %s}\n", dir), remove, nil
 }

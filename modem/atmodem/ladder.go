@@ -32,14 +32,15 @@ var rungTimes = map[quirks.Rung]time.Duration{
 
 // Other times of the ladder.
 const (
-	ladderTime  = 5 * time.Minute  // of all rungs, when the context has no deadline
-	refreshTime = 3 * time.Second  // for a modem that is known to follow by itself; EG25 and EG916Q take 2 s
-	keptTime    = 4 * time.Second  // for a modem that is on again with the old profile, as if nothing had happened; half of it if its SIM was ready even while it was off
-	followTime  = 20 * time.Second // for a modem that has begun to read the SIM again by itself
-	backTime    = 45 * time.Second // for a port that is away when the climb begins
-	proofTime   = 5 * time.Second  // for a proof, once the ICCID is right
-	fallTime    = 3 * time.Second  // from the OK to a reset until the modem goes down
-	powerUpTime = 60 * time.Second // for switching on again, over a port that went away
+	ladderTime  = 5 * time.Minute        // of all rungs, when the context has no deadline
+	refreshTime = 3 * time.Second        // for a modem that is known to follow by itself; EG25 and EG916Q take 2 s
+	keptTime    = 4 * time.Second        // for a modem that is on again with the old profile, as if nothing had happened
+	keptOnTime  = 500 * time.Millisecond // the same, if its SIM was ready even while it was off: then it had its power all the time
+	followTime  = 20 * time.Second       // for a modem that has begun to read the SIM again by itself
+	backTime    = 45 * time.Second       // for a port that is away when the climb begins
+	proofTime   = 5 * time.Second        // for a proof, once the ICCID is right
+	fallTime    = 3 * time.Second        // from the OK to a reset until the modem goes down
+	powerUpTime = 60 * time.Second       // for switching on again, over a port that went away
 )
 
 // Ladder makes a modem read its SIM again, by the cheapest means that works.
@@ -473,7 +474,7 @@ func (c *climb) take(ctx context.Context, r quirks.Rung, more bool) (err error) 
 			if old.IsZero() {
 				old = time.Now()
 			}
-			if c.kept && time.Since(old) >= keptTime/2 || time.Since(old) >= keptTime {
+			if c.kept && time.Since(old) >= keptOnTime || time.Since(old) >= keptTime {
 				return &finalError{err} // the SIM has kept its power
 			}
 			return err

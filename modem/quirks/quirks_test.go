@@ -89,7 +89,7 @@ func TestFind(t *testing.T) {
 			}},
 		{"EG916Q, by two lines of models", modem.Identity{Manufacturer: "QUECTEL ", Model: "eg916q-gl"}, "quectel quectel-eg9x quectel-eg916q",
 			func(q quirks.Quirks) bool {
-				return q.CFUN0HangsUp && slices.Equal(q.SIM.ICCID, []string{"AT+QCCID"}) && q.Ladder()[1] == quirks.RungCFUN01
+				return q.CFUN0HangsUp && slices.Equal(q.SIM.ICCID, []string{"AT+QCCID"}) && q.Ladder()[0] == quirks.RungCFUN01
 			}},
 		{"RM520N", modem.Identity{Manufacturer: "Quectel", Model: "RM520N-GL"}, "quectel quectel-rm5xx quectel-rm520n",
 			func(q quirks.Quirks) bool { return q.Slots.Set == "AT+QUIMSLOT=%d" && q.Slots.Query != "" }},
