@@ -163,6 +163,27 @@ systemctl daemon-reload; systemctl start look.service; rm $unit; systemctl daemo
 		"207:16 No such device or address\n1:1 Operation not permitted\n10:1 Operation not permitted\n   boolean true\nread-only\nown\nunprivileged\nconfined")
 }
 
+// hook runs the example of a hook in the unit's sandbox with the drop-in that docs/operations.md gives.
+func (i installed) hook() {
+	i.Helper()
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		i.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n    [Service]\n")
+	dropIn, _, found := strings.Cut(rest, "\n\n")
+	if !found {
+		i.Fatal("docs/operations.md has no drop-in for hooks")
+	}
+	i.sh(`dir=/run/systemd/system; mkdir $dir/hook.service.d
+sed -e '/^Restart/d; /^Requires/d; s,^Type=.*,Type=oneshot,; s,^ExecStart=.*,ExecStart=/etc/lpad/interface,' /usr/lib/systemd/system/lpad.service >$dir/hook.service
+printf '[Service]\nEnvironment=LPAD_EVENT=up LPAD_METHOD=static LPAD_INTERFACE=v0 LPAD_ADDRESS=10.9.9.2/24 LPAD_GATEWAY= LPAD_MTU=\n%s\n' '` +
+		dropIn + `' >$dir/hook.service.d/hook.conf
+cp /usr/share/doc/lpad/examples/interface /etc/lpad/; ip link add v0 type veth peer name v1
+systemctl daemon-reload; systemctl start hook.service; rm -r $dir/hook.service* /etc/lpad/interface; systemctl daemon-reload`)
+	i.want("ip -brief -4 address show dev v0 | grep -o '10.9.9.2/24'", "10.9.9.2/24")
+}
+
 // TestPackage is the life of the package on a device: it is installed, started by its socket, stopped, killed, misconfigured,
 // upgraded, removed and purged.
 func TestPackage(t *testing.T) {
@@ -190,6 +211,7 @@ func TestPackage(t *testing.T) {
 	}
 
 	i.sandbox()
+	i.hook()
 
 	// Stopped, it comes by its socket, and the caller waits until it is there.
 	begin := time.Now()
