@@ -180,6 +180,7 @@ func (s *ATOnly) SIM(ctx context.Context) (modem.SIM, error) { return s.at.SIM(c
 // Register waits for a network.
 func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {
 	var refused refusal
+	begin := time.Now()
 	for {
 		r, err := s.at.Registration(ctx)
 		switch {
@@ -191,9 +192,24 @@ func (s *ATOnly) Register(ctx context.Context) (modem.Registration, error) {
 		select {
 		case <-ctx.Done():
 			return r, &notRegisteredError{r, errors.Join(ctx.Err(), err)}
-		case <-time.After(registerInterval):
+		case <-time.After(registerPause(time.Since(begin))):
 		}
 	}
+}
+
+// registerPause is how long to wait before a modem is asked again whether a
+// network serves it: a question takes it milliseconds, and the device waits for
+// the answer.
+func registerPause(waited time.Duration) time.Duration {
+	const (
+		soon   = 100 * time.Millisecond
+		later  = 500 * time.Millisecond
+		atOnce = 5 * time.Second // that long a modem takes that finds its network at once
+	)
+	if waited < atOnce {
+		return soon
+	}
+	return later
 }
 
 // notRegisteredError says how far the modem came.

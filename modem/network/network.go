@@ -61,9 +61,6 @@ const (
 	defaultRungWait = 15 * time.Second
 	resetLimit      = 3 * time.Minute // of a modem that does as it was told
 	nameLimit       = 10 * time.Second
-	// How often a modem is asked over AT whether a network serves it: a question
-	// takes it milliseconds, and the device waits for the answer.
-	registerInterval = 200 * time.Millisecond
 )
 
 // AT drives the modem over an AT port of lpad's own. lpad/modem/atmodem.Modem
