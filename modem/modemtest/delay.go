@@ -28,7 +28,7 @@ func (d Delays) Scale(by float64) Delays {
 
 // Delay is a spell in which the modem took its time, as [Delays] told it.
 type Delay struct {
-	Moment string // the field of [Delays]: "SIM", "Boot"
+	Moment string // the field of [Delays]: "SIM", "Boot"; or "Answer", until a modem that has answered goes down
 	Begin  time.Time
 	End    time.Time // zero while it goes on
 }

@@ -46,7 +46,7 @@ func (c call) functionality() reply {
 // afterAnswer runs f once the host had time to read an answer.
 func (m *Modem) afterAnswer(f func()) {
 	m.spawn(func() {
-		if pause(m.ctx, answerFlush) {
+		if m.delay(m.ctx, "Answer", answerFlush) {
 			f()
 		}
 	})
@@ -522,7 +522,7 @@ func (m *Modem) refresh(ctx context.Context, qualifier byte) {
 	m.log.add("", Happened, fmt.Sprintf("REFRESH %02X", qualifier))
 	m.detach(ctx, NotRegistered)
 	m.say(RefreshStart)
-	if m.cfg.Dialect.RefreshHangsUp && pause(ctx, answerFlush) {
+	if m.cfg.Dialect.RefreshHangsUp && m.delay(ctx, "Answer", answerFlush) {
 		m.bouncePorts(false)
 	}
 	m.startSIM(qualifier == refreshUICCReset || qualifier == refreshProfileState, RefreshEnd)
