@@ -150,7 +150,7 @@ func strikeAll(t *testing.T, strikes []strike, o lab.DeviceOptions) {
 					t.Fatalf("%s at %s", s.name, s.at)
 				}
 			}
-			checkAir(t, d.Stack.Modem.Log().Entries(), mark, traffic.Packets())
+			t.Logf("seen: %+v", checkAir(t, d.Stack.Modem.Log().Entries(), mark, traffic.Packets()))
 		})
 	}
 }
