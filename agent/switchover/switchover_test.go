@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // backend is a device that notes what is done to it. Names in fail make a call
 // go wrong, names in hang make it last until its context ends.
 type backend struct {
+	mu         sync.Mutex // Link is called beside the others
 	calls      []string
 	fail, hang map[string]bool
 	apn        string
@@ -31,7 +33,9 @@ type backend struct {
 var errRefused = fault.New(fault.Fault{Code: "refused-by-test"}, nil)
 
 func (b *backend) do(ctx context.Context, call string) error {
+	b.mu.Lock()
 	b.calls = append(b.calls, call)
+	b.mu.Unlock()
 	if b.hang[call] {
 		<-ctx.Done()
 		return fault.New(fault.Fault{Code: "hung-in-test"}, ctx.Err())
