@@ -120,11 +120,13 @@ const awayPause = time.Second
 // reset itself, comes back after a while, and is no reason to give up a profile.
 // What the modem was told before, it may have forgotten: the gate is closed anew.
 func (r *Runner) whenBack(ctx context.Context, step func(context.Context) error) error {
+	lost := false
 	for {
 		err := step(ctx)
-		if !lineLost(err) {
+		if !lineLost(err) && !(lost && starting(err)) {
 			return err
 		}
+		lost = true
 		r.log.Info("the modem has gone; waiting for it", "err", err)
 		r.card.close(ctx, r.log)
 		r.card.gated = ""
@@ -150,8 +152,13 @@ func lineLost(err error) bool {
 	return code == codeHangup || code == codeMissing
 }
 
-// Codes of package modem/serialport.
+// starting reports what a modem says that has just come back and has not found
+// its SIM yet.
+func starting(err error) bool { return err != nil && fault.Of(err).Code == codeNoSIM }
+
+// Codes of packages modem/serialport and modem/at.
 const (
+	codeNoSIM   = "sim-missing"
 	codeHangup  = "modem-hangup"
 	codeMissing = "port-missing"
 )
