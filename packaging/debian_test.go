@@ -201,7 +201,7 @@ func TestPackage(t *testing.T) {
 	i.want("stat -c '%U:%G %a' /run/lpad /run/lpad/lpad.sock /var/lib/lpad /etc/lpad /etc/lpad/lpad.yaml", "lpad:lpad 755\nlpad:lpad 660\nlpad:lpad 700\nroot:root 755\nroot:root 644")
 	i.want("setpriv --reuid nobody --regid nogroup --clear-groups lpactl status >/dev/null 2>&1 || echo refused", "refused")
 	i.want("setpriv --reuid nobody --regid lpad --clear-groups lpactl status >/dev/null && echo served", "served")
-	i.want("ps -o user= -p $("+pid+"); grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$("+pid+")/status | tr -d '\\t'",
+	i.want("stat -c %U /proc/$("+pid+"); grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$("+pid+")/status | tr -d '\\t'",
 		"lpad\nCapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2")
 	i.want("dpkg --verify lpad lpad-pcsc; systemd-analyze verify lpad.service lpad.socket 2>&1", "")
 	t.Log(i.sh("systemd-analyze security --offline=true --threshold=15 lpad.service | tail -1"))
