@@ -15,6 +15,8 @@ GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 # ES9+ speaks HTTP/1.1: leaving HTTP/2 out of net/http saves half a megabyte of flash. lpad waits for cards and
 # networks, not for itself: without inlining it is another half megabyte smaller, and no slower that anybody could see.
 LPADTAGS := -tags nethttpomithttp2 -gcflags=all=-l
+# The collector of Go 1.26 keeps half a megabyte more for itself, which is much for a heap of half a megabyte.
+COLLECT  := $(shell GOEXPERIMENT=nogreenteagc go version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 
 # What the tests and the lab run for real, beside Go itself.
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
@@ -44,7 +46,7 @@ build: programs ## lpad, lpactl, lpalab and lpad-pcsc into build/
 # What is shipped; the tests of cmd/lpalab/lab call it too.
 programs:
 	@mkdir -p $(BUILD)
-	@CGO_ENABLED=0 $(GOBUILD) $(LPADTAGS) -o $(BUILD)/ ./cmd/lpad ./cmd/lpactl
+	@CGO_ENABLED=0 $(COLLECT) $(GOBUILD) $(LPADTAGS) -o $(BUILD)/ ./cmd/lpad ./cmd/lpactl
 	@CGO_ENABLED=1 $(GOBUILD) -o $(BUILD)/ ./cmd/lpad-pcsc
 
 demo: setup build ## the main job on the embedded lab: from an activation code to a connected device
@@ -104,7 +106,7 @@ deb: ## the Debian packages for amd64, arm64 and armhf into build/deb: lpad, lpa
 	@lib=$$(pkg-config --variable=libdir libpcsclite)/libpcsclite.so.1; \
 	for row in $(DEBS); do IFS=/ read -r arch goenv cc <<<"$$row"; to=$(BUILD)/deb/$$arch; mkdir -p $$to; stub=$$(mktemp -d); \
 	  ( export GOOS=linux $${goenv//,/ }; \
-	    CGO_ENABLED=0 $(GOBUILD) $(LPADTAGS) -o $$to/ ./cmd/lpad ./cmd/lpactl; \
+	    CGO_ENABLED=0 $(COLLECT) $(GOBUILD) $(LPADTAGS) -o $$to/ ./cmd/lpad ./cmd/lpactl; \
 	    if command -v $$cc >/dev/null; then \
 	      nm -D --defined-only $$lib | awk '$$2 == "T" { print "void " $$3 "(void) {}" } $$2 ~ /[DR]/ { print "unsigned long " $$3 "[2];" }' | grep -Ev ' _(init|fini)' \
 	        | $$cc -shared -fPIC -nostdlib -w -fno-builtin -Wl,-soname,libpcsclite.so.1 -o $$stub/libpcsclite.so -xc -; \
@@ -120,7 +122,7 @@ cross: ## the static programs for the architectures of the field into build/cros
 	@rm -rf $(BUILD)/cross; mkdir -p $(BUILD)/cross
 	@for row in $(CROSS); do name=$${row%%,*}; case $$row in *GOARM=*) name=armv$${row##*=};; esac; \
 	  ( export GOOS=linux CGO_ENABLED=0 GOARCH=$${row%%,*}; case $$row in *,*) export "$${row#*,}";; esac; \
-	    for p in lpad lpactl; do f=$(BUILD)/cross/$$p-linux-$$name; $(GOBUILD) $(LPADTAGS) -o $$f ./cmd/$$p; \
+	    for p in lpad lpactl; do f=$(BUILD)/cross/$$p-linux-$$name; $(COLLECT) $(GOBUILD) $(LPADTAGS) -o $$f ./cmd/$$p; \
 	      if readelf -lW $$f | grep INTERP; then echo "$$f is not static"; exit 1; fi; \
 	      bound=; [ $$p/$$name != lpad/amd64 ] || bound=9.5; \
 	      stat -c %s $$f | awk -v n=size-$$p-linux-$$name -v b="$$bound" '{ v = ""; if (b != "") v = " bound " b ($$1 > b * 1e6 ? " over" : " ok"); \

@@ -3,6 +3,7 @@ package atport
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 
 	"lpad/modem"
 	"lpad/modem/at"
@@ -25,6 +26,7 @@ func (p *Port) meet(ctx context.Context, m *atmodem.Modem) error {
 	}
 	if id != p.id || len(p.quirks.Names) == 0 {
 		p.quirks = p.cfg.Quirks.Find(id)
+		debug.FreeOSMemory() // reading the table leaves more behind than all else that an idle lpad does
 		if id != p.id {
 			if p.id != (modem.Identity{}) {
 				p.seen.Forget()
