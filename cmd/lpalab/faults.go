@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type faultOptions struct {
 	class    string
 	sample   int
 	parallel int
+	evidence string
 	list     bool
 }
 
@@ -50,6 +52,7 @@ func faultsCommand() *cobra.Command {
 	f.StringVar(&o.class, "class", "", "only classes whose name has this in it")
 	f.IntVar(&o.sample, "sample", usualSample, "so many injections, spread over all classes; 0: all that there are")
 	f.IntVar(&o.parallel, "parallel", 4*runtime.NumCPU(), "devices at once; they mostly wait")
+	f.StringVar(&o.evidence, "evidence", "", "where to put what happened in each injection that was lost; empty: a new directory")
 	f.BoolVar(&o.list, "list", false, "say what the classes are")
 	return cmd
 }
@@ -233,6 +236,11 @@ func inject(ctx context.Context, p *pki.PKI, programs string, places []place, o 
 				fmt.Printf("LOST %s: %s\n", f.name(), v)
 			}
 			fmt.Printf("     replay: %s faults --seed %d --only %s\n", os.Args[0], o.seed, f.name())
+			if name, err := keepEvidence(&o, res); err != nil {
+				fmt.Printf("     what happened could not be kept: %v\n", err)
+			} else {
+				fmt.Printf("     what happened: %s\n", name)
+			}
 		}
 		if done%100 == 0 {
 			fmt.Printf("%5d of %d done, %d lost, %.0f s\n", done, len(places), lost, time.Since(begin).Seconds())
@@ -252,6 +260,21 @@ func inject(ctx context.Context, p *pki.PKI, programs string, places []place, o 
 	wg.Go(func() { each(o.parallel, len(light), func(i int) { do(light[i]) }) })
 	wg.Wait()
 	return results
+}
+
+// keepEvidence writes down what happened in an injection that was lost: most
+// losses are races that a replay does not run into. It returns the file.
+func keepEvidence(o *faultOptions, res result) (string, error) {
+	if o.evidence == "" {
+		dir, err := os.MkdirTemp("", "lpad-lost-")
+		if err != nil {
+			return "", err
+		}
+		o.evidence = dir
+	}
+	name := filepath.Join(o.evidence, strings.ReplaceAll(res.fault.name(), "/", "-")+".log")
+	text := strings.Join(res.history, "\n") + "\n--- the daemon's log\n" + res.log
+	return name, errors.Join(os.MkdirAll(o.evidence, 0o700), os.WriteFile(name, []byte(text), 0o600))
 }
 
 // each calls do for 0 to n-1, so many at a time.
@@ -309,6 +332,11 @@ func report(results []result, o faultOptions, took time.Duration) error {
 	for _, s := range slices.SortedFunc(maps.Values(byKind), func(a, b *sum) int { return cmp.Compare(a.class, b.class) }) {
 		fmt.Printf("%-22s %9d %9d %6d %7d %8.2f %8.2f\n", s.class, s.injected, s.injected-s.lost, s.lost, s.missed,
 			s.took.Seconds()/float64(max(1, s.injected+s.missed)), s.longest.Seconds())
+	}
+	for _, res := range results { // again, where the end of a long output is read
+		for _, v := range res.violations {
+			fmt.Printf("LOST %s: %s\n", res.fault.name(), v)
+		}
 	}
 	fmt.Printf("seed %d, %d places that the run did not come by, %.0f s\n", o.seed, all.missed, took.Seconds())
 	fmt.Printf("faults: %d injected, %d converged, %d lost\n", all.injected, all.injected-all.lost, all.lost)

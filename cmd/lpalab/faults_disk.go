@@ -134,11 +134,24 @@ func (d *disk) readOnly(on bool) error {
 func (d *disk) fail() error { return command("mount", "-o", "remount,abort", d.dir) }
 
 // repair is what a start of the device does about it. Nobody may use the disk.
+//
+// It goes on with a copy of the image: devices of the lab that have mounts of
+// their own have copied this one, too, and for as long as one of them is there
+// the broken file system lives on, and would be mounted again.
 func (d *disk) repair() error {
 	if err := command("umount", d.dir); err != nil {
 		return err
 	}
-	err := command("e2fsck", "-p", d.image)
+	b, err := os.ReadFile(d.image)
+	if err != nil {
+		return err
+	}
+	was := d.image
+	d.image += "+"
+	if err := errors.Join(os.WriteFile(d.image, b, 0o600), os.Remove(was)); err != nil {
+		return err
+	}
+	err = command("e2fsck", "-p", d.image)
 	var status *exec.ExitError
 	if errors.As(err, &status) && status.ExitCode() == 1 { // errors corrected
 		err = nil
