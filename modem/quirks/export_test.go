@@ -3,7 +3,17 @@ package quirks
 // What the tests of the package look at from outside.
 
 // BuiltinError is what is wrong with the built-in table.
-func BuiltinError() error { _, err := Builtin().parse(); return err }
+func BuiltinError() error {
+	_, err := Builtin().parse(func(*Match) bool { return true })
+	return err
+}
+
+// Peeked are the matches of the built-in lines, as those are chosen by.
+func Peeked() []Match {
+	var all []Match
+	extract(builtin, func(m *Match) bool { all = append(all, *m); return true })
+	return all
+}
 
 // Parse reads one file of the OEM: its own lines, and the table with it.
 func Parse(b []byte) ([]Line, *Table, error) {

@@ -204,7 +204,7 @@ type Table struct{ oem []oemFile }
 // Lines are the lines in the order in which they are merged within their kind:
 // the built-in ones as they stand in table.yaml, then those of the OEM.
 func (t *Table) Lines() []Line {
-	lines, _ := t.parse() // Load has refused what is wrong
+	lines, _ := t.parse(func(*Match) bool { return true }) // Load has refused what is wrong
 	return lines
 }
 
@@ -240,18 +240,27 @@ type criterion struct {
 func (t *Table) find(of func(*Match) []criterion) Quirks {
 	var lines []*Line // ordered by weight; a handful, so they are inserted where they belong
 	var weights [][]int
-	all := t.Lines()
-	for i := range all {
-		l := &all[i]
-		weight := []int{l.layer}
-		asked, fits := false, true
-		for _, c := range of(&l.Match) {
+	weigh := func(layer int, m *Match) []int { // nil: it does not fit
+		weight := []int{layer}
+		asked := false
+		for _, c := range of(m) {
 			n := c.fit()
+			if n < 0 {
+				return nil
+			}
 			asked = asked || len(c.patterns) > 0
-			fits = fits && n >= 0
 			weight = append(weight, n)
 		}
-		if !asked || !fits {
+		if !asked {
+			return nil
+		}
+		return weight
+	}
+	all, _ := t.parse(func(m *Match) bool { return weigh(0, m) != nil })
+	for i := range all {
+		l := &all[i]
+		weight := weigh(l.layer, &l.Match)
+		if weight == nil {
 			continue
 		}
 		lines, weights = append(lines, l), append(weights, weight)

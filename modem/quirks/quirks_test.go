@@ -1,6 +1,7 @@
 package quirks_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +132,17 @@ func TestFind(t *testing.T) {
 				t.Errorf("got %+v", q)
 			}
 		})
+	}
+}
+
+// The lines that are not read must be those that do not fit.
+func TestPeeked(t *testing.T) {
+	var want []quirks.Match
+	for _, l := range quirks.Builtin().Lines() {
+		want = append(want, l.Match)
+	}
+	if got := quirks.Peeked(); !reflect.DeepEqual(got, want) {
+		t.Errorf("lines are chosen by\n%q, they say\n%q", got, want)
 	}
 }
 

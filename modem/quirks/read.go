@@ -49,7 +49,7 @@ func Load(dir string) (*Table, error) {
 	}
 	err := t.load(dir)
 	if err == nil && len(t.oem) > 0 {
-		_, err = t.parse()
+		_, err = t.parse(func(*Match) bool { return true })
 	}
 	if err != nil {
 		return nil, fault.New(fault.Fault{
@@ -80,14 +80,64 @@ func (t *Table) load(dir string) error {
 // oemFile is a file of the OEM's folder.
 type oemFile struct{ name, text string }
 
-// parse reads the lines. What is wrong with a file leaves that file out.
-func (t *Table) parse() ([]Line, error) {
+// parse reads the lines, of the built-in ones those that fit: the rest of them
+// would only make the heap grow, which an idle lpad keeps for good. What is wrong
+// with a file leaves that file out.
+func (t *Table) parse(fits func(*Match) bool) ([]Line, error) {
 	var lines list
-	faults := []error{lines.read("table.yaml", builtin, 0)} // a test reads it, so it is nil in every build that was tested
+	text := builtin
+	if len(t.oem) == 0 { // else one of theirs may take the place of a line that is left out
+		text = extract(text, fits)
+	}
+	faults := []error{lines.read("table.yaml", text, 0)} // a test reads it, so it is nil in every build that was tested
 	for _, d := range t.oem {
 		faults = append(faults, lines.read(d.name, d.text, 1))
 	}
 	return lines, errors.Join(faults...)
+}
+
+// extract leaves out the lines of a table that do not fit. It knows only how
+// table.yaml is written, with the keys of a Match on one line each, and would
+// rather keep a line than lose it; a test holds it against the whole table.
+func extract(table string, fits func(*Match) bool) string {
+	const begin = "\n- name:"
+	lines := strings.SplitAfter(table, begin)
+	var out strings.Builder
+	out.WriteString(lines[0][:len(lines[0])-len(begin)])
+	for _, l := range lines[1:] {
+		l = strings.TrimSuffix(l, begin)
+		if m := peek(l); fits(&m) {
+			out.WriteString(begin + l)
+		} else {
+			out.WriteString(strings.Repeat("\n", strings.Count(l, "\n")+1)) // faults are told by their line
+		}
+	}
+	return out.String()
+}
+
+// peek reads of whom a line speaks.
+func peek(line string) Match {
+	var m Match
+	for text := range strings.Lines(line) {
+		key, value, _ := strings.Cut(strings.TrimSpace(text), ":")
+		var patterns []string
+		for p := range strings.SplitSeq(strings.Trim(value, " []"), ",") {
+			patterns = append(patterns, strings.Trim(p, " \"'"))
+		}
+		switch key {
+		case "manufacturer":
+			m.Manufacturer = patterns
+		case "model":
+			m.Model = patterns
+		case "revision":
+			m.Revision = patterns
+		case "usb":
+			m.USB = patterns
+		case "reader":
+			m.Reader = patterns
+		}
+	}
+	return m
 }
 
 // readFile reads a regular file of bounded size. Opening anything else may wait
