@@ -217,10 +217,12 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("warnings %q", warnings)
 	}
 	free()
-	w.onStep(job.Loading, fill) // soon after, an outcome finds no room
+	filled := make(chan struct{})
+	w.onStep(job.Loading, func() { fill(); close(filled) }) // soon after, an outcome finds no room
 	if err := l.answer(asks.ID, true, ""); err != nil {
 		t.Fatal(err)
 	}
+	<-filled // until then the warning may be the one of before
 	eventually(t, "the disk is missed", func() bool { return len(l.View().Warnings) == 1 })
 	stuck, _ := l.Job(asks.ID)
 	time.Sleep(200 * time.Millisecond) // several tries
