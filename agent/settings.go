@@ -55,7 +55,7 @@ func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim
 	if err != nil {
 		return nil, err
 	}
-	in := params.Input{Profile: paramsProfile(p, sim), Order: doc}
+	in := params.Input{Profile: paramsProfile(p, sim), Given: []params.Given{{Document: doc, Rank: params.RankOrder, Source: params.SourceOrder}}}
 	if in.Profile.MCC != "" || in.Profile.IMSI != "" {
 		in.Database = s.lookUp(in.Profile)
 	}

@@ -5,7 +5,8 @@
 //	doc, err := params.Parse(body, params.Options{Confidential: true})
 //	…
 //	found, err := db.Lookup(profile.Query())
-//	eff, err := params.Resolve(params.Input{Profile: profile, Order: doc, Database: found})
+//	eff, err := params.Resolve(params.Input{Profile: profile, Database: found,
+//		Given: []params.Given{{Document: doc, Rank: params.RankOrder, Source: params.SourceOrder}}})
 //	for _, a := range eff.Attempts() { // try a.Value, said by a.Source
 //
 // A [Document] is strict where it matters and open where it may grow: a member

@@ -3,6 +3,7 @@ package params
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -26,7 +27,11 @@ const (
 
 // Names of sources.
 const (
+	SourceProfile  = "profile" // signed, on the card
 	SourceOrder    = "order"
+	SourceOEM      = "oem"               // followed by ": FILE"
+	SourceLastGood = "last-good"         // has carried data with the profile before
+	SourceLimits   = "oem limits"        // what the maker forbids
 	SourceDatabase = "provider-database" // followed by ": NAME"
 	SourceNetwork  = "network default"
 )
@@ -35,11 +40,31 @@ const (
 // nobody has said anything about; a Leaf with a source and Unset was unset on
 // purpose.
 type Leaf[T any] struct {
-	Value  T      `json:"value"`
-	Source string `json:"source"`
-	Rank   Rank   `json:"rank"`
-	Unset  bool   `json:"unset,omitempty"`
+	Value      T      `json:"value"`
+	Source     string `json:"source"`
+	Rank       Rank   `json:"rank"`
+	Unset      bool   `json:"unset,omitempty"`
+	Scope      string `json:"scope,omitempty"`      // how narrow the source's scope is: ScopeICCID …
+	Generation int64  `json:"generation,omitempty"` // of the source's document
+	State      string `json:"state,omitempty"`      // StateStaged …; empty: it may be applied
 }
+
+// How narrow the scope of a source is, the narrowest first.
+const (
+	ScopeICCID = "iccid" // this profile alone
+	ScopeIMSI  = "imsi"  // a group of subscriptions: IMSI or ICCID prefix, GID1, service provider name
+	ScopePLMN  = "plmn"  // all of a home network
+	ScopeAny   = "any"
+)
+
+// What has become of a value.
+const (
+	StateStaged    = "staged"    // waits for its profile to be enabled
+	StateApplied   = "applied"   // the device is set to it
+	StateTrial     = "trial"     // the device is set to it until the trial's end
+	StateSuspended = "suspended" // it has failed its trial and is not used
+	StateLimited   = "limited"   // cut by the maker's limits
+)
 
 // IsZero reports whether nobody has said anything.
 func (l Leaf[T]) IsZero() bool { return l.Source == "" }
@@ -75,12 +100,42 @@ func (s Scope) match(p Profile) bool {
 	return true
 }
 
+// Given is a document with where it came from.
+type Given struct {
+	Document *Document // nil: the source has none
+	Rank     Rank      // RankProfile, RankOrder or RankOEM
+	Source   string    // for people: "profile", "order", "oem: 10-fleet.json"
+}
+
+// Limits are ceilings of the device's maker: they cut the values of every
+// rank, and say none themselves.
+type Limits struct {
+	LTEBands           []int    // those permitted; nil: all
+	RATs               []string // those permitted; nil: all
+	RoamingForbidden   bool     // no data on foreign networks
+	ServerHosts        []string // those permitted: "cmp.example.com", or "*.example.com" for all below it; nil: all
+	AllowProfileServer bool     // a server that the profile names may replace that of an order or the maker
+}
+
 // Input is what is resolved.
 type Input struct {
-	Profile  Profile
-	Order    *Document                // nil: the order carries none
-	Database []carrierdb.Candidate    // in order of trust, as carrierdb.DB.Lookup returns them
-	Secrets  map[string]redact.Secret // passwords by reference, see Document.SecretRefs
+	Profile   Profile
+	Given     []Given                                    // within one rank the older first
+	Good      *modem.APN                                 // what has carried data with this profile before; nil: nothing has
+	Database  []carrierdb.Candidate                      // in order of trust, as carrierdb.DB.Lookup returns them
+	Secrets   map[string]redact.Secret                   // passwords by reference, see Document.SecretRefs
+	Limits    *Limits                                    // nil: none
+	Suspended func(source string, generation int64) bool // sources that have failed their trial; nil: none
+}
+
+// order is the document of the order.
+func (in Input) order() *Document {
+	for _, g := range in.Given {
+		if g.Rank == RankOrder {
+			return g.Document
+		}
+	}
+	return nil
 }
 
 // Note is something that a person should hear about a resolution.
@@ -133,7 +188,7 @@ const maxDatabase = 4
 // alone.
 func Resolve(in Input) (Effective, error) {
 	e := Effective{APNs: map[Purpose]Leaf[modem.APN]{}}
-	d := in.Order
+	d := in.order()
 	if d != nil && !d.Scope.match(in.Profile) {
 		e.note("/scope", "the document is for another profile, or the profile is not known well enough; it is not used")
 		d = nil
@@ -231,4 +286,32 @@ func (e Effective) Attempts() []Leaf[modem.APN] {
 		return []Leaf[modem.APN]{{Source: SourceNetwork, Rank: RankNetwork}}
 	}
 	return slices.Clone(e.attempts)
+}
+
+// purposes are those of other connections than the default one, in order.
+var purposes = []Purpose{PurposeIMS, PurposeMMS, PurposeSUPL, PurposeDM, PurposeFOTA, PurposeBootstrap}
+
+// Others are the access points of further connections, each once, in the order
+// of their first purpose. An entry that serves the default connection too is
+// not among them: that connection carries its other purposes.
+func (e Effective) Others() []Leaf[modem.APN] {
+	byDefault := e.APNs[PurposeDefault]
+	var out []Leaf[modem.APN]
+	for _, p := range purposes {
+		l, ok := e.APNs[p]
+		same := func(o Leaf[modem.APN]) bool { return o.Source == l.Source && reflect.DeepEqual(o.Value, l.Value) }
+		if ok && !l.Unset && !same(byDefault) && !slices.ContainsFunc(out, same) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// Attach is the access point of the initial attach; nil: nobody wants one.
+func (e Effective) Attach() *modem.APN {
+	l, ok := e.APNs[PurposeAttach]
+	if !ok || l.Unset {
+		return nil
+	}
+	return &l.Value
 }

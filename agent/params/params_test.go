@@ -38,6 +38,11 @@ func parse(t *testing.T, text string) *params.Document {
 	return d
 }
 
+// order is a document as that of an order.
+func order(d *params.Document) []params.Given {
+	return []params.Given{{Document: d, Rank: params.RankOrder, Source: params.SourceOrder}}
+}
+
 func has[T any](v T) params.Opt[T] { return params.Opt[T]{Value: v, State: params.Set} }
 
 func TestParseFull(t *testing.T) {
@@ -90,7 +95,7 @@ func TestIgnored(t *testing.T) {
 	if diff := cmp.Diff(want, d.Ignored); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	e, err := params.Resolve(params.Input{Order: d})
+	e, err := params.Resolve(params.Input{Given: order(d)})
 	if err != nil || len(e.Notes) != len(want) || e.Notes[1].Pointer != "/apns/0/colour" {
 		t.Errorf("notes %+v, %v", e.Notes, err)
 	}
@@ -268,7 +273,7 @@ func TestResolve(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			in := params.Input{Profile: profile, Database: candidates(tc.database)}
 			if tc.order != "" {
-				in.Order = parse(t, `{"version":1,`+tc.order+`}`)
+				in.Given = order(parse(t, `{"version":1,`+tc.order+`}`))
 			}
 			e, err := params.Resolve(in)
 			if err != nil {
@@ -285,16 +290,16 @@ func TestResolve(t *testing.T) {
 	if got := attempts(params.Effective{}); got != "<network default" {
 		t.Errorf("an empty set: %q", got)
 	}
-	byIMSI := params.Input{Profile: params.Profile{IMSI: "262011234567890"}, Order: parse(t, `{"version":1,"scope":{"mccmnc":["26201"]},"apns":[{"name":"a"}]}`)}
+	byIMSI := params.Input{Profile: params.Profile{IMSI: "262011234567890"}, Given: order(parse(t, `{"version":1,"scope":{"mccmnc":["26201"]},"apns":[{"name":"a"}]}`))}
 	if e, err := params.Resolve(byIMSI); err != nil || attempts(e) != "a<order" {
 		t.Errorf("network by the IMSI: %q, %v", attempts(e), err)
 	}
 }
 
 func TestResolveAPN(t *testing.T) {
-	order := parse(t, `{"version":1,"roaming":{"data":false},"apns":[{"name":"a","purposes":["default","dm"],"pdnType":"v4v6","pdnTypeRoaming":"v4","auth":"chap",
+	doc := parse(t, `{"version":1,"roaming":{"data":false},"apns":[{"name":"a","purposes":["default","dm"],"pdnType":"v4v6","pdnTypeRoaming":"v4","auth":"chap",
 		"user":"u","secretRef":"file:/s","mtu":1400,"dns":["192.0.2.1"],"routes":["10.0.0.0/8"]}]}`)
-	in := params.Input{Order: order}
+	in := params.Input{Given: order(doc)}
 	var de *params.DocumentError
 	if _, err := params.Resolve(in); !errors.As(err, &de) || de.Pointer != "/apns/0" {
 		t.Errorf("without the password: %v", err)
@@ -319,7 +324,7 @@ func TestResolveAPN(t *testing.T) {
 		t.Errorf("%s, %v", text, err)
 	}
 	inline := parse(t, `{"version":1,"apns":[{"name":"a","user":"u","secret":"sesame"}]}`)
-	if e, err := params.Resolve(params.Input{Order: inline}); err != nil || e.Attempts()[0].Value.Password.Reveal() != "sesame" {
+	if e, err := params.Resolve(params.Input{Given: order(inline)}); err != nil || e.Attempts()[0].Value.Password.Reveal() != "sesame" {
 		t.Errorf("inline password: %v", err)
 	}
 }
@@ -330,7 +335,7 @@ func TestRoaming(t *testing.T) {
 		`{}`: nil, `{"data":true}`: &yes, `{"data":false}`: &no, `{"homeOnly":true}`: &no, `{"homeOnly":false}`: nil,
 		`{"data":true,"homeOnly":true}`: &no, `{"data":null}`: nil, `null`: nil,
 	} {
-		e, err := params.Resolve(params.Input{Order: parse(t, `{"version":1,"roaming":`+text+`}`), Database: candidates(1)})
+		e, err := params.Resolve(params.Input{Given: order(parse(t, `{"version":1,"roaming":`+text+`}`)), Database: candidates(1)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -371,7 +376,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		e, err := params.Resolve(params.Input{Order: d, Database: candidates(2)})
+		e, err := params.Resolve(params.Input{Given: order(d), Database: candidates(2)})
 		if err != nil {
 			return // a password that nobody has, a type without IP
 		}
