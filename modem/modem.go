@@ -12,6 +12,7 @@ package modem
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"lpad/internal/redact"
@@ -148,6 +149,63 @@ type APN struct {
 	// AllowRoaming forbids or allows data on a foreign network; nil leaves the
 	// device's own rule alone.
 	AllowRoaming *bool
+	// Purposes are what it is for (Purpose…); none: [PurposeDefault].
+	Purposes []string
+}
+
+// The purposes of an access point, in the words of the operator's document.
+const (
+	PurposeDefault   = "default" // the device's data
+	PurposeAttach    = "ia"      // the initial attach
+	PurposeIMS       = "ims"
+	PurposeMMS       = "mms"
+	PurposeSUPL      = "supl"
+	PurposeDM        = "dm"
+	PurposeFOTA      = "fota"
+	PurposeBootstrap = "bootstrap"
+)
+
+// For reports whether the access point is for this purpose.
+func (a APN) For(purpose string) bool {
+	return len(a.Purposes) == 0 && purpose == PurposeDefault || slices.Contains(a.Purposes, purpose)
+}
+
+// Radio is what an operator wants of the radio. The zero value, and each zero
+// member, is no wish: the modem stays as it is.
+type Radio struct {
+	RATs           []string // "gsm", "umts", "lte", "lte-m", "nb-iot", "nr"
+	LTEBands       []int    // 3GPP TS 36.101: 1, 3, 20, …
+	EDRX           []EDRX
+	PSM            *PSM
+	SMSC           string   // "+491710760000"
+	PreferredPLMNs []string // MCC and MNC, 5 or 6 digits, best first
+}
+
+// IsZero reports that nothing is wanted.
+func (r Radio) IsZero() bool {
+	return len(r.RATs)+len(r.LTEBands)+len(r.EDRX)+len(r.PreferredPLMNs) == 0 && r.PSM == nil && r.SMSC == ""
+}
+
+// EDRX is extended discontinuous reception on one access technology (3GPP TS
+// 24.008, section 10.5.5.32).
+type EDRX struct {
+	AcT   int  // as +CEDRXS has it: 4 LTE, 5 NB-IoT
+	Value int  // of the cycle, 0 to 15
+	PTW   *int // of the paging time window, 0 to 15; nil: the modem's
+}
+
+// PSM is the power saving mode, in the octets of 3GPP TS 24.008.
+type PSM struct {
+	TAU    byte // T3412 extended (section 10.5.7.4a)
+	Active byte // T3324 (section 10.5.7.3)
+}
+
+// Settings are all that an operator wants of a modem for one profile.
+type Settings struct {
+	Default APN
+	Attach  *APN  // of the initial attach; nil: Default
+	Others  []APN // of other purposes, best first
+	Radio   Radio
 }
 
 // AuthMethod is a.Auth with the empty value resolved.

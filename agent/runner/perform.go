@@ -465,7 +465,7 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 	if err != nil {
 		return switchover.Target{}, err
 	}
-	return switchover.Target{ICCID: profile.ICCID, Candidates: candidates, Probe: r.probe(j, profile)}, nil
+	return switchover.Target{ICCID: profile.ICCID, Wanted: switchover.Wanted{Candidates: candidates}, Probe: r.probe(j, profile)}, nil
 }
 
 // probe is what must be reachable over the new network: what the

@@ -25,9 +25,9 @@ func (m touched) Gate(ctx context.Context, snapshot []byte) error {
 	return m.Modem.Gate(ctx, snapshot)
 }
 
-func (m touched) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
+func (m touched) Apply(ctx context.Context, iccid string, settings modem.Settings) ([]string, error) {
 	m.times.Add(1)
-	return m.Modem.Apply(ctx, iccid, apn)
+	return m.Modem.Apply(ctx, iccid, settings)
 }
 
 func (m touched) Reread(ctx context.Context, iccid string) (string, error) {

@@ -30,7 +30,7 @@ func (Direct) Snapshot(context.Context) ([]byte, error) { return []byte(`{"direc
 func (Direct) Gate(context.Context, []byte) error { return nil }
 
 // Apply has nowhere to write to.
-func (Direct) Apply(context.Context, string, modem.APN) ([]string, error) { return nil, nil }
+func (Direct) Apply(context.Context, string, modem.Settings) ([]string, error) { return nil, nil }
 
 // Reread resets the card.
 func (d Direct) Reread(ctx context.Context, _ string) (string, error) {

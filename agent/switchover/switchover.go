@@ -61,9 +61,9 @@ type Modem interface {
 	// Gate keeps everything from attaching or coming up by itself until Reread
 	// is done.
 	Gate(ctx context.Context, snapshot []byte) error
-	// Apply writes the access point where the modem and the network's services
-	// will find it, and says where that was.
-	Apply(ctx context.Context, iccid string, apn modem.APN) (where []string, err error)
+	// Apply writes the settings where the modem and the network's services
+	// will find them, and says where that was.
+	Apply(ctx context.Context, iccid string, settings modem.Settings) (where []string, err error)
 	// Reread makes the modem show the profile, opens the gate, and says by
 	// which means the card was read again.
 	Reread(ctx context.Context, iccid string) (rung string, err error)
@@ -113,11 +113,19 @@ type Candidate struct {
 // one.
 const DefaultSource = "network default"
 
+// Wanted is what is to be set for a profile.
+type Wanted struct {
+	Candidates []Candidate // for the device's data, in order of trust; none: the empty APN
+	Attach     *modem.APN  // of the initial attach; nil: the candidate's
+	Others     []modem.APN // of other purposes
+	Radio      modem.Radio
+}
+
 // Target is where a switch leads.
 type Target struct {
-	ICCID      rsp.ICCID
-	Candidates []Candidate // in order of trust; none: the empty APN
-	Probe      string      // what must be reached over the new link; empty: nothing
+	ICCID rsp.ICCID
+	Wanted
+	Probe string // what must be reached over the new link; empty: nothing
 }
 
 func (t Target) candidates() []Candidate {
@@ -197,7 +205,7 @@ func (s *Switch) Apply(ctx context.Context, t Target) (Applied, error) { return 
 func (s *Switch) apply(ctx context.Context, t Target, i int) (Applied, error) {
 	c := t.candidates()[i]
 	s.appliedTo = rsp.ICCID{}
-	where, err := s.Modem.Apply(ctx, t.ICCID.String(), c.APN)
+	where, err := s.Modem.Apply(ctx, t.ICCID.String(), modem.Settings{Default: c.APN, Attach: t.Attach, Others: t.Others, Radio: t.Radio})
 	if err != nil {
 		return Applied{}, fmt.Errorf("apn %s (%s): %w", c.APN, c.Source, err)
 	}

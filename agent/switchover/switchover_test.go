@@ -50,9 +50,9 @@ func (b *backend) Snapshot(ctx context.Context) ([]byte, error) {
 	return []byte("{}"), b.do(ctx, "snapshot")
 }
 func (b *backend) Gate(ctx context.Context, s []byte) error { return b.do(ctx, "gate "+string(s)) }
-func (b *backend) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
-	b.apn = apn.Name
-	return []string{"at"}, b.do(ctx, "apply "+apn.Name)
+func (b *backend) Apply(ctx context.Context, iccid string, settings modem.Settings) ([]string, error) {
+	b.apn = settings.Default.Name
+	return []string{"at"}, b.do(ctx, "apply "+settings.Default.Name)
 }
 func (b *backend) Reread(ctx context.Context, iccid string) (string, error) {
 	return "cfun-0-1", b.do(ctx, "reread "+b.apn)

@@ -26,7 +26,8 @@ const (
 // it has been up, until [ManagerStack.Commit]. It says where. Without an AT port, a modem on
 // which ModemManager can write nothing gets the APN when the connection comes
 // up: then NetworkManager is the only place.
-func (s *ManagerStack) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
+func (s *ManagerStack) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
+	apn := want.Default
 	var where []string
 	if s.at != nil {
 		if err := s.seize(ctx); err != nil {

@@ -115,7 +115,8 @@ func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
 }
 
 // Apply writes the access point into the modem's context.
-func (s *ATOnly) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
+func (s *ATOnly) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
+	apn := want.Default
 	if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func thereAndBack(ctx context.Context, back *network.ATOnly) error {
 	if err := back.Gate(ctx, snapshot); err != nil {
 		return err
 	}
-	if _, err := back.Apply(ctx, "2", modem.APN{Name: "new"}); err != nil {
+	if _, err := back.Apply(ctx, "2", modem.Settings{Default: modem.APN{Name: "new"}}); err != nil {
 		return err
 	}
 	if _, err := back.Reread(ctx, "2"); err != nil {

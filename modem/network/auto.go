@@ -102,7 +102,7 @@ type backend interface {
 	Snapshot(ctx context.Context) ([]byte, error)
 	Working(snapshot []byte) (iccid string, apn modem.APN, ok bool)
 	Gate(ctx context.Context, snapshot []byte) error
-	Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error)
+	Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error)
 	Reread(ctx context.Context, iccid string) (string, error)
 	ResetSIM(ctx context.Context) error
 	SIM(ctx context.Context) (modem.SIM, error)
@@ -290,8 +290,8 @@ func with[T any](ctx context.Context, a *Auto, f func(backend) (T, error)) (T, e
 }
 
 // Apply is the present back-end's.
-func (a *Auto) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
-	return with(ctx, a, func(b backend) ([]string, error) { return b.Apply(ctx, iccid, apn) })
+func (a *Auto) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
+	return with(ctx, a, func(b backend) ([]string, error) { return b.Apply(ctx, iccid, want) })
 }
 
 // Reread is the present back-end's.

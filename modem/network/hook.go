@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,24 +9,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"lpad/internal/fault"
+	"lpad/internal/program"
 	"lpad/modem"
 )
 
-// Bounds of a hook. pppd dials and negotiates for half a minute.
-const (
-	hookLimit  = time.Minute
-	hookOutput = 16 << 10 // bytes of its output that are looked at
-	hookLines  = 40       // that are logged
-	// A program that stays in the background (pppd) may keep the output open.
-	hookLinger = time.Second
-)
+// hookLimit bounds a hook. pppd dials and negotiates for half a minute, and stays
+// in the background, which is why what a hook leaves there is not killed.
+const hookLimit = time.Minute
 
 // Events of a hook.
 const (
@@ -98,28 +93,8 @@ func (e *HookError) Fault() fault.Fault {
 // Run runs the hook and returns the link that came of it: the interface that it
 // named, else the one it was told of. The error is a [*HookError].
 func (h *Hook) Run(ctx context.Context, event string, c Carrier) (modem.Link, error) {
-	limit := h.Timeout
-	if limit == 0 {
-		limit = hookLimit
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, h.Path)
-	cmd.Env = append(withoutOurs(os.Environ()), c.environment(event)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = hookLinger
-	var out head
-	cmd.Stdout, cmd.Stderr = &out, &out
-	begin := time.Now()
-	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it has ended well; what it left behind holds its output
-	}
-	if ctx.Err() != nil && err != nil {
-		err = fmt.Errorf("not done after %v: %w", time.Since(begin).Round(time.Second), ctx.Err())
-	}
-	link, last := h.read(event, c, out.lines())
+	said, err := program.Program{Path: h.Path, Env: append(withoutOurs(os.Environ()), c.environment(event)...), Timeout: cmp.Or(h.Timeout, hookLimit)}.Run(ctx)
+	link, last := h.read(event, c, said)
 	if err != nil {
 		return modem.Link{}, &HookError{Path: h.Path, Event: event, Said: last, Err: err}
 	}
@@ -145,7 +120,7 @@ func (h *Hook) read(event string, c Carrier, lines []string) (link modem.Link, l
 		default:
 			last = line
 		}
-		if h.Log != nil && i < hookLines {
+		if h.Log != nil && i < program.MaxLines {
 			h.Log.Info("network hook", "event", event, "said", line)
 		}
 	}
@@ -219,26 +194,6 @@ func addressesOf(name string) []netip.Prefix {
 	for _, a := range all {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// head keeps the beginning of what is written. It has no other methods of a
-// buffer, or io.Copy would use them.
-type head struct{ kept []byte }
-
-// Write never fails: a hook does not stop because it talks much.
-func (h *head) Write(b []byte) (int, error) {
-	h.kept = append(h.kept, b[:min(len(b), hookOutput-len(h.kept))]...)
-	return len(b), nil
-}
-
-func (h *head) lines() []string {
-	var out []string
-	for line := range strings.Lines(string(h.kept)) {
-		if line = strings.TrimSpace(line); line != "" {
-			out = append(out, line)
 		}
 	}
 	return out

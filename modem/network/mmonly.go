@@ -201,7 +201,8 @@ func carrierOf(b mm.Bearer, apn modem.APN, m mm.Modem) Carrier {
 
 // Apply writes the access point onto the modem, before it reads the SIM again,
 // and keeps it for the bearer. It says where.
-func (s *MMOnly) Apply(ctx context.Context, iccid string, apn modem.APN) ([]string, error) {
+func (s *MMOnly) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
+	apn := want.Default
 	var where []string
 	if s.at != nil {
 		if err := s.seize(ctx); err != nil {

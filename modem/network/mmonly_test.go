@@ -158,7 +158,7 @@ func (d *bareDevice) switchTo(ctx context.Context, s *switchover.Switch, n int, 
 	d.t.Helper()
 	iccid, err := rsp.ParseICCID(p.iccid)
 	d.must(err)
-	target := switchover.Target{ICCID: iccid, Probe: "10.99.0.1:443", Candidates: []switchover.Candidate{{APN: newAPN, Source: "test"}}}
+	target := switchover.Target{ICCID: iccid, Probe: "10.99.0.1:443", Wanted: switchover.Wanted{Candidates: []switchover.Candidate{{APN: newAPN, Source: "test"}}}}
 	snapshot, err = s.Snapshot(ctx)
 	d.must(err)
 	d.step("snapshot")

@@ -267,7 +267,7 @@ func TestSwitchAndBack(t *testing.T) {
 	}
 
 	d.card.enable(1)
-	where, err := d.back.Apply(ctx, profileB.iccid, newAPN)
+	where, err := d.back.Apply(ctx, profileB.iccid, modem.Settings{Default: newAPN})
 	d.must(err)
 	d.step("apply " + strings.Join(where, "+"))
 	if diff := cmp.Diff([]string{network.ViaAT, network.ViaNetworkManager}, where); diff != "" {
@@ -360,7 +360,7 @@ func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int
 	d.must(back.Gate(ctx, snapshot))
 	d.step("gate")
 	d.card.enable(n)
-	where, err := back.Apply(ctx, p.iccid, apn)
+	where, err := back.Apply(ctx, p.iccid, modem.Settings{Default: apn})
 	d.must(err)
 	d.step("apply " + strings.Join(where, "+"))
 	if d.config.AT == nil {
@@ -445,7 +445,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 	mark := d.Modem.Log().Len()
 	d.must(dying.Gate(ctx, snapshot))
 	d.card.enable(1)
-	_, err = dying.Apply(ctx, profileB.iccid, newAPN)
+	_, err = dying.Apply(ctx, profileB.iccid, modem.Settings{Default: newAPN})
 	d.must(err)
 	d.must(bus.Close())
 	d.step("lpad has died")
@@ -458,7 +458,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 	}
 	d.must(d.back.Gate(ctx, snapshot))
 	d.step("gate again")
-	_, err = d.back.Apply(ctx, profileB.iccid, newAPN)
+	_, err = d.back.Apply(ctx, profileB.iccid, modem.Settings{Default: newAPN})
 	d.must(err)
 	_, err = d.back.Reread(ctx, profileB.iccid)
 	d.must(err)
@@ -486,8 +486,8 @@ func TestCandidates(t *testing.T) {
 	s := switchover.Switch{Settings: d.back, Modem: d.back, Network: d.back, Prober: prober{d.Stack}, Log: d.config.Log}
 	iccid, err := rsp.ParseICCID(profileB.iccid)
 	d.must(err)
-	target := switchover.Target{ICCID: iccid, Probe: "10.99.0.1:443", Candidates: []switchover.Candidate{
-		{APN: modem.APN{Name: "wrong.apn"}, Source: "test"}, {APN: newAPN, Source: "test 2"}}}
+	target := switchover.Target{ICCID: iccid, Probe: "10.99.0.1:443", Wanted: switchover.Wanted{Candidates: []switchover.Candidate{
+		{APN: modem.APN{Name: "wrong.apn"}, Source: "test"}, {APN: newAPN, Source: "test 2"}}}}
 	snapshot, err := s.Snapshot(ctx)
 	d.must(err)
 	d.must(s.Gate(ctx, snapshot))
@@ -508,7 +508,7 @@ func TestCandidates(t *testing.T) {
 	}
 	d.must(s.Commit(ctx, target))
 
-	wrong := switchover.Target{ICCID: iccid, Candidates: target.Candidates[:1]}
+	wrong := switchover.Target{ICCID: iccid, Wanted: switchover.Wanted{Candidates: target.Candidates[:1]}}
 	snapshot, err = s.Snapshot(ctx)
 	d.must(err)
 	d.must(s.Gate(ctx, snapshot))
