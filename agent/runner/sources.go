@@ -48,6 +48,24 @@ type SettingsSource interface {
 	CheckDocument(document json.RawMessage) error
 }
 
+// Parameter is one effective value of a profile's terminal parameters, and who
+// says so, as it is told to people: it never holds a password.
+type Parameter struct {
+	Leaf       string          `json:"leaf"`            // "apns.default", "radio.rats": the member of the document, access points by their purpose
+	Value      json.RawMessage `json:"value,omitempty"` // as the document writes it; none: unset on purpose, or by default
+	Source     string          `json:"source"`          // "profile", "order", "oem: FILE", "last-good" …
+	Rank       int             `json:"rank"`            // of the source; the lower wins
+	Scope      string          `json:"scope,omitempty"` // how narrow the source is: iccid, imsi, plmn, any
+	Generation int64           `json:"generation,omitempty"`
+	State      string          `json:"state,omitempty"` // staged, applied, trial, suspended, limited
+}
+
+// Effective is a profile's whole set of terminal parameters.
+type Effective struct {
+	Parameters []Parameter `json:"parameters"`
+	Notes      []string    `json:"notes,omitempty"` // what a person should hear: documents that are left out, conflicts
+}
+
 // DeviceSource knows what servers may be told of the device.
 type DeviceSource interface {
 	Device(ctx context.Context) rsp.DeviceInfo
