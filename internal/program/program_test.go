@@ -1,0 +1,185 @@
+package program_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"lpad/internal/program"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRun(t *testing.T) {
+	t.Setenv("SECRET_OF_LPAD", "x")
+	inherited, err := unix.Open("/dev/null", unix.O_RDONLY, 0) // as what a program is started with
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(inherited)
+	for _, tc := range []struct {
+		name, script string
+		said         string
+		fails        string
+	}{
+		{"says", "echo one; echo; echo ' two ' >&2", "one|two", ""},
+		{"fails", "echo no; exit 3", "no", "exit status 3"},
+		{"its environment is all", "echo $A-$SECRET_OF_LPAD-$HOME", "b--", ""},
+		{"no input", "cat; echo end", "end", ""},
+		{"where it begins", "pwd", "/", ""},
+		{"no arguments", "echo $#", "0", ""},
+		{"no open files", "ls -l /proc/self/fd | grep -c /dev/null", "1", ""}, // its input
+		{"its own group", `[ "$(ps -o pgid= -p $$ | tr -d ' ')" = $$ ] && echo own`, "own", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := program.Program{Path: script(t, tc.script), Env: []string{"A=b", "PATH=" + os.Getenv("PATH")}, Dir: "/", Timeout: 30 * time.Second, Alone: true}
+			said, err := p.Run(t.Context())
+			if got := strings.Join(said, "|"); got != tc.said {
+				t.Errorf("said %q, want %q", got, tc.said)
+			}
+			if tc.fails == "" && err != nil || tc.fails != "" && (err == nil || err.Error() != tc.fails) {
+				t.Errorf("error %v, want %q", err, tc.fails)
+			}
+		})
+	}
+}
+
+// Ten megabytes are taken and forgotten, and the program ends well.
+func TestMuchIsPrinted(t *testing.T) {
+	p := program.Program{Path: script(t, `head -c 10000000 /dev/zero | tr '\0' x; echo; yes | head -c 1000; touch "$0.done"`), Env: os.Environ(), Timeout: time.Minute}
+	said, err := p.Run(t.Context())
+	if err != nil || len(said) != 1 || len(said[0]) > 1<<10 {
+		t.Errorf("%d lines, %v", len(said), err)
+	}
+	if _, err := os.Stat(p.Path + ".done"); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a program leaves in its group is killed or not, as is asked for; what
+// has left the group keeps nobody waiting.
+func TestLeftBehind(t *testing.T) {
+	for _, tc := range []struct {
+		name, script string
+		alone, lives bool
+	}{
+		{"in the group", `sleep 60 & echo $! >"$0.pid"`, true, false},
+		{"allowed", `sleep 60 & echo $! >"$0.pid"`, false, true},
+		{"out of the group", `setsid sh -c 'echo $$ >"$1.pid"; exec sleep 60' - "$0" & while ! [ -s "$0.pid" ]; do sleep 0.01; done`, true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := program.Program{Path: script(t, tc.script), Env: os.Environ(), Timeout: 30 * time.Second, Alone: tc.alone}
+			begin := time.Now()
+			if _, err := p.Run(t.Context()); err != nil || time.Since(begin) > 20*time.Second {
+				t.Errorf("%v after %v", err, time.Since(begin))
+			}
+			n := pid(t, p.Path)
+			if tc.lives {
+				if !alive(n) {
+					t.Error("it is gone")
+				}
+				if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+					t.Error(err)
+				}
+			}
+			dies(t, n)
+		})
+	}
+}
+
+// A program whose time is up dies with its group; so does one that nobody waits
+// for any more.
+func TestKilled(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		timeout time.Duration
+		want    error
+	}{{"timeout", 300 * time.Millisecond, context.DeadlineExceeded}, {"stop", time.Minute, context.Canceled}} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			p := program.Program{Path: script(t, `trap '' TERM; sleep 60 & echo $! >"$0.pid"; echo begun; wait`), Env: os.Environ(), Timeout: tc.timeout, Alone: true}
+			if tc.want == context.Canceled {
+				go func() {
+					for {
+						if _, err := os.Stat(p.Path + ".pid"); err == nil {
+							cancel()
+							return
+						}
+						time.Sleep(5 * time.Millisecond)
+					}
+				}()
+			}
+			begin := time.Now()
+			said, err := p.Run(ctx)
+			if !errors.Is(err, tc.want) || !strings.HasPrefix(err.Error(), "not done after ") || time.Since(begin) > 20*time.Second {
+				t.Errorf("after %v: %v, %q", time.Since(begin), err, said)
+			}
+			if b, err := os.ReadFile(p.Path + ".pid"); err == nil && len(b) > 0 {
+				dies(t, pid(t, p.Path))
+			} else if tc.want == context.Canceled {
+				t.Error("it never began")
+			}
+		})
+	}
+}
+
+func TestNoProgram(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (program.Program{Path: plain, Timeout: time.Second, Alone: true}).Run(t.Context()); !errors.Is(err, os.ErrPermission) {
+		t.Error(err)
+	}
+	if _, err := (program.Program{Path: plain + ".absent", Timeout: time.Second}).Run(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// pid is what a script has written beside itself.
+func pid(t *testing.T, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// alive reports whether a process runs; a zombie, whose parent has died, does not.
+func alive(pid int) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	return err == nil && !strings.Contains(string(b), ") Z ")
+}
+
+func dies(t *testing.T, pid int) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("process %d still runs", pid)
+		}
+	}
+}
