@@ -57,10 +57,12 @@ var arrows = []struct {
 	{"agent/rsp/rsptest/...", []string{"agent/rsp", "agent/rsp/rsptest/...", "apdu", "apdu/ber"}, "wire doubles; never the product's own es10 or es9p"},
 	{"agent/job", []string{"agent/rsp"}, "pure, sees only values"},
 	{"agent/journal", []string{"agent/job"}, "what survives"},
+	{"agent/orders", []string{"agent/rsp"}, "signed orders: whether to believe them; pure"},
+	{"agent/orders/orderstest", nil, "signs orders; never the product's own code"},
 	{"agent/params", []string{"agent/rsp", "apdu/ber", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
-	{"agent/runner", []string{"agent/job", "agent/journal", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
+	{"agent/runner", []string{"agent/job", "agent/journal", "agent/orders", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
 	{"agent/apiserver", []string{"agent/api"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
@@ -82,7 +84,7 @@ var arrows = []struct {
 var everybody = []string{"internal/fault", "internal/redact"}
 
 // never may anything but tests and the lab import these.
-var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "internal/systembus/bustest", "packaging/packagetest"}
+var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "agent/orders/orderstest", "internal/systembus/bustest", "packaging/packagetest"}
 
 // fences name the only importer of a module.
 var fences = map[string][]string{
