@@ -46,6 +46,7 @@ type Journal struct {
 	settings map[string]json.RawMessage
 
 	written int64 // bytes written since Open, the wear of the flash
+	writes  int64 // how many times
 	torn    int
 	damage  string
 	broken  error // a write failed half-way: nothing may be appended any more, only a new file mends that
@@ -284,6 +285,7 @@ func (j *Journal) put(k kind, v any) error {
 	}
 	j.size += len(frame)
 	j.written += int64(len(frame))
+	j.writes++
 	return nil
 }
 
@@ -471,6 +473,7 @@ func (j *Journal) Compact() error {
 		return j.fail(err)
 	}
 	j.written += int64(len(b))
+	j.writes++
 	if j.file != nil {
 		_ = j.file.Close() // of the old file, which nobody will read again
 		j.file = nil
@@ -516,6 +519,9 @@ func (j *Journal) Size() int { return j.size }
 // Written is how many bytes were written since Open, for the account of flash
 // wear.
 func (j *Journal) Written() int64 { return j.written }
+
+// Writes is how many times something was written and synced since Open.
+func (j *Journal) Writes() int64 { return j.writes }
 
 // Close releases the file. Nothing is lost by not calling it.
 func (j *Journal) Close() error {

@@ -34,6 +34,7 @@ func (r *Runner) awaitClock(ctx context.Context, j job.Job) error {
 	defer cancel()
 	for !r.clockReady(ctx) {
 		r.card.closeCard(ctx, r.log)
+		r.pulse.Beat()
 		if r.othersQueue(j) {
 			return ErrClockNotSet
 		}

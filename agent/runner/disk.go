@@ -12,6 +12,9 @@ import (
 // is tried again by a timer, so that room on the disk is found also by a daemon
 // that has nothing to do.
 func (r *Runner) watchDisk() {
+	r.mu.Lock()
+	r.view.JournalSize, r.view.JournalWritten, r.view.JournalWrites = r.cfg.Journal.Size(), r.cfg.Journal.Written(), r.cfg.Journal.Writes()
+	r.mu.Unlock()
 	err := r.cfg.Journal.Broken()
 	if was := r.View().JournalErr; err == nil && was == nil || err != nil && was != nil && err.Error() == was.Error() {
 		return

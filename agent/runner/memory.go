@@ -250,6 +250,9 @@ func (r *Runner) keep(before, next job.Job, e job.Event) error {
 	}
 	if next.Ended() {
 		r.boundReports()
+		if r.cfg.OnEnd != nil {
+			r.cfg.OnEnd(next)
+		}
 	}
 	return nil
 }

@@ -95,6 +95,14 @@ type Config struct {
 	Hub  *Hub
 	Name string
 
+	// Pulse is where the sources of the runner say how far they are; nil: only
+	// the runner's own tasks are watched. See [Runner.Alive].
+	Pulse *Pulse
+
+	// OnEnd is told each job that has ended, in the loop: it must not wait, nor
+	// ask the runner for anything. nil: nobody is told.
+	OnEnd func(job.Job)
+
 	// OnState is told the state whenever it has become another, by one caller
 	// at a time. It must not ask the runner for anything. nil: nobody is told.
 	OnState func(State)
@@ -142,8 +150,12 @@ type Runner struct {
 	reportPause time.Duration      // before the next: the clock is not set
 	replays     []*reportWaiter    // callers of ReplayReport
 
+	changes *Changes // of settings, that wait for a good time; nil: none
+
 	// only touched by the card's goroutine
 	card cardState
+
+	pulse *Pulse
 
 	mu    sync.Mutex
 	view  View  // what other goroutines may see
@@ -174,8 +186,11 @@ func New(cfg Config) *Runner {
 		cfg.Hub = NewHub()
 	}
 	cfg.DeliverRetry = cfg.DeliverRetry.orDefault()
+	if cfg.Pulse == nil {
+		cfg.Pulse = &Pulse{}
+	}
 	r := &Runner{
-		cfg: cfg, log: cfg.Log, hub: voice{cfg.Hub, cfg.Name},
+		cfg: cfg, log: cfg.Log, pulse: cfg.Pulse, hub: voice{cfg.Hub, cfg.Name},
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
@@ -251,6 +266,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	r.boundReports()
 	r.scheduleReports()
 	for {
+		r.makeChanges()
 		r.next(work)
 		r.watchDisk()
 		select {
@@ -302,8 +318,10 @@ func (r *Runner) ownCard(ctx context.Context) {
 			r.card.close(ctx, r.log)
 			return
 		case t := <-r.tasks:
+			end := r.pulse.Begin(t.kind.String(), r.patience(t.kind))
 			o := t.run(t.ctx)
 			o.kind = t.kind
+			end()
 			select {
 			case r.outcomes <- o:
 			case <-ctx.Done():

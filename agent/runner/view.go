@@ -33,6 +33,10 @@ type View struct {
 	CardErr       error     // why the card could not be read the last time
 	JournalErr    error     // why the disk does not take the journal; nil: it does
 
+	JournalSize    int   // bytes of its file
+	JournalWritten int64 // bytes written since the start
+	JournalWrites  int64 // how many times something was written and synced since the start
+
 	Link       modem.Link // of the last proven switch; zero if there was none since the start
 	APN        string
 	DeliverErr error     // of the last delivery
