@@ -15,6 +15,13 @@
 // ([*DocumentError]). In a document an absent member is no opinion, while null
 // says "unset" and stops the sources below.
 //
+// A document has a second form, BER-TLV, small enough for a profile's metadata:
+//
+//	e1, ok, err := params.FromMetadata(profile.Proprietary, oids) // as the card tells it
+//	doc, err := params.ParseTLV(e1)                               // *TLVError: the parameters are ignored, the profile is not
+//
+// It carries less than JSON does; [MarshalTLV] names what it cannot.
+//
 // Sources have ranks: what the profile says, then the server's or technician's
 // order, then the device's maker, then the public provider list, then the
 // network's default. In this version the order, the list and the default take

@@ -131,7 +131,7 @@ const (
 	maxServers    = 4
 	maxRoutes     = 16
 	maxPLMNs      = 32
-	maxBands      = 64
+	maxBands      = 96 // what the TLV form can name
 	maxBand       = 255
 	maxChecks     = 8
 	maxRetries    = 16

@@ -2,6 +2,7 @@ package rsp
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -50,4 +51,36 @@ func validOID(s string) bool {
 		}
 	}
 	return true
+}
+
+// EncodeOID writes dotted text ("1.3.6.1.4.1.99999.1") as the contents of an
+// OBJECT IDENTIFIER (X.690, 8.19).
+func EncodeOID(s string) ([]byte, error) {
+	bad := fmt.Errorf("%q is not an object identifier", s)
+	if !validOID(s) {
+		return nil, bad
+	}
+	var b []byte
+	var first uint64
+	for i, text := range strings.Split(s, ".") {
+		arc, err := strconv.ParseUint(text, 10, 56)
+		switch {
+		case err != nil, i == 1 && first < 2 && arc >= 40, i == 1 && arc > 1<<56-81:
+			return nil, bad
+		case i == 0:
+			first = arc
+			continue
+		case i == 1: // one number holds two arcs
+			arc += 40 * first
+		}
+		shift := 0
+		for arc>>(shift+7) != 0 {
+			shift += 7
+		}
+		for ; shift > 0; shift -= 7 {
+			b = append(b, byte(arc>>shift)|0x80)
+		}
+		b = append(b, byte(arc&0x7F))
+	}
+	return b, nil
 }
