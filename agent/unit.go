@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"lpad/agent/journal"
@@ -14,6 +13,7 @@ import (
 	"lpad/agent/runner"
 	"lpad/agent/switchover"
 	"lpad/config"
+	"lpad/internal/release"
 )
 
 // unit is one card with the path to it, its jobs and what they need.
@@ -123,7 +123,7 @@ func (u *unit) warnings() []string {
 func (a *Agent) onState(u *unit, s runner.State) {
 	a.state.write(u.cfg.Name, s)
 	if s != runner.Busy {
-		debug.FreeOSMemory()
+		release.Memory()
 	}
 }
 

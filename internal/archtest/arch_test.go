@@ -66,7 +66,7 @@ var arrows = []struct {
 	{"agent/api", nil, "messages"},
 	{"agent/apiserver", []string{"agent/api"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
-	{"agent", []string{"agent/...", "apdu", "modem", "modem/carrierdb", "config"}, "wiring, no policy"},
+	{"agent", []string{"agent/...", "apdu", "modem", "modem/carrierdb", "config", "internal/release"}, "wiring, no policy"},
 
 	{"config", nil, "only importer of viper"},
 	{"internal/...", nil, "private helpers"},
