@@ -149,6 +149,10 @@ type Job struct {
 	CodeRequired  bool          `json:"code_required,omitempty"`  // the server wants a confirmation code
 	Profile       *ProfileFacts `json:"profile,omitempty"`
 	Switch        Switch        `json:"switch,omitzero"`
+	Parameters    []Parameter   `json:"parameters,omitempty"` // bounded, without passwords
+	AppliedAt     time.Time     `json:"applied_at,omitzero"`  // when the network had proven them
+	Activation    int64         `json:"activation,omitempty"` // sequence number of the enable notification
+	Hooks         []HookRun     `json:"hooks,omitempty"`      // in the order in which they ended
 	RollbackTries int           `json:"rollback_tries,omitempty"`
 	Retries       int           `json:"retries,omitempty"`     // of the first profile, see Retrying
 	Undelivered   int           `json:"undelivered,omitempty"` // notifications still waiting for their server

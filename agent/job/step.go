@@ -62,7 +62,12 @@ type Event struct {
 	Rung          string
 	Link          json.RawMessage
 	Good          json.RawMessage // Snapshotted, Online: settings that carried data, opaque to us
+	Trial         json.RawMessage // Fail, Online: who said what did not pass its trial, opaque to us
 	Problem       *Problem
+
+	Parameters []Parameter // Delivered, Snapshotted, Applied, Online: what is wanted, or set
+	Activation int64       // Committed: sequence number of the enable notification
+	Hooks      []HookRun   // of any event: hooks that have ended
 }
 
 // ActionKind names what is to be done.
@@ -186,7 +191,7 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Committing, Fail}:          noted(Confirming), // the network is up: what could not be tidied is no reason to go back
 	{Confirming, Delivered}:     confirmed,
 
-	{RollingBack, RolledBack}: to(Notifying),
+	{RollingBack, RolledBack}: rolledBack,
 	{RollingBack, Enabled}:    enabled, // it was done after all, and there is nothing to go back to
 	{RollingBack, Fail}:       rollbackFailed,
 	{RollingBack, Abort}:      rollbackAborted,
@@ -214,6 +219,7 @@ func Step(j Job, e Event) (Job, []Action, error) {
 		return j, nil, fmt.Errorf("job %s: %w: %q in state %q", j.ID, ErrUnexpected, e.Kind, j.State)
 	}
 	next := j
+	next.learn(e)
 	state := handler(&next, e)
 	if e.Kind == Fail && e.Problem != nil && e.Note == "" {
 		e.Note = e.Problem.Code // also of what is no reason to end badly
@@ -373,6 +379,7 @@ func cancelled(j *Job, _ Event) State {
 
 func reported(j *Job, e Event) State {
 	j.Undelivered = e.Undelivered
+	j.become(ParameterStaged)
 	if j.Order.Enable {
 		return Snapshotting
 	}
@@ -381,6 +388,7 @@ func reported(j *Job, e Event) State {
 
 func snapshotted(j *Job, e Event) State {
 	j.Switch.Previous, j.Switch.Snapshot, j.Switch.Started = e.Previous, e.Snapshot, e.At
+	j.become(ParameterStaged)
 	return Gating
 }
 
@@ -388,6 +396,7 @@ func enabled(j *Job, _ Event) State { j.Switch.Enabled = true; return Applying }
 
 func applied(j *Job, e Event) State {
 	j.Switch.APN, j.Switch.Source = e.APN, e.Source
+	j.become(ParameterTrial)
 	return Rereading
 }
 
@@ -427,10 +436,16 @@ func (j *Job) leaveOffline(last *Problem) {
 func online(j *Job, e Event) State {
 	j.Problem = nil // of a first profile that did not come online at once
 	j.Switch.Link = e.Link
+	j.proven(e.At)
 	if e.Source != "" { // another candidate than the first may have done
 		j.Switch.APN, j.Switch.Source = e.APN, e.Source
 	}
 	return Committing
+}
+
+func rolledBack(j *Job, _ Event) State {
+	j.become(ParameterNotApplied)
+	return Notifying
 }
 
 // deleteFailed ends a delete job badly; after a proven switch it is only a
