@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"lpad/cmd/lpalab/lab"
@@ -76,13 +75,13 @@ func (f *figures) blockSize(ctx context.Context, d modemtest.Dialect) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	install := func(code string) (blocks, error) {
+	install := func(code string) (lab.Blocks, error) {
 		mark := m.AT.Log().Len()
 		res, err := m.Lpactl(ctx, nil, "install", code, "--yes")
 		if err != nil || res.Exit != 0 {
 			return nil, errors.Join(err, fmt.Errorf("lpactl ended with %d: %s", res.Exit, res.Stderr))
 		}
-		return blocksIn(m.AT.Log().Since(mark)), nil
+		return lab.BlocksIn(m.AT.Log().Since(mark)), nil
 	}
 	first, err := install(w.ActivationCode())
 	if err != nil {
@@ -95,52 +94,12 @@ func (f *figures) blockSize(ctx context.Context, d modemtest.Dialect) (err error
 	if err != nil {
 		return err
 	}
-	learnt := again.most()
-	if learnt != first.most() {
-		return fmt.Errorf("most blocks have %d bytes in the first download and %d in the second", first.most(), learnt)
+	learnt := again.Most()
+	if learnt != first.Most() {
+		return fmt.Errorf("most blocks have %d bytes in the first download and %d in the second", first.Most(), learnt)
 	}
 	f.add("block-size-"+d.Name, float64(learnt), "bytes", 255)
-	f.add("block-refusals-"+d.Name, float64(first.above(learnt)), "blocks", refusalsBound)
-	f.add("block-refusals-again-"+d.Name, float64(again.above(learnt)), "blocks", 0)
+	f.add("block-refusals-"+d.Name, float64(first.Above(learnt)), "blocks", refusalsBound)
+	f.add("block-refusals-again-"+d.Name, float64(again.Above(learnt)), "blocks", 0)
 	return nil
-}
-
-// blocks counts STORE DATA by the bytes of its block.
-type blocks map[int]int
-
-// most is the size that most blocks have.
-func (b blocks) most() int {
-	best := 0
-	for size, count := range b {
-		if count > b[best] || count == b[best] && size > best {
-			best = size
-		}
-	}
-	return best
-}
-
-func (b blocks) above(size int) int {
-	sum := 0
-	for s, count := range b {
-		if s > size {
-			sum += count
-		}
-	}
-	return sum
-}
-
-// blocksIn reads the blocks off what a modem was sent.
-func blocksIn(trace []modemtest.Entry) blocks {
-	const header = 10 // digits before the data
-	all := blocks{}
-	for _, e := range trace {
-		if e.Kind != modemtest.Sent || !strings.HasPrefix(e.Text, "AT+CGLA=") && !strings.HasPrefix(e.Text, "AT+CSIM=") {
-			continue
-		}
-		_, apdu, found := strings.Cut(e.Text, `,"`)
-		if apdu, _, _ = strings.Cut(apdu, `"`); found && len(apdu) > header && apdu[2:4] == "E2" {
-			all[(len(apdu)-header)/2]++
-		}
-	}
-	return all
 }

@@ -133,11 +133,11 @@ func TestOnAir(t *testing.T) {
 // Blocks are read off both ways to a card, and other commands are none.
 func TestBlocks(t *testing.T) {
 	sent := func(text string) modemtest.Entry { return modemtest.Entry{Kind: modemtest.Sent, Text: text} }
-	got := blocksIn([]modemtest.Entry{
+	got := lab.BlocksIn([]modemtest.Entry{
 		sent(`AT+CGLA=1,16,"80E2910003BF2E00"`), sent(`AT+CSIM=16,"81E2910003BF2E00"`), sent(`AT+CGLA=1,18,"80E2110004BF2E0011"`),
 		sent(`AT+CGLA=1,10,"80C0000006"`), sent("AT+CPIN?"), {Kind: modemtest.Happened, Text: `AT+CGLA=1,16,"80E2910003BF2E00"`},
 	})
-	if got[3] != 2 || got[4] != 1 || len(got) != 2 || got.most() != 3 || got.above(3) != 1 || got.above(4) != 0 {
+	if got[3] != 2 || got[4] != 1 || len(got) != 2 || got.Most() != 3 || got.Above(3) != 1 || got.Above(4) != 0 {
 		t.Errorf("%v", got)
 	}
 	if !isEnable(sent(`AT+CGLA=1,50,"80E2910014BF3111A00C5A0A98530805000000000022810100"`)) || isEnable(sent(`AT+CGLA=1,520,"80E21102FFAABF31CC"`)) {

@@ -52,7 +52,7 @@ func TestBlockSizeIsLearnt(t *testing.T) {
 				}
 			}()
 			lpactl(ctx, t, m.Daemon, 0, "install", w.ActivationCode(), "--yes")
-			first := blocks(m.AT.Log().Entries())
+			first := lab.BlocksIn(m.AT.Log().Entries())
 			if err := m.Stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -61,44 +61,18 @@ func TestBlockSizeIsLearnt(t *testing.T) {
 				t.Fatal(err)
 			}
 			lpactl(ctx, t, m.Daemon, 0, "install", strings.Replace(w.ActivationCode(), w.Order.MatchingID, "SECOND", 1), "--yes")
-			again := blocks(m.AT.Log().Since(mark))
+			again := lab.BlocksIn(m.AT.Log().Since(mark))
 
 			steps := map[int]int{255: 0, 180: 1, 120: 2}[tc.block] // sizes above the best
-			if first.above(tc.block) != steps {
-				t.Errorf("first download: %d blocks above %d bytes, want %d: %v", first.above(tc.block), tc.block, steps, first)
+			if first.Above(tc.block) != steps {
+				t.Errorf("first download: %d blocks above %d bytes, want %d: %v", first.Above(tc.block), tc.block, steps, first)
 			}
 			if first[tc.block] < 10 || again[tc.block] < 5 {
 				t.Errorf("blocks of %d bytes: %d in the first download, %d in the second", tc.block, first[tc.block], again[tc.block])
 			}
-			if n := again.above(tc.block); n != 0 {
+			if n := again.Above(tc.block); n != 0 {
 				t.Errorf("second download: %d blocks above %d bytes: %v", n, tc.block, again)
 			}
 		})
 	}
-}
-
-// sizes counts STORE DATA by the size of its block.
-type sizes map[int]int
-
-func (s sizes) above(n int) int {
-	sum := 0
-	for size, count := range s {
-		if size > n {
-			sum += count
-		}
-	}
-	return sum
-}
-
-// blocks reads the sizes off what the modem was sent.
-func blocks(trace []modemtest.Entry) sizes {
-	const header = 10 // digits before the data
-	all := sizes{}
-	for _, e := range trace {
-		_, apdu, found := strings.Cut(e.Text, `,"`)
-		if apdu, _, _ = strings.Cut(apdu, `"`); found && e.Kind == modemtest.Sent && strings.HasPrefix(e.Text, "AT+CGLA=") && len(apdu) > header && apdu[2:4] == "E2" {
-			all[(len(apdu)-header)/2]++
-		}
-	}
-	return all
 }
