@@ -67,8 +67,9 @@ const (
 
 // Client speaks to the ISD-R.
 type Client struct {
-	ch    Channel
-	block int // bytes of data; see New
+	ch       Channel
+	block    int // bytes of data; see New
+	question int // of GetProfilesInfo, that the card answers
 }
 
 // New returns a client on ch that sends blocks of at most blockSize bytes,
@@ -78,7 +79,7 @@ func New(ch Channel, blockSize int) *Client {
 	if blockSize == 0 {
 		blockSize = DefaultBlockSize
 	}
-	return &Client{ch, min(max(blockSize, 1), MaxBlockSize)}
+	return &Client{ch: ch, block: min(max(blockSize, 1), MaxBlockSize)}
 }
 
 // ErrAnswer is in the errors that say that the card's answer is not one of

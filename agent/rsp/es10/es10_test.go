@@ -365,6 +365,57 @@ func TestOddProfileLists(t *testing.T) {
 	}
 }
 
+// A card that does not want to hear of B8, or of any list of tags, can still
+// be read; nobody asks it twice.
+func TestTagListRefused(t *testing.T) {
+	const (
+		whole   = "BF2D0E 5C0C 5A4F9F70909192 95B6B7B899"
+		without = "BF2D0D 5C0B 5A4F9F70909192 95B6B799"
+		bare    = "BF2D00"
+		refused = "BF2D03 810101"
+	)
+	good, b8 := "BF2D10 A00E E30C"+iccid, "B805800388370A"
+	with := "BF2D17 A015 E313" + iccid + b8
+	for _, tc := range []struct {
+		name     string
+		answers  []string
+		requests []string // of two calls
+		err      error    // of the first
+	}{
+		{"a good card", []string{with, with}, []string{whole, whole}, nil},
+		{"B8 refused by a result", []string{refused, good, good}, []string{whole, without, without}, nil},
+		{"B8 refused by a status word", []string{"SW:6A80", good, good}, []string{whole, without, without}, nil},
+		{"every list refused", []string{refused, "SW:6A80", good, good}, []string{whole, without, bare, bare}, nil},
+		{"refuses everything", []string{refused, "SW:6A80", "SW:6A86", good}, []string{whole, without, bare, whole}, rsp.GeneralIncorrectInput},
+		{"busy", []string{"SW:9300", good}, []string{whole, whole}, apdu.ErrBusy},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, card := client(t, tc.answers...)
+			list, err := c.GetProfilesInfo(t.Context(), rsp.ProfileSearch{}, ProfileTags()...)
+			if !errors.Is(err, tc.err) || err == nil && len(list) != 1 {
+				t.Fatalf("first: %v, %v", list, err)
+			}
+			if tc.name == "a good card" && hex.EncodeToString(list[0].Proprietary) != strings.ToLower(b8) {
+				t.Errorf("B8: %X", list[0].Proprietary)
+			}
+			if list, err := c.GetProfilesInfo(t.Context(), rsp.ProfileSearch{}, ProfileTags()...); err != nil || len(list) != 1 {
+				t.Errorf("second: %v, %v", list, err)
+			}
+			var asked []string
+			for _, r := range card.requests {
+				asked = append(asked, hex.EncodeToString(r))
+			}
+			var want []string
+			for _, r := range tc.requests {
+				want = append(want, hex.EncodeToString(unhex(r)))
+			}
+			if !slices.Equal(asked, want) {
+				t.Errorf("asked %v\nwant  %v", asked, want)
+			}
+		})
+	}
+}
+
 // The wrapper of the search is left out only after exactly undefinedError.
 func TestRetrieveFallback(t *testing.T) {
 	ctx := context.Background()

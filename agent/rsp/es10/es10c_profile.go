@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"lpad/agent/rsp"
@@ -13,17 +14,44 @@ import (
 
 const maxProfiles = 256
 
+// proprietary is dpProprietaryData. A card tells it only when it is asked for.
+const proprietary ber.Tag = 0xB8
+
 // ProfileTags are what a list of profiles shows: all but the icons, which
 // are long.
 func ProfileTags() []ber.Tag {
-	return []ber.Tag{0x5A, 0x4F, 0x9F70, 0x90, 0x91, 0x92, 0x95, 0xB6, 0xB7, 0x99}
+	return []ber.Tag{0x5A, 0x4F, 0x9F70, 0x90, 0x91, 0x92, 0x95, 0xB6, 0xB7, proprietary, 0x99}
 }
 
 // GetProfilesInfo lists profiles. tags chooses what is told about each; none
-// leaves that to the card.
+// leaves that to the card. A card that refuses a list of tags with
+// dpProprietaryData (B8) in it is asked again without that, and then without
+// a list, for its profiles have to be read in any case; the client remembers
+// what worked.
 //
 // SGP.22 v2.5, section 5.7.15 (ES10c.GetProfilesInfo).
 func (c *Client) GetProfilesInfo(ctx context.Context, search rsp.ProfileSearch, tags ...ber.Tag) ([]rsp.Profile, error) {
+	if !slices.Contains(tags, proprietary) {
+		return c.profiles(ctx, search, tags)
+	}
+	questions := [][]ber.Tag{tags, slices.DeleteFunc(slices.Clone(tags), func(t ber.Tag) bool { return t == proprietary }), nil}
+	var refusal error // of the first question: the later ones are not the caller's
+	for i := c.question; i < len(questions); i++ {
+		list, err := c.profiles(ctx, search, questions[i])
+		switch {
+		case err == nil:
+			c.question = i
+			return list, nil
+		case !IsRefusal(err) && !IsUnknownFunction(err):
+			return nil, err
+		case refusal == nil:
+			refusal = err
+		}
+	}
+	return nil, refusal
+}
+
+func (c *Client) profiles(ctx context.Context, search rsp.ProfileSearch, tags []ber.Tag) ([]rsp.Profile, error) {
 	const fn = "ES10c.GetProfilesInfo"
 	t, err := c.call(ctx, fn, ber.Encode(0xBF2D, profileCriteria(search), tagList(tags)))
 	if err != nil {
