@@ -1,16 +1,23 @@
 package carrierdb
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync"
 
 	"lpad/modem"
 )
 
 // DB is the list of one file.
-type DB struct{ path string }
+type DB struct {
+	path string
+
+	mu    sync.Mutex
+	file  os.FileInfo // that the index is of
+	index *index
+}
 
 // Open looks at the beginning of the file at path: it must be a list of
 // format 2. A file that does not exist matches os.ErrNotExist. There is
@@ -21,10 +28,10 @@ func Open(path string) (*DB, error) {
 		return nil, fmt.Errorf("provider list: %w", err)
 	}
 	defer f.Close()
-	if err := newScanner(f).root(); err != nil {
+	if err := newScanner(f, 0).root(); err != nil {
 		return nil, fmt.Errorf("provider list %s: %w", path, err)
 	}
-	return &DB{path}, nil
+	return &DB{path: path}, nil
 }
 
 // Query is what is known of a subscription. MCC and MNC, or the IMSI, are
@@ -41,14 +48,21 @@ type Query struct {
 
 // networks are the networks to look for, the best first.
 func (q Query) networks() []network {
-	if q.MNC != "" {
-		return []network{{q.MCC, q.MNC}}
+	var out []network
+	add := func(mcc, mnc string) {
+		if n, ok := networkNamed(mcc, mnc); ok {
+			out = append(out, n)
+		}
 	}
 	const mcc, three, two = 3, 6, 5
-	if len(q.IMSI) < three {
-		return nil
+	switch {
+	case q.MNC != "":
+		add(q.MCC, q.MNC)
+	case len(q.IMSI) >= three:
+		add(q.IMSI[:mcc], q.IMSI[mcc:three])
+		add(q.IMSI[:mcc], q.IMSI[mcc:two])
 	}
-	return []network{{q.IMSI[:mcc], q.IMSI[mcc:three]}, {q.IMSI[:mcc], q.IMSI[mcc:two]}}
+	return out
 }
 
 // Candidate is an access point that may be the right one.
@@ -88,42 +102,67 @@ func (db *DB) Lookup(q Query) (found []Candidate, err error) {
 		return nil, fmt.Errorf("provider list: %w", err)
 	}
 	defer f.Close()
-	found, err = lookup(f, q, networks)
+	x, err := db.indexOf(f)
+	if err == nil {
+		found, err = lookup(f, x, q, networks)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("provider list %s: %w", db.path, err)
 	}
 	return found, nil
 }
 
-func lookup(r io.Reader, q Query, networks []network) ([]Candidate, error) {
-	s := newScanner(r)
+// indexOf is the index of the file as it is now: a package that is updated
+// while the program runs is read again.
+func (db *DB) indexOf(f *os.File) (*index, error) {
+	now, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.index != nil && os.SameFile(db.file, now) && db.file.Size() == now.Size() && db.file.ModTime().Equal(now.ModTime()) {
+		return db.index, nil
+	}
+	db.index = nil
+	s := newScanner(f, 0)
 	if err := s.root(); err != nil {
 		return nil, err
 	}
-	on := make([][]provider, len(networks)) // by the network they were found under
-	kept := 0
-	for {
-		p, err := s.provider()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		for i, n := range networks {
-			if !p.serves(n) {
-				continue
-			}
-			if kept++; kept > maxKept {
-				return nil, fmt.Errorf("more than %d providers on one network", maxKept)
-			}
-			on[i] = append(on[i], p)
-		}
+	x, err := s.scan()
+	if err != nil {
+		return nil, err
 	}
-	for _, providers := range on {
-		if len(providers) > 0 {
-			return choose(providers, q), nil
+	db.file, db.index = now, x
+	return x, nil
+}
+
+// lookup reads the providers of the first network that has any.
+func lookup(r io.ReaderAt, x *index, q Query, networks []network) ([]Candidate, error) {
+	for _, n := range networks {
+		places := x.find(n)
+		if len(places) == 0 {
+			continue
 		}
+		if len(places) > maxNetwork {
+			return nil, fmt.Errorf("more than %d providers on one network", maxNetwork)
+		}
+		providers := make([]provider, 0, len(places))
+		s := &scanner{eof: true}
+		for _, e := range places {
+			at, length := int64(e>>lengthBits&(1<<offsetBits-1)), int(e&(1<<lengthBits-1))
+			s.buf, s.pos = slices.Grow(s.buf[:0], length)[:length], 0
+			if n, err := r.ReadAt(s.buf, at); n < length {
+				return nil, unexpected(err)
+			}
+			p, err := s.readProvider()
+			if err != nil {
+				return nil, err
+			}
+			p.country = x.country(uint32(at))
+			providers = append(providers, p)
+		}
+		return choose(providers, q), nil
 	}
 	return nil, nil
 }

@@ -157,6 +157,21 @@ func TestDamaged(t *testing.T) {
 		{"many networks", head + "<gsm>" + strings.Repeat(`<network-id mcc="1" mnc="1"/>`, 300) + "</gsm>" + foot, false},
 		{"many name servers", head + `<gsm><apn value="a">` + strings.Repeat(`<dns>1</dns>`, 300) + "</apn></gsm>" + foot, false},
 		{"many providers", `<serviceproviders format="2.0">` + strings.Repeat(`<provider><gsm><network-id mcc="001" mnc="01"/></gsm></provider>`, 300) + `</serviceproviders>`, false},
+		{"long tag", head + `<a b="` + strings.Repeat("x", 5000) + `"/>` + foot, false},
+		{"long attribute", head + `<gsm><apn value="` + strings.Repeat("x", 300) + `"/></gsm>` + foot, false},
+		{"many attributes", head + `<a` + strings.Repeat(` b=""`, 20) + `/>` + foot, false},
+		{"no quotes", head + `<a b=c/>` + foot, false},
+		{"a value alone", head + `<a b/>` + foot, false},
+		{"no name", head + `<>` + foot, false},
+		{"tag in a tag", head + `<a <b/>>` + foot, false},
+		{"comment without an end", head + `<!-- ` + foot, false},
+		{"CDATA without an end", head + `<![CDATA[ ` + foot, false},
+		{"entity without an end", head + `<name>&amp</name>` + foot, false},
+		{"no character", head + `<name>&#xD800;</name>` + foot, false},
+		{"no UTF-8", head + "<name>\xff</name>" + foot, false},
+		{"no UTF-8 in an attribute", head + "<a b=\"\xff\"/>" + foot, false},
+		{"text behind the end", head + foot + "x", false},
+		{"declaration within", head + `<!DOCTYPE x>` + foot, false},
 		{"too long", head + "<!--" + strings.Repeat("x", 2<<20) + "-->" + foot, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -192,7 +207,43 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// A look-up in the real list holds little: it is a stream.
+// All that XML allows in such a list is read.
+func TestXML(t *testing.T) {
+	const list = "\xEF\xBB\xBF<?xml version='1.0' encoding='UTF-8'?>\n<!DOCTYPE x [<!ENTITY e \">\"> <!-- > -->]>" +
+		`<serviceproviders format = '2.0' ><!-- <provider> --><country code="ZZ"><provider primary = "true" ><name>A<!-- x -->B &#67;&#x44;<![CDATA[<&amp;>]]></name >` +
+		`<gsm><network-id mnc='01'	mcc="001" a="&lt;>"/><apn value="a.b" ><usage type="internet"></usage></apn></gsm>` +
+		`<cdma><network-id mcc="001" mnc="09"/></cdma></provider></country></serviceproviders><!-- end -->`
+	found, err := carrierdb.LookupIn(list, carrierdb.Query{MCC: "001", MNC: "01"})
+	if err != nil || len(found) != 1 || found[0].APN.Name != "a.b" || found[0].Provider != "AB CD<&amp;>" || found[0].Country != "zz" {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if found, err := carrierdb.LookupIn(list, carrierdb.Query{MCC: "001", MNC: "09"}); err != nil || found != nil {
+		t.Errorf("a network of another kind: %+v, %v", found, err)
+	}
+}
+
+// A list that is replaced or written anew is read again.
+func TestChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list.xml")
+	write := func(apn string) {
+		t.Helper()
+		text := `<serviceproviders format="2.0"><provider><gsm><network-id mcc="001" mnc="01"/><apn value="` + apn + `"/></gsm></provider></serviceproviders>`
+		if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	db := open(t, path)
+	for _, apn := range []string{"one", "two", "a.longer.one"} {
+		write(apn)
+		if found, err := db.Lookup(carrierdb.Query{MCC: "001", MNC: "01"}); err != nil || names(found) != apn {
+			t.Errorf("%s, %v, want %s", names(found), err, apn)
+		}
+	}
+}
+
+// A look-up in the real list holds little: an index of
+// the list, not the list.
 func TestMemory(t *testing.T) {
 	if _, err := os.Stat(installed); errors.Is(err, os.ErrNotExist) {
 		t.Skip("mobile-broadband-provider-info is not installed")
@@ -214,13 +265,28 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(found)
 }
 
+// The list as it is read first, and when it is known already; 505-02 is the
+// network with the most providers.
 func BenchmarkLookup(b *testing.B) {
-	db := open(b, installed)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := db.Lookup(carrierdb.Query{MCC: "262", MNC: "03"}); err != nil {
-			b.Fatal(err)
+	query := carrierdb.Query{MCC: "505", MNC: "02"}
+	b.Run("cold", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := open(b, installed).Lookup(query); err != nil {
+				b.Fatal(err)
+			}
 		}
+	})
+	db := open(b, installed)
+	for _, q := range []carrierdb.Query{query, {MCC: "262", MNC: "03"}, {IMSI: "001019876543210"}} {
+		b.Run("warm-"+q.MCC+q.MNC, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := db.Lookup(q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
@@ -233,7 +299,7 @@ func FuzzLookup(f *testing.F) {
 	f.Add(`<serviceproviders format="2.0"><provider><gsm><network-id mcc="001" mnc="01"/><apn value="a"/></gsm></provider></serviceproviders>`)
 	f.Add(`<serviceproviders format="2.0"><provider><gsm><network-id mcc="001" mnc="01"/><apn value="a"><apn value="b"/></apn></gsm></provider></serviceproviders>`)
 	f.Fuzz(func(t *testing.T, text string) {
-		found, err := carrierdb.LookupIn(strings.NewReader(text), carrierdb.Query{IMSI: "001014567890123", SPN: "Old"})
+		found, err := carrierdb.LookupIn(text, carrierdb.Query{IMSI: "001014567890123", SPN: "Old"})
 		if err != nil && found != nil {
 			t.Error("an error and candidates")
 		}

@@ -1,29 +1,34 @@
 package carrierdb
 
 import (
-	"cmp"
-	"reflect"
 	"slices"
-	"sort"
 	"strings"
-	"unicode"
 )
 
 // choose orders the access points of providers that share a network.
 func choose(providers []provider, q Query) []Candidate {
 	best, match, sure := narrow(providers, q)
-	var found []Candidate
 	ambiguous := !sure && differ(best)
-	for _, p := range best {
-		found = appendNew(found, p.candidates(q.Plan, match, ambiguous))
+	var taken []*point
+	found := make([]Candidate, 0, len(providers))
+	take := func(providers []provider, match Match) {
+		for i := range providers {
+			p := &providers[i]
+			for _, a := range p.ordered(q.Plan) {
+				if slices.ContainsFunc(taken, a.same) {
+					continue
+				}
+				taken = append(taken, a)
+				found = append(found, Candidate{Provider: p.name(), Country: p.country, Name: a.name, APN: a.apn, DNS: a.dns,
+					Plans: a.plans, Match: match, Ambiguous: ambiguous})
+			}
+		}
 	}
-	if match == MatchSPN || match == MatchSPNPart {
-		return found
-	}
-	// Without a name from the card the choice is a guess: the others remain,
-	// behind it.
-	for _, p := range providers {
-		found = appendNew(found, p.candidates(q.Plan, MatchNetwork, ambiguous))
+	take(best, match)
+	if match != MatchSPN && match != MatchSPNPart {
+		// Without a name from the card the choice is a guess: the others remain,
+		// behind it.
+		take(providers, MatchNetwork)
 	}
 	return found
 }
@@ -37,13 +42,13 @@ func narrow(providers []provider, q Query) (best []provider, match Match, sure b
 	best, match = providers, MatchNetwork
 	for _, rule := range []struct {
 		match Match
-		fits  func(provider) bool
+		fits  func(*provider) bool
 		only  bool // counts only if it leaves one
 	}{
-		{MatchSPN, func(p provider) bool { return p.named(q.SPN) }, false},
-		{MatchSPNPart, func(p provider) bool { return match != MatchSPN && p.namedInPart(q.SPN) }, false},
-		{MatchPrimary, func(p provider) bool { return p.primary }, false},
-		{MatchOperator, func(p provider) bool { return p.named(q.Operator) }, true},
+		{MatchSPN, func(p *provider) bool { return p.named(q.SPN) }, false},
+		{MatchSPNPart, func(p *provider) bool { return match != MatchSPN && p.namedInPart(q.SPN) }, false},
+		{MatchPrimary, func(p *provider) bool { return p.primary }, false},
+		{MatchOperator, func(p *provider) bool { return p.named(q.Operator) }, true},
 	} {
 		fitting := filter(best, rule.fits)
 		if len(fitting) == 0 || rule.only && len(fitting) > 1 {
@@ -60,10 +65,10 @@ func narrow(providers []provider, q Query) (best []provider, match Match, sure b
 	return best, match, false
 }
 
-func filter(providers []provider, fits func(provider) bool) (out []provider) {
-	for _, p := range providers {
-		if fits(p) {
-			out = append(out, p)
+func filter(providers []provider, fits func(*provider) bool) (out []provider) {
+	for i := range providers {
+		if fits(&providers[i]) {
+			out = append(out, providers[i])
 		}
 	}
 	return out
@@ -71,41 +76,34 @@ func filter(providers []provider, fits func(provider) bool) (out []provider) {
 
 // differ reports whether the providers' first access points are not the same.
 func differ(providers []provider) bool {
-	first := providers[0].candidates("", "", false)
-	for _, p := range providers[1:] {
-		other := p.candidates("", "", false)
-		if len(first) == 0 || len(other) == 0 || !same(first[0], other[0]) {
+	first := providers[0].ordered("")
+	for i := range providers[1:] {
+		other := providers[i+1].ordered("")
+		if len(first) == 0 || len(other) == 0 || !first[0].same(other[0]) {
 			return true
 		}
 	}
 	return false
 }
 
-// same compares what a modem would be told.
-func same(a, b Candidate) bool { return reflect.DeepEqual(a.APN, b.APN) }
-
-// appendNew adds what is not yet there.
-func appendNew(found, more []Candidate) []Candidate {
-	for _, c := range more {
-		if !slices.ContainsFunc(found, func(f Candidate) bool { return same(f, c) }) {
-			found = append(found, c)
-		}
-	}
-	return found
+// same compares what a modem would be told: all that the list knows of an
+// access point.
+func (a *point) same(b *point) bool {
+	return a.apn.Name == b.apn.Name && a.apn.Auth == b.apn.Auth && a.apn.User == b.apn.User && a.apn.Password == b.apn.Password
 }
 
-// candidates are the provider's access points for data, in order: of the plan
-// that is known, for internet, the rest.
-func (p provider) candidates(plan string, match Match, ambiguous bool) []Candidate {
-	points := slices.DeleteFunc(slices.Clone(p.points), func(a point) bool { return a.rank() == rankOther })
-	sort.SliceStable(points, func(i, j int) bool {
-		a, b := points[i], points[j]
-		return cmp.Or(cmp.Compare(a.planRank(plan), b.planRank(plan)), cmp.Compare(a.rank(), b.rank())) < 0
-	})
-	var out []Candidate
-	for _, a := range points {
-		out = append(out, Candidate{Provider: p.name(), Country: p.country, Name: a.name, APN: a.apn, DNS: a.dns,
-			Plans: a.plans, Match: match, Ambiguous: ambiguous})
+// ordered are the provider's access points for data: of the plan that is
+// known, for internet, the rest.
+func (p *provider) ordered(plan string) []*point {
+	out := make([]*point, 0, len(p.points))
+	for planRank := range 2 {
+		for rank := range rankOther {
+			for i := range p.points {
+				if a := &p.points[i]; a.planRank(plan) == planRank && a.rank() == rank {
+					out = append(out, a)
+				}
+			}
+		}
 	}
 	return out
 }
@@ -119,7 +117,7 @@ const (
 
 // rank orders by usage. An access point for "ia" is for the initial attach
 // and carries no data of ours; the list does not use it.
-func (a point) rank() int {
+func (a *point) rank() int {
 	switch {
 	case a.usage == "internet", strings.HasPrefix(a.usage, "mms-internet-"):
 		return rankInternet
@@ -130,7 +128,7 @@ func (a point) rank() int {
 }
 
 // planRank puts access points of the wrong plan last.
-func (a point) planRank(plan string) int {
+func (a *point) planRank(plan string) int {
 	if plan == "" || len(a.plans) == 0 || slices.Contains(a.plans, plan) {
 		return 0
 	}
@@ -138,29 +136,18 @@ func (a point) planRank(plan string) int {
 }
 
 // named compares a name, ignoring what people write differently.
-func (p provider) named(name string) bool {
-	want := plain(name)
-	return want != "" && slices.ContainsFunc(p.names, func(n string) bool { return plain(n) == want })
+func (p *provider) named(name string) bool {
+	return slices.ContainsFunc(p.names, func(n string) bool { return SameName(n, name) })
 }
 
 // minPart bounds how short a name may be that is looked for within another.
 const minPart = 2
 
 // namedInPart: one name contains the other.
-func (p provider) namedInPart(name string) bool {
+func (p *provider) namedInPart(name string) bool {
 	want := plain(name)
 	return len(want) >= minPart && slices.ContainsFunc(p.names, func(n string) bool {
 		n = plain(n)
 		return len(n) >= minPart && (strings.Contains(n, want) || strings.Contains(want, n))
 	})
-}
-
-// plain is a name in lower case, letters and digits alone.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
-		}
-		return -1
-	}, s)
 }

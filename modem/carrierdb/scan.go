@@ -1,8 +1,6 @@
 package carrierdb
 
 import (
-	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,32 +10,15 @@ import (
 	"lpad/modem"
 )
 
-// Limits of a list. The real one has 360 kB, at most 16 providers on a
-// network and 8 levels.
-const (
-	maxFile   = 2 << 20 // bytes
-	maxDepth  = 16
-	maxKept   = 256 // providers of one look-up
-	maxPerOne = 256 // networks, names or access points of one provider
-	maxValue  = 256 // bytes of a text
-	maxAPN    = 100 // characters of an APN (TS 23.003, section 9.1)
-)
-
-// network is a PLMN, as text: "01" is not "001".
-type network struct{ mcc, mnc string }
-
 // provider is one <provider> of the list.
 type provider struct {
-	country  string
-	names    []string
-	primary  bool
-	networks []network
-	points   []point
+	country string
+	names   []string
+	primary bool
+	points  []point
 }
 
-func (p provider) serves(n network) bool { return slices.Contains(p.networks, n) }
-
-func (p provider) name() string {
+func (p *provider) name() string {
 	if len(p.names) == 0 {
 		return ""
 	}
@@ -55,7 +36,7 @@ type point struct {
 
 // valid keeps out what is no APN: the real list holds a web address and a
 // value with a blank at its end, which is cut.
-func (a point) valid() bool {
+func (a *point) valid() bool {
 	return len(a.apn.Name) <= maxAPN && a.apn.Name != "" &&
 		strings.Trim(a.apn.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == "" &&
 		printable(a.apn.User) && printable(a.apn.Password.Reveal())
@@ -71,173 +52,204 @@ func printable(s string) bool {
 	return true
 }
 
-// scanner walks over the list once.
-type scanner struct {
-	xml     *xml.Decoder
-	limited *io.LimitedReader
-	path    []string // of open elements
-	country string
-	text    strings.Builder // of the innermost element
-}
-
-func newScanner(r io.Reader) *scanner {
-	limited := &io.LimitedReader{R: r, N: maxFile + 1}
-	// A decoder as it comes: strict, no entities but the five of XML, UTF-8
-	// alone, and the DOCTYPE is a token like another that nobody looks into.
-	return &scanner{xml: xml.NewDecoder(limited), limited: limited}
-}
-
-var (
-	errFormat  = errors.New("not a list of providers of format 2")
-	errDepth   = fmt.Errorf("nested deeper than %d elements", maxDepth)
-	errLength  = fmt.Errorf("longer than %d bytes", maxFile)
-	errValue   = fmt.Errorf("a value is longer than %d bytes", maxValue)
-	errTooMany = fmt.Errorf("more than %d networks, names or access points of one provider", maxPerOne)
-)
-
-// next returns the next start or end of an element. The text of an element is
-// in s.text at its end.
-func (s *scanner) next() (xml.Token, error) {
-	for {
-		t, err := s.xml.Token()
-		if s.limited.N <= 0 {
-			return nil, errLength
-		}
-		if err != nil {
-			return nil, err
-		}
-		switch t := t.(type) {
-		case xml.StartElement:
-			if s.path = append(s.path, t.Name.Local); len(s.path) > maxDepth {
-				return nil, errDepth
-			}
-			s.text.Reset()
-			return t, nil
-		case xml.EndElement:
-			s.path = s.path[:len(s.path)-1]
-			return t, nil
-		case xml.CharData:
-			if s.text.Len()+len(t) > maxValue && len(strings.TrimSpace(string(t))) > 0 {
-				return nil, errValue
-			}
-			if s.text.Len() <= maxValue {
-				s.text.Write(t)
-			}
-		}
-	}
-}
-
 // root reads up to the first element, which must be the right one.
 func (s *scanner) root() error {
 	t, err := s.next()
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF || err == errSyntax {
 		return errFormat
 	}
 	if err != nil {
 		return err
 	}
-	start, ok := t.(xml.StartElement)
-	if !ok || start.Name.Local != "serviceproviders" || !strings.HasPrefix(attr(start, "format"), "2.") {
+	if t.name != "serviceproviders" || !strings.HasPrefix(string(t.attr("format")), "2.") {
 		return errFormat
 	}
 	return nil
 }
 
-// provider reads up to the end of the next one; io.EOF is the end of the list.
-func (s *scanner) provider() (provider, error) {
+// index says where in a file the providers of a network are: 10 kB for the
+// real list, whose 360 kB nobody has to read again.
+type index struct {
+	entries   []uint64  // network, offset and length, sorted; see packEntry
+	countries []country // in the order of the file
+}
+
+type country struct {
+	at   uint32 // offset of its beginning
+	code string // two letters, lower case
+}
+
+// Bits of an entry: the network above all, then the offset, then the length.
+const (
+	offsetBits = 22
+	lengthBits = 21
+)
+
+func packEntry(n network, from, to int64) uint64 {
+	return uint64(n)<<(offsetBits+lengthBits) | uint64(from)<<lengthBits | uint64(to-from)
+}
+
+// find returns the places of the providers on a network, in the order of the
+// file.
+func (x *index) find(n network) []uint64 {
+	from, _ := slices.BinarySearch(x.entries, packEntry(n, 0, 0))
+	to := from
+	for to < len(x.entries) && network(x.entries[to]>>(offsetBits+lengthBits)) == n {
+		to++
+	}
+	return x.entries[from:to]
+}
+
+// country is the code of the country that the place is in.
+func (x *index) country(at uint32) string {
+	code := ""
+	for _, c := range x.countries {
+		if c.at > at {
+			break
+		}
+		code = c.code
+	}
+	return code
+}
+
+// scan reads a whole list, of which the beginning is read, for its index, and
+// checks all of it: a damaged list is an error, whatever is looked for.
+func (s *scanner) scan() (*index, error) {
+	x := &index{}
+	for {
+		t, err := s.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if t.end {
+			continue
+		}
+		switch t.name {
+		case "country":
+			if code := t.attr("code"); len(code) == 2 && len(x.countries) < maxNetIDs {
+				x.countries = append(x.countries, country{uint32(t.at), strings.ToLower(string(code))})
+			}
+		case "provider":
+			if err := s.scanProvider(t.at, x); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.Sort(x.entries)
+	x.entries = slices.Clip(slices.Compact(x.entries)) // a provider may name a network twice
+	return x, nil
+}
+
+// scanProvider reads up to the end of a provider that begins at the place.
+func (s *scanner) scanProvider(at int64, x *index) error {
+	level, first := len(s.path), len(x.entries)
+	var names, ids, points, ofPoint int
 	for {
 		t, err := s.next()
 		if err != nil {
-			return provider{}, err
+			return unexpected(err)
 		}
-		start, ok := t.(xml.StartElement)
-		if !ok {
-			continue
+		depth := len(s.path) - level
+		switch {
+		case depth < 0:
+			end := s.offset()
+			for i := range x.entries[first:] {
+				x.entries[first+i] = packEntry(network(x.entries[first+i]), at, end)
+			}
+			return nil
+		case t.end:
+		case depth == 1 && t.name == "name":
+			names++
+		case depth == 2 && t.name == "network-id":
+			ids++
+			if n, ok := networkOf(t); ok && s.path[level] == "gsm" {
+				x.entries = append(x.entries, uint64(n))
+			}
+		case depth == 2 && t.name == "apn":
+			points++
+			ofPoint = 0
+		case depth == 3:
+			ofPoint++
 		}
-		switch start.Name.Local {
-		case "country":
-			s.country = strings.ToLower(attr(start, "code"))
-		case "provider":
-			return s.readProvider(start)
+		if names > maxPerOne || ids > maxPerOne || points > maxPerOne || ofPoint > maxPerOne {
+			return errTooMany
+		}
+		if len(x.entries) > maxNetIDs {
+			return fmt.Errorf("more than %d networks", maxNetIDs)
 		}
 	}
 }
 
-func (s *scanner) readProvider(start xml.StartElement) (provider, error) {
-	p := provider{country: s.country, primary: attr(start, "primary") == "true"}
-	level := len(s.path)
+// readProvider reads one provider, which is all that the scanner has.
+func (s *scanner) readProvider() (provider, error) {
+	t, err := s.next()
+	if err != nil {
+		return provider{}, unexpected(err)
+	}
+	if t.name != "provider" || t.end {
+		return provider{}, errSyntax // the file is not what it was when the index was made
+	}
+	p := provider{primary: string(t.attr("primary")) == "true"}
 	for {
 		t, err := s.next()
 		if err != nil {
 			return provider{}, unexpected(err)
 		}
-		switch t := t.(type) {
-		case xml.StartElement:
-			switch strings.Join(s.path[level:], "/") {
-			case "gsm/network-id":
-				p.networks = append(p.networks, network{attr(t, "mcc"), attr(t, "mnc")})
-			case "gsm/apn":
-				a, err := s.readPoint(t)
-				if err != nil {
-					return provider{}, err
-				}
-				if a.valid() {
-					p.points = append(p.points, a)
-				}
+		switch depth := len(s.path); {
+		case depth == 0:
+			return p, nil
+		case t.end && depth == 1 && t.name == "name" && len(p.names) < maxPerOne:
+			p.names = append(p.names, s.value())
+		case !t.end && depth == 3 && t.name == "apn" && s.path[1] == "gsm" && len(p.points) < maxPerOne:
+			a, err := s.readPoint(t)
+			if err != nil {
+				return provider{}, err
 			}
-		case xml.EndElement:
-			if len(s.path) == level && t.Name.Local == "name" {
-				p.names = append(p.names, strings.TrimSpace(s.text.String()))
+			if a.valid() {
+				p.points = append(p.points, a)
 			}
-			if len(s.path) < level {
-				return p, nil
-			}
-			s.text.Reset()
-		}
-		if len(p.names) > maxPerOne || len(p.networks) > maxPerOne || len(p.points) > maxPerOne {
-			return provider{}, errTooMany
 		}
 	}
 }
 
-func (s *scanner) readPoint(start xml.StartElement) (point, error) {
+func (s *scanner) readPoint(t *tag) (point, error) {
 	var a point
-	a.apn.Name = strings.TrimSpace(attr(start, "value"))
+	a.apn.Name = strings.TrimSpace(string(t.attr("value")))
 	level := len(s.path)
 	for {
 		t, err := s.next()
 		if err != nil {
 			return a, unexpected(err)
 		}
-		if start, ok := t.(xml.StartElement); ok && len(s.path) == level+1 {
-			a.attribute(start)
-		}
-		end, ok := t.(xml.EndElement)
-		if !ok {
-			continue
-		}
-		if len(s.path) < level {
+		switch {
+		case len(s.path) < level:
 			return a, nil
+		case !t.end && len(s.path) == level+1:
+			a.attribute(t)
+		case t.end && len(s.path) == level:
+			a.value(t.name, s)
 		}
-		if len(s.path) == level {
-			a.value(end.Name.Local, strings.TrimSpace(s.text.String()))
-		}
-		s.text.Reset()
-		if len(a.plans)+len(a.dns) > maxPerOne {
+		if len(a.plans)+len(a.dns) > 2*maxPerOne {
 			return a, errTooMany
 		}
 	}
 }
 
+// value is the text of the element that has just ended.
+func (s *scanner) value() string { return strings.TrimSpace(string(s.text)) }
+
 // attribute takes an element of an access point that says it by an attribute.
-func (a *point) attribute(t xml.StartElement) {
-	switch t.Name.Local {
+func (a *point) attribute(t *tag) {
+	switch t.name {
 	case "usage":
-		a.usage = attr(t, "type")
+		a.usage = intern(t.attr("type"))
 	case "plan":
-		a.plans = append(a.plans, attr(t, "type"))
+		a.plans = append(a.plans, intern(t.attr("type")))
 	case "authentication":
-		switch attr(t, "method") {
+		switch string(t.attr("method")) {
 		case "pap":
 			a.apn.Auth = modem.AuthPAP
 		case "chap":
@@ -247,34 +259,17 @@ func (a *point) attribute(t xml.StartElement) {
 }
 
 // value takes an element of an access point that says it by its text.
-func (a *point) value(element, text string) {
+func (a *point) value(element string, s *scanner) {
 	switch element {
 	case "name":
 		if a.name == "" { // the others are translations
-			a.name = text
+			a.name = s.value()
 		}
 	case "username":
-		a.apn.User = text
+		a.apn.User = s.value()
 	case "password":
-		a.apn.Password = redact.NewSecret(text)
+		a.apn.Password = redact.NewSecret(s.value())
 	case "dns":
-		a.dns = append(a.dns, text)
+		a.dns = append(a.dns, s.value())
 	}
-}
-
-func attr(t xml.StartElement, name string) string {
-	for _, a := range t.Attr {
-		if a.Name.Local == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
-// unexpected: inside an element the end of the file is damage.
-func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
