@@ -24,7 +24,7 @@
 //	 2 mutual authentication, consent        authenticating, consent, preparing
 //	 3 profile package loaded                loading
 //	 4 installation notification delivered   reporting
-//	 5 activation order                      (event; from here on the switch)
+//	 5 activation order                      (event; from here on the switch), scheduled
 //	 6 EnableProfile, the eUICC's answer     snapshotting, gating, enabling
 //	 7 terminal parameters applied           applying
 //	 8 SIM read again                        rereading
@@ -38,6 +38,7 @@
 //
 //	queued          start          authenticating   [install]
 //	queued          start          snapshotting     [enable]
+//	queued          start          scheduled        [enable, at a time to come]
 //	queued          start          disabling        [disable]
 //	queued          start          deleting         [delete]
 //	queued          start          renaming         [nickname]
@@ -58,7 +59,10 @@
 //	loading         interrupted    authenticating
 //	loading         failed         notifying
 //	reporting       delivered      snapshotting     [to be enabled]
+//	reporting       delivered      scheduled        [to be enabled at a time to come]
 //	reporting       delivered      done
+//	scheduled       start          snapshotting
+//	scheduled       abort          cancelled
 //	snapshotting    snapshotted    gating
 //	snapshotting    failed         failed
 //	gating          gated          enabling
@@ -107,6 +111,10 @@
 // tried last and fails with "first-profile-offline". When it was not known
 // whether it had been enabled, rolling-back asks the card, and a yes leads there
 // too.
+//
+// A switch that was ordered for a time to come waits in scheduled, where it
+// needs neither card nor network and stands in nobody's way. A restart changes
+// nothing about it.
 //
 // Any state that is not an end also knows "resumed": the daemon was
 // restarted, and [Resume] says what is done then. A switch that was restarted

@@ -66,6 +66,15 @@ type Order struct {
 	ReportTo string `json:"report_to,omitempty"`
 
 	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)"
+
+	// Of a signed order (agent/orders). An order without an Issuer is not signed.
+	Issuer   string `json:"issuer,omitempty"`   // whose signature it is: the name of a key, or "smdp:HOST"
+	Serial   int64  `json:"serial,omitempty"`   // grows from order to order of the issuer
+	Verified bool   `json:"verified,omitempty"` // the signature is good. Else the certificate of the download's SM-DP+ must say so before anything is loaded
+	JWS      string `json:"jws,omitempty"`      // while it is not verified: the order as it came; secret, for it holds the matching id
+
+	Bound    rsp.ICCID `json:"bound,omitzero"`     // of Install: the profile that the server must offer; zero: any
+	EnableAt time.Time `json:"enable_at,omitzero"` // the switch does not begin before; zero: at once
 }
 
 // LogValue shows an order without matching id and with a shortened ICCID.
@@ -170,6 +179,14 @@ func New(id string, o Order, now time.Time) Job {
 // Ended reports whether nothing more will happen to the job.
 func (j Job) Ended() bool { return j.State.Ended() }
 
+// Waits reports whether the job waits for its turn or its time: nothing of it is
+// under way, and others may have the card.
+func (j Job) Waits() bool { return j.State == Queued || j.State == Scheduled }
+
+// Due reports whether the job may have the card now, as far as its time is
+// concerned.
+func (j Job) Due(now time.Time) bool { return j.State != Scheduled || !j.Order.EnableAt.After(now) }
+
 // Begun reports whether the job's turn had come: one that was cancelled before
 // never began.
 func (j Job) Begun() bool {
@@ -199,6 +216,7 @@ func (j Job) ICCID() rsp.ICCID {
 func (j Job) WithoutSecrets() Job {
 	if j.Ended() {
 		j.Switch.Snapshot, j.Order.Parameters, j.Order.MatchingID, j.Order.ReportTo = nil, nil, "", ""
+		j.Order.JWS = ""
 	}
 	return j
 }

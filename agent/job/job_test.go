@@ -43,7 +43,7 @@ func drive(t *testing.T, o job.Order, script string) (job.Job, string) {
 		if after, _ := json.Marshal(j); string(after) != string(before) {
 			t.Fatalf("%s: Step changed its argument", word)
 		}
-		if next.Ended() != (len(actions) == 0) {
+		if (next.Ended() || next.Waits()) != (len(actions) == 0) {
 			t.Fatalf("%s: state %s with actions %v", word, next.State, actions)
 		}
 		j = next

@@ -12,6 +12,7 @@ const (
 	Preparing      State = "preparing"      // the eUICC signs for the download, the server binds the package
 	Loading        State = "loading"        // the bound profile package goes to the card; cannot be stopped
 	Reporting      State = "reporting"      // the installation result goes to the server over today's network
+	Scheduled      State = "scheduled"      // the switch waits for its time; the card is free for others
 	Snapshotting   State = "snapshotting"   // the settings of the old profile are read
 	Gating         State = "gating"         // bearers are held, so that nothing attaches with the old settings
 	Enabling       State = "enabling"       // EnableProfile; waiting for the eUICC's word
@@ -73,6 +74,7 @@ var facts = map[State]stateFacts{
 	Preparing:      {2, ActPrepare, Once},
 	Loading:        {3, ActLoad, Queryable},
 	Reporting:      {4, ActDeliver, Repeatable},
+	Scheduled:      {5, ActNone, Repeatable},
 	Snapshotting:   {6, ActSnapshot, Repeatable},
 	Gating:         {6, ActGate, Repeatable},
 	Enabling:       {6, ActEnable, Queryable},

@@ -17,7 +17,7 @@ type EventKind string
 
 // The events.
 const (
-	Start         EventKind = "start"         // the job's turn has come
+	Start         EventKind = "start"         // the job's turn has come, or its time
 	Authenticated EventKind = "authenticated" // both sides are proven; Profile, TransactionID and CodeRequired are known
 	Answered      EventKind = "answered"      // a person consented (Accept) or refused
 	Expired       EventKind = "expired"       // nobody answered in time
@@ -53,6 +53,7 @@ type Event struct {
 	TransactionID string
 	CodeRequired  bool
 	NeedsPerson   bool // Authenticated: policy wants a person's consent beyond the order's
+	Verified      bool // Authenticated: the signature of the order is good
 	Profile       *ProfileFacts
 	Accept        bool
 	Undelivered   int
@@ -172,6 +173,9 @@ var transitions = map[pair]func(*Job, Event) State{
 
 	{Reporting, Delivered}: reported,
 
+	{Scheduled, Start}: to(Snapshotting),
+	{Scheduled, Abort}: aborted(Cancelled),
+
 	{Snapshotting, Snapshotted}: snapshotted,
 	{Snapshotting, Fail}:        broken(Failed),
 	{Gating, Gated}:             to(Enabling),
@@ -254,7 +258,7 @@ func Resume(j Job, e Event) (Job, []Action, error) {
 	}
 	e.Note = "resumed"
 	switch {
-	case j.State == Queued:
+	case j.Waits():
 		return j, nil, nil
 	case j.switching() && j.Switch.Restarts > MaxRestarts:
 		e.Problem = &Problem{Code: "too-many-restarts", Text: "the device restarted again and again before the new profile was proven", Who: fault.Technician,
@@ -318,10 +322,10 @@ func (j *Job) blame(e Event) {
 	j.Problem = &p
 }
 
-func start(j *Job, _ Event) State {
+func start(j *Job, e Event) State {
 	switch j.Order.Kind {
 	case Enable:
-		return Snapshotting
+		return j.switchAt(e.At)
 	case Disable:
 		return Disabling
 	case Delete:
@@ -332,7 +336,18 @@ func start(j *Job, _ Event) State {
 	return Authenticating
 }
 
+// switchAt begins the switch, or has it wait for its time.
+func (j *Job) switchAt(now time.Time) State {
+	if j.Order.EnableAt.After(now) {
+		return Scheduled
+	}
+	return Snapshotting
+}
+
 func authenticated(j *Job, e Event) State {
+	if e.Verified {
+		j.Order.Verified = true
+	}
 	if e.SMDP != "" {
 		j.Order.SMDP, j.Order.MatchingID = e.SMDP, e.MatchingID
 	}
@@ -381,7 +396,7 @@ func reported(j *Job, e Event) State {
 	j.Undelivered = e.Undelivered
 	j.become(ParameterStaged)
 	if j.Order.Enable {
-		return Snapshotting
+		return j.switchAt(e.At)
 	}
 	return Done
 }
