@@ -56,13 +56,14 @@ var arrows = []struct {
 	{"agent/rsp/es9p", []string{"agent/rsp"}, "the server's side never sees a card"},
 	{"agent/rsp/rsptest/...", []string{"agent/rsp", "agent/rsp/rsptest/...", "apdu", "apdu/ber"}, "wire doubles; never the product's own es10 or es9p"},
 	{"agent/job", []string{"agent/rsp"}, "pure, sees only values"},
+	{"agent/hooks", []string{"agent/job", "internal/program"}, "the maker's programs; never sees a card"},
 	{"agent/journal", []string{"agent/job"}, "what survives"},
 	{"agent/orders", []string{"agent/rsp"}, "signed orders: whether to believe them; pure"},
 	{"agent/orders/orderstest", nil, "signs orders; never the product's own code"},
 	{"agent/params", []string{"agent/rsp", "apdu/ber", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
-	{"agent/runner", []string{"agent/job", "agent/journal", "agent/orders", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
+	{"agent/runner", []string{"agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
 	{"agent/apiserver", []string{"agent/api"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
@@ -77,7 +78,7 @@ var arrows = []struct {
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
 	{"cmd/lpactl", []string{"agent/client", "agent/api"}, "nothing else: small, and no way round the socket"},
-	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "config", "modem/...", "packaging"}, "the lab may see all"},
+	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "cmd/lpalab/operator", "config", "modem/...", "packaging"}, "the lab may see all"},
 }
 
 // everybody may import these.
