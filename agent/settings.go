@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"lpad/agent/params"
 	"lpad/agent/rsp"
+	"lpad/agent/runner"
 	"lpad/agent/switchover"
 	"lpad/config"
 	"lpad/internal/fault"
@@ -21,16 +25,15 @@ import (
 	"lpad/modem/carrierdb"
 )
 
-// SourceLastGood is the source of an access point that has carried data with
-// the profile before: it stands below an order and above the provider list.
-const SourceLastGood = "last-good"
-
-// settingsSource knows which access points may be right for a profile: those
-// of the order's document, else those of the provider list for the profile's
-// home network; see runner.SettingsSource.
+// settingsSource puts together what all sources want of the device for a
+// profile; see runner.SettingsSource. The maker's folder is read anew for each
+// question, so that a file that was put there counts at the next switch.
 type settingsSource struct {
 	cfg config.Params
 	log *slog.Logger
+
+	mu      sync.Mutex
+	skipped []string // what was wrong with the maker's folder the last time
 }
 
 // CheckDocument refuses terminal parameters that make no sense, before the
@@ -38,6 +41,15 @@ type settingsSource struct {
 func (s *settingsSource) CheckDocument(document json.RawMessage) error {
 	_, err := s.parse(document)
 	return err
+}
+
+// Generation is the generation of a document.
+func (s *settingsSource) Generation(document json.RawMessage) int64 {
+	d, err := s.parse(document)
+	if err != nil || d == nil {
+		return 0
+	}
+	return d.Generation
 }
 
 // parse reads the document of an order. It came over the local socket, whose
@@ -49,40 +61,86 @@ func (s *settingsSource) parse(document json.RawMessage) (*params.Document, erro
 	return params.Parse(document, params.Options{Confidential: true})
 }
 
-// Candidates lists access points in the order of trust.
-func (s *settingsSource) Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM, good *modem.APN) ([]switchover.Candidate, error) {
-	doc, err := s.parse(document)
-	if err != nil {
-		return nil, err
+// given is a document with what tells it from others.
+type given struct {
+	params.Given
+	origin runner.Origin
+}
+
+func give(d *params.Document, rank params.Rank, source string, content []byte) given {
+	return given{params.Given{Document: d, Rank: rank, Source: source},
+		runner.Origin{Source: source, Generation: d.Generation, Digest: fmt.Sprintf("%08x", crc32.ChecksumIEEE(content))}}
+}
+
+// Wanted asks all sources.
+func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Effective, error) {
+	var said runner.Effective
+	in := params.Input{Profile: paramsProfile(q.Profile, q.SIM), Good: q.Good, Secrets: map[string]redact.Secret{}}
+	var list []given
+	if d, raw, err := s.ofProfile(q.Profile); err != nil {
+		said.Notes = append(said.Notes, "the parameters in the profile's metadata are left out: "+err.Error())
+	} else if d != nil {
+		list = append(list, give(d, params.RankProfile, params.SourceProfile, raw))
 	}
-	in := params.Input{Profile: paramsProfile(p, sim), Given: []params.Given{{Document: doc, Rank: params.RankOrder, Source: params.SourceOrder}}}
+	if doc, err := s.parse(q.Document); err != nil {
+		return switchover.Wanted{}, said, err
+	} else if doc != nil {
+		if err := s.secrets(doc, in.Secrets); err != nil {
+			return switchover.Wanted{}, said, err
+		}
+		list = append(list, give(doc, params.RankOrder, q.Source, q.Document))
+	}
+	oem := s.readFolder()
+	for _, g := range oem.given {
+		if err := s.secrets(g.Document, in.Secrets); err != nil {
+			oem.skip(g.Source, err)
+			continue
+		}
+		list = append(list, g)
+	}
+	s.remember(oem.skipped)
+	said.Notes = append(said.Notes, oem.skipped...)
+	in.Limits = oem.limits
+	for _, g := range list {
+		in.Given = append(in.Given, g.Given)
+	}
+	if q.Suspended != nil {
+		in.Suspended = func(source string, generation int64) bool {
+			return slices.ContainsFunc(list, func(g given) bool {
+				return g.Source == source && g.origin.Generation == generation && q.Suspended(g.origin)
+			})
+		}
+	}
 	if in.Profile.MCC != "" || in.Profile.IMSI != "" {
 		in.Database = s.lookUp(in.Profile)
 	}
-	if in.Secrets, err = s.secrets(doc); err != nil {
-		return nil, err
-	}
-	effective, err := params.Resolve(in)
+	e, err := params.Resolve(in)
 	if err != nil {
-		return nil, err
+		return switchover.Wanted{}, said, err
 	}
-	for _, n := range effective.Notes {
-		s.log.Info("terminal parameters", "iccid", p.ICCID, "source", n.Source, "note", n.Text)
+	explain(&said, e, list)
+	wanted := switchover.Wanted{Attach: e.Attach()}
+	for _, l := range e.Attempts() {
+		wanted.Candidates = append(wanted.Candidates, switchover.Candidate{APN: l.Value, Source: l.Source})
 	}
-	var list []switchover.Candidate
-	if doc != nil && doc.APNs.State != params.Absent {
-		good = nil // an order knows better
+	for _, l := range e.Others() {
+		wanted.Others = append(wanted.Others, l.Value)
 	}
-	if good != nil {
-		list = append(list, switchover.Candidate{APN: *good, Source: SourceLastGood})
+	return wanted, said, nil
+}
+
+// ofProfile reads the parameters that the profile itself carries, and that the
+// eUICC has authenticated with it; nil: it carries none that are for us.
+func (s *settingsSource) ofProfile(p rsp.Profile) (*params.Document, []byte, error) {
+	if len(p.Proprietary) == 0 || len(s.cfg.ProfileOIDs) == 0 {
+		return nil, nil, nil
 	}
-	for _, a := range effective.Attempts() {
-		if good != nil && a.Value.Name == good.Name && a.Value.User == good.User {
-			continue // it is the first already
-		}
-		list = append(list, switchover.Candidate{APN: a.Value, Source: a.Source})
+	e1, ok, err := params.FromMetadata(p.Proprietary, s.cfg.ProfileOIDs)
+	if err != nil || !ok {
+		return nil, nil, err
 	}
-	return list, nil
+	d, err := params.ParseTLV(e1)
+	return d, e1, err
 }
 
 // paramsProfile says what is known of a profile. Before it is enabled the card
@@ -131,31 +189,30 @@ const maxSecret = 1024
 // secrets reads the passwords that a document refers to. Only files in the
 // maker's folder are read: a document must not make a daemon of root read
 // whatever its author would like to see.
-func (s *settingsSource) secrets(doc *params.Document) (map[string]redact.Secret, error) {
-	if doc == nil || len(doc.SecretRefs()) == 0 {
-		return nil, nil
+func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Secret) error {
+	if len(doc.SecretRefs()) == 0 {
+		return nil
 	}
 	root, err := os.OpenRoot(s.cfg.OEMDir)
 	if err != nil {
-		return nil, secretError("the folder for passwords cannot be opened", err)
+		return secretError("the folder for passwords cannot be opened", err)
 	}
 	defer root.Close()
-	out := map[string]redact.Secret{}
 	for _, ref := range doc.SecretRefs() {
 		name, ok := strings.CutPrefix(ref, "file:")
 		if ok && filepath.IsAbs(name) {
 			name, err = filepath.Rel(s.cfg.OEMDir, name)
 		}
 		if !ok || err != nil || !filepath.IsLocal(name) {
-			return nil, secretError("a password must be in a file of "+s.cfg.OEMDir, err)
+			return secretError("a password must be in a file of "+s.cfg.OEMDir, err)
 		}
 		text, err := readSecret(root, name)
 		if err != nil {
-			return nil, secretError("a password cannot be read", err)
+			return secretError("a password cannot be read", err)
 		}
 		out[ref] = redact.NewSecret(text)
 	}
-	return out, nil
+	return nil
 }
 
 func readSecret(root *os.Root, name string) (string, error) {

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"lpad/agent/params"
 	"lpad/agent/rsp"
+	"lpad/agent/runner"
 	"lpad/config"
 	"lpad/internal/fault"
 	"lpad/modem"
@@ -61,12 +63,12 @@ func TestCandidates(t *testing.T) {
 		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, nil, "", "parameters-invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			list, err := s.Candidates(tc.document, tc.profile, tc.sim, tc.good)
+			wanted, _, err := s.Wanted(runner.Question{Document: tc.document, Source: params.SourceOrder, Profile: tc.profile, SIM: tc.sim, Good: tc.good})
 			if code := fault.Of(err).Code; code != tc.code {
 				t.Fatalf("code %q (%v), want %q", code, err, tc.code)
 			}
 			var names []string
-			for _, c := range list {
+			for _, c := range wanted.Candidates {
 				name := c.APN.Name
 				if name == "" {
 					name = "-"
@@ -78,12 +80,14 @@ func TestCandidates(t *testing.T) {
 			}
 		})
 	}
-	if list, err := s.Candidates(document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:`+dir+`/secret"}`), owned, modem.SIM{}, nil); err != nil || list[0].APN.Password.Reveal() != "s3cret" {
+	wanted, _, err := s.Wanted(runner.Question{Source: params.SourceOrder, Profile: owned,
+		Document: document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`)})
+	if err != nil || wanted.Candidates[0].APN.Password.Reveal() != "s3cret" {
 		t.Errorf("the password did not arrive: %v", err)
 	}
 	s.cfg.ProviderDB = filepath.Join(dir, "missing.xml")
-	if list, err := s.Candidates(nil, owned, modem.SIM{}, nil); err != nil || len(list) != 1 {
-		t.Errorf("without a provider list: %v %v", list, err)
+	if wanted, _, err := s.Wanted(runner.Question{Profile: owned}); err != nil || len(wanted.Candidates) != 1 {
+		t.Errorf("without a provider list: %v %v", wanted, err)
 	}
 	if err := s.CheckDocument(json.RawMessage(`{"version":1,"apns":7}`)); err == nil {
 		t.Error("a document that makes no sense is accepted")

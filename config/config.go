@@ -86,7 +86,7 @@ type Network struct {
 	Hook            string        `key:"hook"`             // program that brings the interface up and down where NetworkManager does not; empty: not lpad's business
 	DeadMan         time.Duration `key:"dead_man"`         // the old profile comes back when the new one is not proven by then
 	RegisterTimeout time.Duration `key:"register_timeout"` // for registration with a network, with one access point
-	Probe           string        `key:"probe"`            // what must be reachable: tcp://host:port, https://…, dns:name; empty: the order's SM-DP+
+	Probe           string        `key:"probe"`            // what must be reachable: tcp://host:port, tls://…, https://…, mqtt://…, mqtts://…, dns:name; empty: the order's SM-DP+
 	ProbeTimeout    time.Duration `key:"probe_timeout"`    // until the probe must have succeeded
 }
 
@@ -97,8 +97,9 @@ type Clock struct {
 
 // Params says where terminal parameters come from.
 type Params struct {
-	ProviderDB string `key:"provider_db"` // serviceproviders.xml of mobile-broadband-provider-info
-	OEMDir     string `key:"oem_dir"`     // documents of the device's maker
+	ProviderDB  string   `key:"provider_db"`  // serviceproviders.xml of mobile-broadband-provider-info
+	OEMDir      string   `key:"oem_dir"`      // documents of the device's maker, *.json, and passwords that documents refer to
+	ProfileOIDs []string `key:"profile_oids"` // dotted; a profile's own parameters (dpProprietaryData) are read when their OID is one of these; empty: never
 }
 
 // RSP is about eSIM servers.

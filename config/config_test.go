@@ -140,6 +140,8 @@ func TestRefused(t *testing.T) {
 		{"helper", "version: 1\ncard: {pcsc_helper: \"\"}\n", "card.pcsc_helper", "empty"},
 		{"baud", "version: 1\ncard: {baud: 12345}\n", "card.baud", "not one of"},
 		{"block", "version: 1\ncard: {block_size: 256}\n", "card.block_size", "between"},
+		{"OID", "version: 1\nparams: {profile_oids: [\"1.3.\"]}\n", "params.profile_oids", "not an OID"},
+		{"too many OIDs", "version: 1\nparams: {profile_oids: [\"1.1\", \"1.2\", \"1.3\", \"1.4\", \"1.5\", \"1.6\", \"1.7\", \"1.8\", \"1.9\"]}\n", "params.profile_oids", "at most 8"},
 		{"network backend", "version: 1\nnetwork: {backend: ifupdown}\n", "network.backend", "not one of"},
 		{"hook", "version: 1\nnetwork: {hook: hook.sh}\n", "network.hook", "absolute"},
 		{"dead man", "version: 1\nnetwork: {dead_man: 1ms}\n", "network.dead_man", "between"},

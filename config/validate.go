@@ -30,6 +30,8 @@ const (
 	minAID        = 5 // ISO 7816-4
 	maxAID        = 16
 	maxAIDs       = 16
+	maxOIDs       = 8
+	maxOID        = 64  // characters; one of 14 bytes has fewer
 	maxSocketPath = 107 // sockaddr_un
 )
 
@@ -41,7 +43,9 @@ var (
 	atr      = regexp.MustCompile(`^([0-9A-Fa-f?]{2}[ :]?){0,33}[0-9A-Fa-f?]?\*$|^([0-9A-Fa-f?]{2}[ :]?){0,33}$`)
 	protocol = regexp.MustCompile(`^gsma/rsp/v[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
 	group    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	hostName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*$`)
+	// the first arc of an OID is 0 to 2
+	dottedOID = regexp.MustCompile(`^[0-2](\.(0|[1-9][0-9]{0,9})){1,20}$`)
+	hostName  = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*$`)
 )
 
 // Validate reports every value that cannot be right, all at once, as an
@@ -70,6 +74,14 @@ func (c Config) validate(origins Origins) error {
 	v.oneOf("clock.from_modem", c.Clock.FromModem, "auto", "never")
 	v.path("params.provider_db", c.Params.ProviderDB)
 	v.path("params.oem_dir", c.Params.OEMDir)
+	if len(c.Params.ProfileOIDs) > maxOIDs {
+		v.fault("params.profile_oids", fmt.Sprintf("%d entries, at most %d are looked for", len(c.Params.ProfileOIDs), maxOIDs))
+	}
+	for _, oid := range c.Params.ProfileOIDs {
+		if len(oid) > maxOID || !dottedOID.MatchString(oid) {
+			v.fault("params.profile_oids", fmt.Sprintf("%q is not an OID such as 1.3.6.1.4.1.99999.1.1", cut(oid)))
+		}
+	}
 	c.RSP.validate(&v)
 	v.group("api.read", c.API.Read)
 	v.group("api.operate", c.API.Operate)
@@ -120,21 +132,21 @@ func (n Network) validate(v *validator) {
 	v.between("network.register_timeout", n.RegisterTimeout, minWait, maxWait)
 	v.between("network.probe_timeout", n.ProbeTimeout, minWait, maxWait)
 	if n.Probe != "" && !validProbe(n.Probe) {
-		v.fault("network.probe", "is none of tcp://host:port, https://host/path, dns:name")
+		v.fault("network.probe", "is none of tcp://host:port, tls://host:port, https://host/path, mqtt://host, mqtts://host, dns:name")
 	}
 }
 
-// validProbe reads the three forms of a probe.
+// validProbe reads the forms of a probe.
 func validProbe(s string) bool {
 	if name, ok := strings.CutPrefix(s, "dns:"); ok {
 		return hostName.MatchString(strings.ToLower(name))
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.User != nil || u.Fragment != "" || u.Hostname() == "" || !validPort(u.Port(), u.Scheme == "https") {
+	if err != nil || u.User != nil || u.Fragment != "" || u.Hostname() == "" || !validPort(u.Port(), u.Scheme != "tcp") {
 		return false
 	}
 	switch u.Scheme {
-	case "tcp":
+	case "tcp", "tls", "mqtt", "mqtts":
 		return u.Path == "" && u.RawQuery == ""
 	case "https":
 		return true

@@ -24,6 +24,9 @@ type cardState struct {
 	gated     string    // id of the job whose gate this process holds
 	deadManOf string    // id of the job whose switch is given up at deadMan
 	deadMan   time.Time // with a reading of the monotonic clock
+
+	effective Effective // what the switch under way sets
+	told      string    // what was said of it
 }
 
 // closeTimeout bounds the closing of a channel, which is done even when the

@@ -22,6 +22,10 @@ type Memory struct {
 	Quarantine []Quarantine `json:"quarantine,omitempty"` // the oldest first
 	Left       Left         `json:"left,omitzero"`
 	Good       []GoodAPN    `json:"good,omitempty"` // the oldest first
+
+	Applied   AppliedSet   `json:"applied,omitzero"`
+	Suspended []Suspension `json:"suspended,omitempty"` // the oldest first
+	Staged    []Staged     `json:"-"`                   // the oldest first; each in a setting of its own
 }
 
 // GoodAPN is an access point that carried data with a profile: the first to be
@@ -135,6 +139,7 @@ func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
 	if len(e.Good) > 0 {
 		m = m.learn(e.Good)
 	}
+	m = m.judge(next, e)
 	switch {
 	case before.State == job.Committing && next.State == job.Confirming && next.Problem == nil:
 		s := next.Switch
@@ -153,9 +158,9 @@ func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
 	case e.Kind == job.Disabled:
 		m = m.left(eid, rsp.ICCID{})
 	case e.Kind == job.Deleted && next.Order.Kind == job.Delete:
-		m = m.release(next.Order.ICCID).unlearn(next.Order.ICCID)
+		m = m.forget(next.Order.ICCID)
 	case e.Kind == job.Deleted:
-		m = m.release(next.Switch.Previous).unlearn(next.Switch.Previous)
+		m = m.forget(next.Switch.Previous)
 	}
 	return m
 }
@@ -229,13 +234,14 @@ func (r *Runner) recall() {
 		r.log.Warn("what was known of the profiles is lost", "err", err)
 		m = Memory{}
 	}
+	m.Staged = r.recallStaged()
 	r.change(func(v *View) { v.Memory = m })
 }
 
 // keep makes a job's new value durable, and what is remembered because of it.
 func (r *Runner) keep(before, next job.Job, e job.Event) error {
 	v := r.View()
-	m := v.Memory.after(before, next, e, v.eid())
+	m := r.staging(v.Memory.after(before, next, e, v.eid()), before, next, e)
 	if err := r.remember(m); err != nil {
 		return err
 	}
@@ -258,6 +264,9 @@ func (r *Runner) keep(before, next job.Job, e job.Event) error {
 }
 
 func (r *Runner) remember(m Memory) error {
+	if err := r.rememberStaged(m); err != nil {
+		return err
+	}
 	if err := r.cfg.Journal.PutSetting(memoryKey, m); err != nil {
 		return err
 	}
@@ -277,6 +286,7 @@ func (v View) eid() rsp.EID {
 // that go back to a profile of their own at a reset; that is told once, shown
 // for as long as it is so, and never undone: the card would do it again.
 func (r *Runner) compare(f procedure.Facts) {
+	r.prune(f)
 	m := r.View().Memory
 	if !m.Left.Known || m.Left.EID != f.EID {
 		r.warn("fallback", "")

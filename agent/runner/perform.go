@@ -23,7 +23,7 @@ import (
 func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code redact.Secret) job.Event {
 	e, err := r.carryOut(ctx, j, a, code)
 	if err != nil {
-		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err)}
+		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err), Trial: r.failedTrial(err)}
 	}
 	return e
 }
@@ -400,7 +400,7 @@ func (r *Runner) takeSnapshot(ctx context.Context, j job.Job) (job.Event, error)
 	if _, err := r.target(ctx, j); err != nil { // a document that makes no sense is better known now
 		return job.Event{}, err
 	}
-	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles)}
+	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles), Parameters: r.card.effective.Parameters}
 	if q, found := m.Quarantined(j.ICCID()); found {
 		e.Note = fmt.Sprintf("the profile is quarantined (%s); attempt %d", q.Code, q.Attempts+1)
 	}
@@ -461,11 +461,17 @@ func (r *Runner) target(ctx context.Context, j job.Job) (switchover.Target, erro
 			sim = shown
 		}
 	}
-	candidates, err := r.cfg.Settings.Candidates(j.Order.Parameters, profile, sim, v.Memory.good(profile.ICCID))
+	q, note := v.Memory.question(j, profile, r.cfg.Settings.Generation)
+	q.SIM = sim
+	wanted, effective, err := r.cfg.Settings.Wanted(q)
 	if err != nil {
 		return switchover.Target{}, err
 	}
-	return switchover.Target{ICCID: profile.ICCID, Wanted: switchover.Wanted{Candidates: candidates}, Probe: r.probe(j, profile)}, nil
+	if note != "" {
+		effective.Notes = append(effective.Notes, "the parameters of the order are not used: "+note)
+	}
+	r.note(j, effective)
+	return switchover.Target{ICCID: profile.ICCID, Wanted: wanted, Probe: r.probe(j, profile)}, nil
 }
 
 // probe is what must be reachable over the new network: what the
@@ -559,6 +565,7 @@ func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 		applied, err := r.cfg.Switch.Apply(ctx, t)
 		if len(applied.Where) > 0 { // else there is nothing on this device that has an APN
 			e.APN, e.Source = applied.APN.Name, applied.Source
+			e.Parameters = r.card.effective.with(applied.Index)
 		}
 		return err
 	})
@@ -644,6 +651,7 @@ func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job
 	e := job.Event{Kind: job.Online}
 	if len(online.Where) > 0 {
 		e.APN, e.Source = online.APN.Name, online.Source
+		e.Parameters = r.card.effective.with(online.Index)
 		if e.Good, err = goodAPN(j.ICCID(), online.APN); err != nil {
 			return job.Event{}, err
 		}

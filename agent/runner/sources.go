@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"lpad/agent/job"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
 	"lpad/agent/switchover"
@@ -37,33 +38,48 @@ type Way struct {
 	CIs   [][]byte      // what a built-in CI must be among to vouch for a server: the card's list (EUICCInfo1, A9); none: any
 }
 
-// SettingsSource knows which access points may be right for a profile.
+// SettingsSource knows what the device is to be set to for a profile.
 type SettingsSource interface {
-	// Candidates lists them in the order of trust. document is the order's
-	// terminal parameters, nil if there are none; sim is what the modem shows
-	// of the profile once it is enabled, zero before; good is what carried data
-	// with the profile the last time, nil if it never did.
-	Candidates(document json.RawMessage, p rsp.Profile, sim modem.SIM, good *modem.APN) ([]switchover.Candidate, error)
+	// Wanted says it, and explains it for people. An error is a document that
+	// cannot be carried out.
+	Wanted(q Question) (switchover.Wanted, Effective, error)
 	// CheckDocument refuses terminal parameters that make no sense.
 	CheckDocument(document json.RawMessage) error
+	// Generation is that of a document that CheckDocument takes; 0: it has none.
+	Generation(document json.RawMessage) int64
 }
 
-// Parameter is one effective value of a profile's terminal parameters, and who
-// says so, as it is told to people: it never holds a password.
-type Parameter struct {
-	Leaf       string          `json:"leaf"`            // "apns.default", "radio.rats": the member of the document, access points by their purpose
-	Value      json.RawMessage `json:"value,omitempty"` // as the document writes it; none: unset on purpose, or by default
-	Source     string          `json:"source"`          // "profile", "order", "oem: FILE", "last-good" …
-	Rank       int             `json:"rank"`            // of the source; the lower wins
-	Scope      string          `json:"scope,omitempty"` // how narrow the source is: iccid, imsi, plmn, any
-	Generation int64           `json:"generation,omitempty"`
-	State      string          `json:"state,omitempty"` // staged, applied, trial, suspended, limited
+// Question asks what a profile wants.
+type Question struct {
+	Profile rsp.Profile
+	SIM     modem.SIM  // what the modem shows of the profile once it is enabled; zero before
+	Good    *modem.APN // what carried data with the profile the last time; nil: nothing did
+
+	// Document is that of an order, or of the profile's staging, and Source who
+	// brought it; nil: there is none.
+	Document json.RawMessage
+	Source   string
+
+	// Suspended reports whether a source has failed its trial.
+	Suspended func(Origin) bool
+}
+
+// Origin names a document: its source, its generation, and its content, by
+// which two without a generation are told apart.
+type Origin struct {
+	Source     string `json:"source"`
+	Generation int64  `json:"generation,omitempty"`
+	Digest     string `json:"digest,omitempty"`
 }
 
 // Effective is a profile's whole set of terminal parameters.
 type Effective struct {
-	Parameters []Parameter `json:"parameters"`
-	Notes      []string    `json:"notes,omitempty"` // what a person should hear: documents that are left out, conflicts
+	Parameters []job.Parameter `json:"parameters"`      // in force, or what is tried in turn: "apns.default", then "apns.default.2" …
+	Notes      []string        `json:"notes,omitempty"` // what a person should hear: documents that are left out, conflicts
+
+	// Trial are the sources of values that decide whether the modem finds a
+	// network: a source that does not pass is suspended.
+	Trial []Origin `json:"-"`
 }
 
 // DeviceSource knows what servers may be told of the device.

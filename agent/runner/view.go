@@ -51,7 +51,7 @@ func (r *Runner) View() View {
 	r.mu.Lock()
 	v := r.view
 	v.Jobs = slices.Clone(v.Jobs)
-	v.Warnings = slices.Sorted(maps.Values(r.warnings))
+	v.Warnings = append(slices.Sorted(maps.Values(r.warnings)), v.Memory.suspensionWarnings()...)
 	v.Queue, v.Dropped = r.queue.lines(v.Notifications), slices.Clone(r.queue.Dropped)
 	v.Reports, v.ReportsLost = r.reports.lines(), r.reports.Lost
 	r.mu.Unlock()

@@ -388,9 +388,11 @@ func (s servers) OpenServer(address string, _ runner.Way) (procedure.Server, err
 // settings knows no access points.
 type settings struct{}
 
-func (settings) Candidates(json.RawMessage, rsp.Profile, modem.SIM, *modem.APN) ([]switchover.Candidate, error) {
-	return nil, nil
+func (settings) Wanted(runner.Question) (switchover.Wanted, runner.Effective, error) {
+	return switchover.Wanted{}, runner.Effective{}, nil
 }
+
+func (settings) Generation(json.RawMessage) int64 { return 0 }
 
 func (settings) CheckDocument(document json.RawMessage) error {
 	if len(document) > 0 && document[0] != '{' {

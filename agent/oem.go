@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"lpad/agent/params"
+)
+
+// Bounds of the maker's folder. What is beyond is left out and reported.
+const (
+	maxOEMFiles = 64
+	maxOEMFile  = 64 << 10 // bytes
+)
+
+// oemFolder is what the maker's folder says: documents in the order of their
+// names, and what was wrong with the others.
+type oemFolder struct {
+	given   []given
+	limits  *params.Limits
+	skipped []string
+}
+
+func (o *oemFolder) skip(name string, err error) {
+	o.skipped = append(o.skipped, name+" is left out: "+err.Error())
+}
+
+// readFolder reads the documents of the device's maker. A folder that is not
+// there is empty.
+func (s *settingsSource) readFolder() oemFolder {
+	var o oemFolder
+	if s.cfg.OEMDir == "" {
+		return o
+	}
+	root, err := os.OpenRoot(s.cfg.OEMDir)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			o.skip(s.cfg.OEMDir, err)
+		}
+		return o
+	}
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		o.skip(s.cfg.OEMDir, err)
+		return o
+	}
+	defer dir.Close()
+	if err := trusted(dir); err != nil {
+		o.skip(s.cfg.OEMDir, err)
+		return o
+	}
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		o.skip(s.cfg.OEMDir, err)
+		return o
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".json") || strings.HasPrefix(n, ".") })
+	slices.Sort(names)
+	if len(names) > maxOEMFiles {
+		o.skip(s.cfg.OEMDir, fmt.Errorf("%d of its files are too many: %d are read", len(names)-maxOEMFiles, maxOEMFiles))
+		names = names[:maxOEMFiles]
+	}
+	for _, name := range names {
+		source := params.SourceOEM + ": " + name
+		text, private, err := readOEM(root, name)
+		if err == nil {
+			err = o.add(source, text, private)
+		}
+		if err != nil {
+			o.skip(source, err)
+		}
+	}
+	return o
+}
+
+// add takes one file over. One that others cannot read may hold passwords.
+func (o *oemFolder) add(source string, text []byte, private bool) error {
+	d, err := params.Parse(text, params.Options{Confidential: private})
+	if err != nil {
+		return err
+	}
+	o.given = append(o.given, give(d, params.RankOEM, source, text))
+	return nil
+}
+
+// readOEM reads one file, and says whether others can not.
+func readOEM(root *os.Root, name string) (text []byte, private bool, err error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not keep us
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	if err := trusted(f); err != nil {
+		return nil, false, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, false, errors.New("it is not a file")
+	}
+	text, err = io.ReadAll(io.LimitReader(f, maxOEMFile+1))
+	if err == nil && len(text) > maxOEMFile {
+		err = fmt.Errorf("it is larger than %d bytes", maxOEMFile)
+	}
+	return text, st.Mode().Perm()&0o077 == 0, err
+}
+
+// trusted refuses what somebody else than root and lpad's own user may have
+// written.
+func trusted(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if own, ok := st.Sys().(*syscall.Stat_t); ok && own.Uid != 0 && int(own.Uid) != os.Geteuid() {
+		return fmt.Errorf("it belongs to the user %d; only root and lpad's own user are trusted", own.Uid)
+	}
+	if st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others may write to it (mode %04o): chmod go-w", st.Mode().Perm())
+	}
+	return nil
+}
+
+// remember keeps what was wrong, for the status, and logs what is new.
+func (s *settingsSource) remember(skipped []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range skipped {
+		if !slices.Contains(s.skipped, text) {
+			s.log.Warn("terminal parameters of the maker", "problem", text)
+		}
+	}
+	s.skipped = skipped
+}
+
+// warnings are what is wrong with the maker's folder now.
+func (s *settingsSource) warnings() []string {
+	o := s.readFolder()
+	s.remember(o.skipped)
+	var out []string
+	for _, text := range o.skipped {
+		out = append(out, "terminal parameters of the maker (params.oem_dir): "+text)
+	}
+	return out
+}
