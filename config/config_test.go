@@ -201,6 +201,8 @@ func TestAccepted(t *testing.T) {
 		"version: 1\nnetwork: {probe: \"tcp://192.0.2.1:443\"}\n",
 		"version: 1\nnetwork: {probe: \"https://x.example/ping?a=1\"}\n",
 		"version: 1\nnetwork: {probe: \"dns:x.example\"}\n",
+		"version: 1\nnetwork: {probe: \"mqtts://broker.example\"}\n",
+		"version: 1\nnetwork: {probe: \"mqtt://broker.example:2883\"}\n",
 		"version: 1\nrsp: {send_imei: off}\nnetwork: {dead_man: 1h30m}\n",
 		"version: 1\nsocket: ~\n",
 		"version: 1\nmodem: {quirks_dir: \"\"}\n",

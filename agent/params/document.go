@@ -358,7 +358,8 @@ func (r *reader) connectivity(n *node, d *Document) {
 	})
 }
 
-// check is a target of a probe: https://host/path, tcp://host:port or dns:name.
+// check is a target of a probe: https://host/path, tcp://host:port, mqtt://host,
+// mqtts://host or dns:name.
 func (r *reader) check(n *node) string {
 	s := r.text(n)
 	if len(s) > maxPath {
@@ -375,7 +376,7 @@ func (r *reader) check(n *node) string {
 	ok := err == nil && u.User == nil && u.Hostname() != ""
 	switch {
 	case !ok:
-	case u.Scheme == "https":
+	case u.Scheme == "https", u.Scheme == "mqtt", u.Scheme == "mqtts":
 	case u.Scheme == "tcp":
 		_, port, err := net.SplitHostPort(u.Host)
 		number, portErr := strconv.ParseUint(port, 10, 16)
@@ -384,7 +385,7 @@ func (r *reader) check(n *node) string {
 		ok = false
 	}
 	if !ok {
-		r.fail(n, "is none of https://host/path, tcp://host:port, dns:name")
+		r.fail(n, "is none of https://host/path, tcp://host:port, mqtt://host, mqtts://host, dns:name")
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -112,7 +113,7 @@ func (e *ProbeError) Unwrap() error { return e.Err }
 func (e *ProbeError) Fault() fault.Fault {
 	if errors.Is(e.Err, errTarget) {
 		return fault.Fault{Code: "probe-target-malformed", Text: "the probe target " + e.Target + " is malformed", Who: fault.Configuration,
-			Next: "write tcp://HOST:PORT, tls://HOST:PORT, https://HOST/PATH, http://HOST/PATH or dns://NAME"}
+			Next: "write tcp://HOST:PORT, tls://HOST:PORT, https://HOST/PATH, http://HOST/PATH, mqtt://HOST, mqtts://HOST or dns:NAME"}
 	}
 	return fault.Fault{Code: "probe-failed", Text: "the new connection does not reach " + e.Target, Retry: true, Who: fault.Operator,
 		Next: "check the APN and the data allowance with the operator; see that the probe target answers from other networks"}
@@ -125,7 +126,8 @@ var errTarget = errors.New("no probe target")
 //	tcp://HOST:PORT   a connection is made
 //	tls://HOST:PORT   and the server shows a certificate
 //	https://HOST/PATH and it answers a request with a status below 500; also http
-//	dns://NAME        the link's resolvers (or the device's) find addresses
+//	mqtt://HOST:PORT  a broker answers CONNECT, whatever it says (port 1883); mqtts (8883) over TLS
+//	dns:NAME          the link's resolvers (or the device's) find addresses; also dns://NAME
 //
 // A host and port alone is taken as tls. The error is a [*ProbeError].
 func (p *Probe) Probe(ctx context.Context, link modem.Link, target string) error {
@@ -141,7 +143,9 @@ func (p *Probe) Probe(ctx context.Context, link modem.Link, target string) error
 }
 
 func (p *Probe) reach(ctx context.Context, link modem.Link, target string) error {
-	if !strings.Contains(target, "://") {
+	if name, ok := strings.CutPrefix(target, "dns:"); ok {
+		target = "dns://" + strings.TrimPrefix(name, "//")
+	} else if !strings.Contains(target, "://") {
 		target = "tls://" + target
 	}
 	u, err := url.Parse(target)
@@ -150,7 +154,7 @@ func (p *Probe) reach(ctx context.Context, link modem.Link, target string) error
 	}
 	dialer := Dialer(link)
 	switch u.Scheme {
-	case "tcp", "tls":
+	case "tcp", "tls", "mqtt", "mqtts":
 		return p.connect(ctx, dialer, u)
 	case "http", "https":
 		return p.request(ctx, dialer, u)
@@ -165,12 +169,12 @@ func (p *Probe) reach(ctx context.Context, link modem.Link, target string) error
 	return errTarget
 }
 
+// usualPorts are the ports of schemes that have one.
+var usualPorts = map[string]string{"tls": "443", "mqtt": "1883", "mqtts": "8883"}
+
 func (p *Probe) connect(ctx context.Context, dialer *net.Dialer, u *url.URL) (err error) {
-	port := u.Port()
-	switch {
-	case port == "" && u.Scheme == "tls":
-		port = "443"
-	case port == "":
+	port := cmp.Or(u.Port(), usualPorts[u.Scheme])
+	if port == "" {
 		return errTarget
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
@@ -182,10 +186,44 @@ func (p *Probe) connect(ctx context.Context, dialer *net.Dialer, u *url.URL) (er
 			err = cerr
 		}
 	}()
-	if u.Scheme == "tcp" {
+	switch u.Scheme {
+	case "tcp":
 		return nil
+	case "mqtt":
+		return meetBroker(ctx, conn)
 	}
-	return p.judge(tls.Client(conn, p.config(u.Hostname())).HandshakeContext(ctx))
+	secure := tls.Client(conn, p.config(u.Hostname()))
+	if err := secure.HandshakeContext(ctx); err != nil || u.Scheme == "tls" {
+		return p.judge(err)
+	}
+	return meetBroker(ctx, secure)
+}
+
+// meetBroker says CONNECT to an MQTT broker (version 3.1.1, sections 3.1 and
+// 3.2), as a client without name and session. A broker that refuses it has
+// answered, too.
+func meetBroker(ctx context.Context, conn net.Conn) error {
+	if end, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(end); err != nil {
+			return err
+		}
+	}
+	const clean = 0x02
+	if _, err := conn.Write([]byte{0x10, 12, 0, 4, 'M', 'Q', 'T', 'T', 4, clean, 0, 0, 0, 0}); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := conn.Read(answer[:]); err != nil {
+		return fmt.Errorf("no answer to MQTT CONNECT: %w", err)
+	}
+	if answer[0] != 0x20 {
+		return fmt.Errorf("answered CONNECT with a packet of type %#x: no MQTT broker", answer[0])
+	}
+	_, err := conn.Write([]byte{0xE0, 0}) // DISCONNECT
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return nil // it has refused us, and gone
+	}
+	return err
 }
 
 func (p *Probe) config(host string) *tls.Config {

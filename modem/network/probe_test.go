@@ -43,6 +43,7 @@ func TestProbe(t *testing.T) {
 	lo := modem.Link{Interface: "lo", Addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}
 	strict := &tls.Config{RootCAs: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"}
 	secureAddr := secure.Listener.Addr().String()
+	broker, mute := answering(t, []byte{0x20, 2, 0, 2}), answering(t, []byte("HTTP/1.1 400 Bad Request\r\n"))
 	for _, tc := range []struct {
 		name   string
 		link   modem.Link
@@ -63,6 +64,10 @@ func TestProbe(t *testing.T) {
 		{"https, any certificate", lo, "https://" + secureAddr + "/x", nil, ""},
 		{"http, server in trouble", lo, broken.URL, nil, "probe-failed"},
 		{"dns", modem.Link{}, "dns://localhost", nil, ""},
+		{"dns, as the configuration writes it", modem.Link{}, "dns:localhost", nil, ""},
+		{"a broker, though it refuses", lo, "mqtt://" + broker, nil, ""},
+		{"no broker", lo, "mqtt://" + mute, nil, "probe-failed"},
+		{"no broker behind TLS", lo, "mqtts://" + secureAddr, strict, "probe-failed"},
 		{"dns, no such name", modem.Link{}, "dns://does-not-exist.invalid", nil, "probe-failed"},
 		{"no port", lo, "tcp://127.0.0.1", nil, "probe-target-malformed"},
 		{"unknown scheme", lo, "ping://127.0.0.1", nil, "probe-target-malformed"},
@@ -84,4 +89,40 @@ func TestProbe(t *testing.T) {
 	if err := (&network.Probe{}).Probe(ctx, lo, "tls://"+silent.Addr().String()); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// answering answers whatever it is sent first, and sees that it was sent a
+// whole CONNECT.
+func answering(t *testing.T, answer []byte) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			got := make([]byte, 64)
+			n, err := conn.Read(got)
+			if want := "\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"; err != nil || string(got[:n]) != want {
+				t.Errorf("sent %q (%v), want %q", got[:n], err, want)
+			}
+			if _, err := conn.Write(answer); err != nil {
+				t.Error(err)
+			}
+			_ = conn.Close() // the prober may have gone
+		}
+	}()
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		<-done
+	})
+	return l.Addr().String()
 }
