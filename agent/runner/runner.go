@@ -660,6 +660,10 @@ func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
 	if err := v.Memory.allowed(o, v.eid()); err != nil {
 		return job.Job{}, err
 	}
+	if err := v.Memory.takes(o, r.cfg.Settings.Generation); err != nil {
+		return job.Job{}, err
+	}
+	o = v.Memory.inherit(o)
 	waiting := 0
 	for _, other := range r.cfg.Journal.Jobs() {
 		if other.Ended() {

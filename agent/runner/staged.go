@@ -129,13 +129,6 @@ type AppliedSet struct {
 	Parameters []job.Parameter `json:"parameters,omitempty"`
 }
 
-// has reports whether a value was applied as it is now.
-func (a AppliedSet) has(p job.Parameter) bool {
-	return slices.ContainsFunc(a.Parameters, func(q job.Parameter) bool {
-		return q.Leaf == p.Leaf && q.Source == p.Source && q.Generation == p.Generation && bytes.Equal(q.Value, p.Value)
-	})
-}
-
 // Suspension is a source whose values have kept the modem from its network, for
 // one profile. It is not used until its generation is another one; one that has
 // none, until it says something else.
@@ -186,12 +179,21 @@ func (m Memory) suspended(j job.Job, fresh bool) func(Origin) bool {
 	}
 }
 
-// orderSource is the source of the document of an order.
-func orderSource(job.Order) string { return "order" }
+// orderSource is the source of the document of an order: "order", or with its
+// issuer, if it is signed.
+func orderSource(o job.Order) string {
+	if o.Issuer == "" {
+		return sourceOrder
+	}
+	return sourceOrder + ": " + o.Issuer
+}
+
+const sourceOrder = "order"
 
 // stagedOf is the document that an order brings, for the profile of its job.
 func stagedOf(j job.Job, generation int64, eid rsp.EID, at time.Time) Staged {
-	return Staged{ICCID: j.ICCID(), EID: eid, Document: j.Order.Parameters, Generation: generation, Source: orderSource(j.Order), ReportTo: j.Order.ReportTo, At: at}
+	return Staged{ICCID: j.ICCID(), EID: eid, Document: j.Order.Parameters, Generation: generation, Source: orderSource(j.Order), Serial: j.Order.Serial,
+		ReportTo: j.Order.ReportTo, At: at}
 }
 
 // question asks what the profile of a job wants: by the document of the order,
@@ -323,15 +325,38 @@ func (m Memory) suspensionWarnings() []string {
 var errNoRoom = fault.New(fault.Fault{Code: "parameters-full", Text: fmt.Sprintf("terminal parameters of %d profiles, or %d kB of them, are kept already", maxStaged, maxStagedBytes>>10),
 	Who: fault.Technician, Next: "clear those of a profile that needs none (lpactl params clear ICCID), or delete the profile"}, nil)
 
-// roomFor refuses a document for which there would be no room.
-func (m Memory) roomFor(iccid rsp.ICCID, document json.RawMessage) error {
-	if len(document) == 0 {
+// takes refuses an order whose document could not be kept, or has been replaced
+// by a newer one of the profile.
+func (m Memory) takes(o job.Order, generation func(json.RawMessage) int64) error {
+	if len(o.Parameters) == 0 {
 		return nil
 	}
-	if !iccid.IsZero() {
-		m = m.unstage(iccid)
+	if s, found := m.Document(o.ICCID); found && o.Kind == job.Enable {
+		if not := s.supersedes(o.Parameters, generation(o.Parameters)); not != "" {
+			return errOutdated(not)
+		}
 	}
-	m.Staged = append(slices.Clone(m.Staged), Staged{Document: compact(document)})
+	return m.roomFor(o.ICCID, o.Parameters)
+}
+
+func errOutdated(why string) error {
+	return fault.New(fault.Fault{Code: "parameters-outdated", Text: why, Who: fault.Technician,
+		Next: "give the document a higher generation, or clear what the profile has first (lpactl params clear ICCID)"}, nil)
+}
+
+// inherit has the end of a switch that uses a profile's own document reported to
+// whoever has sent that.
+func (m Memory) inherit(o job.Order) job.Order {
+	if s, found := m.Document(o.ICCID); found && o.Kind == job.Enable && len(o.Parameters) == 0 && o.ReportTo == "" {
+		o.ReportTo = s.ReportTo
+	}
+	return o
+}
+
+// roomFor refuses a document for which there would be no room.
+func (m Memory) roomFor(iccid rsp.ICCID, document json.RawMessage) error {
+	m = m.unstage(iccid)
+	m.Staged = append(m.Staged, Staged{Document: compact(document)})
 	if !m.room() {
 		return errNoRoom
 	}
@@ -356,6 +381,10 @@ func (r *Runner) note(j job.Job, e Effective) {
 // are tried after the first have a number behind it.
 const leafDefault = "apns.default"
 
+func isDefault(leaf string) bool {
+	return leaf == leafDefault || strings.HasPrefix(leaf, leafDefault+".")
+}
+
 // with is the set in which the access point of a candidate does, the first
 // being 0.
 func (e Effective) with(candidate int) []job.Parameter {
@@ -368,7 +397,7 @@ func (e Effective) with(candidate int) []job.Parameter {
 		switch {
 		case p.Leaf == want:
 			p.Leaf = leafDefault
-		case p.Leaf == leafDefault, strings.HasPrefix(p.Leaf, leafDefault+"."):
+		case isDefault(p.Leaf):
 			continue
 		}
 		out = append(out, p)
