@@ -1,6 +1,7 @@
 package procedure_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -164,6 +165,27 @@ func TestConfirmationCode(t *testing.T) {
 	}
 }
 
+// parameters is dpProprietaryData with terminal parameters.
+var parameters = append([]byte{0xB8, 12, 0x80, 3, 0x88, 0x37, 0x0A}, 0xE1, 5, 0xC0, 3, 0x10, 0, 1)
+
+// What an operator puts beside the profile is read back from the card.
+func TestProprietaryData(t *testing.T) {
+	for name, order := range map[string]func(*smdp.Order){
+		"of ConfigureISDP": func(o *smdp.Order) { o.Proprietary = parameters },
+		"of StoreMetadata": func(o *smdp.Order) { o.Metadata.Proprietary = parameters },
+	} {
+		b := newBench(t, setup{})
+		b.order(order)
+		if _, _, err := b.download(request(), redact.Secret{}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		p, found, err := procedure.FindProfile(b.ctx, b.euicc, iccid(t, newICCID))
+		if err != nil || !found || !bytes.Equal(p.Proprietary, parameters) {
+			t.Errorf("%s: %X, %v, %v", name, p.Proprietary, found, err)
+		}
+	}
+}
+
 // Each refusal has its own code, leaves nothing on the card, and tells the
 // server what it must know and no more.
 func TestRefusals(t *testing.T) {
@@ -206,6 +228,10 @@ func TestRefusals(t *testing.T) {
 		{name: "package of another profile", fault: smdp.Fault{Kind: smdp.OtherMetadata, Function: smdp.GetBoundProfilePackage}, code: "metadata-mismatch", told: true, state: smdp.Cancelled},
 		{name: "package of another session", fault: smdp.Fault{Kind: smdp.OtherSignedID, Function: smdp.GetBoundProfilePackage}, code: "package-stale", told: true, state: smdp.Cancelled},
 		{name: "damaged on the way", fault: smdp.Fault{Kind: smdp.BadMAC, Function: smdp.GetBoundProfilePackage}, code: "package-security", state: smdp.Downloaded},
+		{name: "metadata tampered with", order: func(o *smdp.Order) { o.Metadata.Proprietary = parameters },
+			fault: smdp.Fault{Kind: smdp.BadMetadata, Function: smdp.GetBoundProfilePackage}, code: "package-security", state: smdp.Downloaded},
+		{name: "parameters tampered with", order: func(o *smdp.Order) { o.Proprietary = parameters },
+			fault: smdp.Fault{Kind: smdp.BadConfigure, Function: smdp.GetBoundProfilePackage}, code: "package-security", state: smdp.Downloaded},
 		{name: "out of order", fault: smdp.Fault{Kind: smdp.Swap86, Function: smdp.GetBoundProfilePackage}, code: "package-security", state: smdp.Downloaded},
 		{name: "profile of another ICCID", order: func(o *smdp.Order) { o.Metadata.ICCID = wrong }, code: "profile-data-mismatch", state: smdp.Downloaded},
 		{name: "card is full", setup: setup{card: func(c *euicc.Config) { c.FreeMemory = 4000 }}, code: "card-full", state: smdp.Downloaded},

@@ -50,13 +50,14 @@ type download struct {
 	hashCc     []byte
 	earlier    []byte // bppEuiccOtpk
 
-	iccid    rsp.ICCID
-	metadata []byte // BF25; nil: made of iccid
-	upp      []byte
-	otSK     *pki.Key
-	hostID   []byte
-	ppk      *bsp.Keys // ReplaceSessionKeys
-	size     int       // of a segment
+	iccid     rsp.ICCID
+	configure []byte // BF24; nil: an empty one
+	metadata  []byte // BF25; nil: made of iccid
+	upp       []byte
+	otSK      *pki.Key
+	hostID    []byte
+	ppk       *bsp.Keys // ReplaceSessionKeys
+	size      int       // of a segment
 
 	signature1, signature2 []byte // 5F37
 	otPK                   []byte // of the eUICC
@@ -209,7 +210,11 @@ func (d *download) segments(t testing.TB) [][]byte {
 		metadata = Profile{ICCID: d.iccid, ServiceProvider: "Test", Name: "Test plan",
 			Notifications: []rsp.NotificationConfiguration{{Events: rsp.AllEvents, Address: "n.example.com"}}}.Metadata()
 	}
-	configure := protect(bsp.Tag87, unhex(t, "BF2400"))
+	configuration := d.configure
+	if configuration == nil {
+		configuration = unhex(t, "BF2400")
+	}
+	configure := protect(bsp.Tag87, configuration)
 	stored := protect(bsp.Tag88, metadata)
 	var replace [][]byte
 	if d.ppk != nil {
@@ -740,8 +745,15 @@ func TestLoadRefuses(t *testing.T) {
 			}},
 		{name: "ConfigureISDP with too much", command: cmdConfigureISDP, reason: incorrectInputValues,
 			change: func(t *testing.T, d *download, s [][]byte) [][]byte {
-				return reconfigure(t, d, s, ber.Encode(0xBF24, ber.Encode(0xB8, make([]byte, 127))))
+				return reconfigure(t, d, s, ber.Encode(0xBF24, ber.Encode(0xB8, unhex(t, "8003883710"), make([]byte, 122))))
 			}},
+		{name: "ConfigureISDP without an OID", command: cmdConfigureISDP, reason: incorrectInputValues,
+			change: func(t *testing.T, d *download, s [][]byte) [][]byte {
+				return reconfigure(t, d, s, unhex(t, "BF2404B8028100"))
+			}},
+		{name: "metadata with too much", command: cmdStoreMetadata, reason: incorrectInputValues, spoil: func(t *testing.T, d *download) {
+			d.metadata = ber.Encode(0xBF25, d.iccid.ProfileTLV(), unhex(t, "910141920142"), ber.Encode(0xB8, unhex(t, "8003883710"), make([]byte, 122)))
+		}},
 
 		{name: "injected at a segment", config: Config{Faults: []Fault{{Do: FailLoad, Segment: 3, Command: 5, Result: 127}}}, command: 5, reason: 127},
 		{name: "injected at a segment, command of the moment", config: Config{Faults: []Fault{{Do: FailLoad, Segment: 4, Result: 10}}}, command: 2, reason: 10},

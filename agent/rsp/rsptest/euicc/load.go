@@ -73,6 +73,7 @@ type load struct {
 	container ber.Tag // the container in progress or, when nothing of it is left, the one that was last
 	left      int     // bytes of the container that are still to come
 	plain     []byte  // what the segments of this container have brought
+	data      []byte  // dpProprietaryData of ConfigureISDP: a whole TLV B8
 	metadata  *metadata
 	scanned   int  // bytes of the profile package that were gone over, up to the end of a PE
 	ended     bool // PE "end" was seen
@@ -293,7 +294,7 @@ func (c *Card) element(l *load, b []byte) error {
 	}
 	switch l.container {
 	case tagConfigure:
-		return configureISDP(l.plain)
+		return l.configureISDP()
 	case tagMetadata:
 		return c.storeMetadata(l)
 	}
@@ -308,15 +309,29 @@ func (c *Card) element(l *load, b []byte) error {
 // maxProprietary is the most that dpProprietaryData may have, in bytes.
 const maxProprietary = 128
 
+// checkProprietary accepts dpProprietaryData that is short enough and begins
+// with its OID (SGP.22 v2.5, section 5.5.2). Servers write the tag of the
+// module or that of an OID.
+func checkProprietary(data ber.TLV) error {
+	oid, _ := data.Reader().Next()
+	if len(data.Raw) > maxProprietary || oid.Tag != 0x80 && oid.Tag != 0x06 || len(oid.Value) == 0 {
+		return errMetadata
+	}
+	return nil
+}
+
 // configureISDP is ES8+.ConfigureISDP, SGP.22 v2.5, section 5.5.2.
-func configureISDP(b []byte) error {
-	t, err := ber.Parse(b)
+func (l *load) configureISDP() error {
+	t, err := ber.Parse(l.plain)
 	if err != nil || t.Tag != 0xBF24 {
 		return refuseLoad(incorrectInputValues)
 	}
 	r := t.Reader()
-	if data, ok := r.Optional(0xB8); ok && len(data.Raw) > maxProprietary {
-		return refuseLoad(incorrectInputValues)
+	if data, ok := r.Optional(0xB8); ok {
+		if checkProprietary(data) != nil {
+			return refuseLoad(incorrectInputValues)
+		}
+		l.data = append([]byte(nil), data.Raw...)
 	}
 	if r.Finish() != nil {
 		return refuseLoad(incorrectInputValues)
@@ -339,6 +354,9 @@ func (c *Card) storeMetadata(l *load) error {
 		return refuseLoad(pprNotAllowed)
 	case c.freeMemory() == 0:
 		return refuseLoad(insufficientMemory)
+	}
+	if l.data != nil && m.elements[0xB8] == nil {
+		m.elements[0xB8] = l.data
 	}
 	l.metadata = m
 	c.mem.Loading.ICCID, c.mem.Loading.Command = &m.iccid, cmdLoadProfileElements

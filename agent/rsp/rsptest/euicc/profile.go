@@ -109,6 +109,8 @@ func (m *metadata) element(e ber.TLV) (err error) {
 		m.notifications, err = parseNotificationConfiguration(e)
 	case 0xB7:
 		m.owner, err = parseOperator(e)
+	case 0xB8: // of ConfigureISDP, but there are servers that send it here
+		err = checkProprietary(e)
 	case 0x99:
 		var bits ber.Bits
 		bits, err = e.Bits()

@@ -408,6 +408,16 @@ func TestIMSIOfEvenLength(t *testing.T) {
 	}
 }
 
+// dpProprietaryData comes with ConfigureISDP, and is told when it is asked for.
+func TestProprietaryDataOfConfigureISDP(t *testing.T) {
+	d := newDownload(t, Config{})
+	proprietary := unhex(t, "B80880028837810241 42")
+	d.configure = ber.Encode(0xBF24, proprietary)
+	d.install(t)
+	wantES10(t, d.card, "BF2D045C025AB8", bytesToHex(ber.Encode(0xBF2D, ber.Encode(0xA0, ber.Encode(0xE3, d.iccid.ProfileTLV(), proprietary)))))
+	wantES10(t, d.card, "BF2D035C015A", bytesToHex(ber.Encode(0xBF2D, ber.Encode(0xA0, ber.Encode(0xE3, d.iccid.ProfileTLV())))))
+}
+
 func TestProfileInfoOfADownload(t *testing.T) {
 	d := newDownload(t, Config{})
 	proprietary := unhex(t, "B80880028837810241 42")

@@ -27,6 +27,17 @@ func boundPackage(session *session, f Fault) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	switch f.Kind {
+	case BadConfigure:
+		configure[0] = tamper(configure[0], nil)
+	case BadMetadata:
+		for i, segment := range store {
+			if i == len(store)-1 || order.Metadata.Proprietary != nil && bytes.Contains(segment, order.Metadata.Proprietary) {
+				store[i] = tamper(segment, order.Metadata.Proprietary)
+				break
+			}
+		}
+	}
 	parts := [][]byte{secureChannel(session, f), ber.Encode(0xA0, configure...), ber.Encode(0xA1, store...)}
 	if bound.ppk != nil {
 		replace, err := protect.ProtectAll(bsp.Tag87, bound.ppk.Marshal(), order.SegmentSize)
@@ -49,6 +60,16 @@ func boundPackage(session *session, f Fault) ([]byte, error) {
 		pack = pack[:max(1, len(pack)-100)]
 	}
 	return pack, nil
+}
+
+// tamper returns a protected segment with one bit of its data changed: the last
+// one of part, if that is in it, else the last one before the MAC.
+func tamper(segment, part []byte) []byte {
+	end := len(segment) - bsp.MACLength
+	if i := bytes.Index(segment, part); len(part) > 0 && i >= 0 {
+		end = i + len(part)
+	}
+	return append(flip(segment[:end]), segment[end:]...)
 }
 
 func storedMetadata(o *order, f Fault) []byte {

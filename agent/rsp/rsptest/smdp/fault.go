@@ -52,6 +52,8 @@ const (
 	ExtraTag       Kind = "extra-tag"       // … an unknown element at the end
 	Swap86         Kind = "swap-86"         // … the first two segments of the profile change places
 	BadMAC         Kind = "bad-mac"         // … one bit of the MAC of the last segment
+	BadMetadata    Kind = "bad-metadata"    // … one bit of StoreMetadata, of its dpProprietaryData if it has any, with the MAC of what it was
+	BadConfigure   Kind = "bad-configure"   // … one bit of ConfigureISDP, which is encrypted, with the MAC of what it was
 	BadRemoteOp    Kind = "bad-remote-op"   // … remoteOpId 2, rightly signed
 )
 

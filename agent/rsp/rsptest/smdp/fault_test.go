@@ -214,8 +214,18 @@ func TestContentFaults(t *testing.T) {
 		{BadMAC, func(_ *world, _ jsonAnswer, o opened, err error) bool {
 			return errors.Is(err, bsp.ErrSecurity) && o.segments86 == 1
 		}},
+		{BadMetadata, func(w *world, a jsonAnswer, o opened, err error) bool {
+			data := w.order.Metadata.Proprietary
+			return errors.Is(err, bsp.ErrSecurity) && o.metadata == nil && !bytes.Contains(a.bytes(w, "boundProfilePackage"), data) &&
+				bytes.Contains(a.bytes(w, "boundProfilePackage"), flip(data))
+		}},
+		{BadConfigure, func(_ *world, _ jsonAnswer, o opened, err error) bool {
+			return errors.Is(err, bsp.ErrSecurity) && o.configure == nil
+		}},
 	} {
-		w := newWorld(t, func(_ *world, _ *Config, o *Order) { o.UPP = profile(t, 1500) })
+		w := newWorld(t, func(_ *world, _ *Config, o *Order) {
+			o.UPP, o.Metadata.Proprietary = profile(t, 1500), []byte{0xB8, 5, 0x80, 3, 0x88, 0x37, 0x10}
+		})
 		w.server.Inject(Fault{Function: GetBoundProfilePackage, Kind: test.kind, Identity: wrong(w)})
 		a := w.card.download(w.server, w.card.authenticate(w.server, "AB-1"), "")
 		w.want(string(test.kind), a, "")

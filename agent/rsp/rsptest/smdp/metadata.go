@@ -15,6 +15,7 @@ type Metadata struct {
 	Class           *rsp.ProfileClass // nil: not sent, which means operational
 	Notifications   []rsp.NotificationConfiguration
 	Owner           *rsp.Operator
+	Proprietary     []byte // dpProprietaryData: a whole TLV B8; see also [Order]
 	PPR             rsp.PPR
 	Extra           []byte // further TLVs at the end, as they are
 	Raw             []byte // when set: the whole BF25, instead of everything above but ICCID
@@ -52,6 +53,9 @@ func (m Metadata) Marshal() []byte {
 			owner = append(owner, ber.Encode(0x82, m.Owner.GID2))
 		}
 		parts = append(parts, ber.Encode(0xB7, owner...))
+	}
+	if m.Proprietary != nil {
+		parts = append(parts, m.Proprietary)
 	}
 	if m.PPR != 0 {
 		parts = append(parts, ber.EncodeBits(0x99, pprBits(m.PPR)))

@@ -39,7 +39,7 @@ type Order struct {
 	Unreleased       bool     // starts as Allocated; see [Server.Release]
 	TACs             []string // 8 digits each: devices that may have it; empty: all
 
-	Proprietary  []byte // dpProprietaryData for ConfigureISDP: a whole TLV B8; nil: none
+	Proprietary  []byte // dpProprietaryData for ConfigureISDP, where SGP.22 has it: a whole TLV B8; nil: none
 	SegmentSize  int    // bytes of a full segment; 1020 when zero
 	MetadataSize int    // bytes of a full segment of metadata; SegmentSize when zero
 	ProfileKeys  bool   // protect the profile with keys of its own (ReplaceSessionKeys)
