@@ -119,6 +119,10 @@ func (r *Runner) authenticatePatiently(ctx context.Context, j job.Job, code reda
 	}
 }
 
+// noteSharedPort says why a download takes longer than it might, and goes
+// slowly on with the device's only link.
+const noteSharedPort = "card and network share one port of the modem: the link goes down for each use of the card; a port of lpad's own (docs/modems.md) avoids it"
+
 // authenticate is step 2, up to the offer. code is the confirmation code, if
 // there is one in memory: one that came with the order does not survive a
 // restart, and is asked for again then.
@@ -160,6 +164,9 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 	found.SMDP, found.MatchingID = s.Request.Address, s.Request.MatchingID
 	found.TransactionID, found.CodeRequired = s.TransactionID.String(), s.ConfirmationCodeRequired
 	found.NeedsPerson = s.PPRConsent != 0 && !j.Order.PPRConsent || s.ConfirmationCodeRequired && code.IsZero()
+	if r.sharedPort() {
+		found.Note = noteSharedPort
+	}
 	found.Profile = &job.ProfileFacts{ICCID: s.Metadata.ICCID, ServiceProvider: s.Metadata.ServiceProvider, Name: s.Metadata.Name,
 		Class: s.Metadata.Class.String(), Rules: Rules(s.Metadata.PPR)}
 	return found, nil
