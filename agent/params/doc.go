@@ -23,9 +23,12 @@
 // It carries less than JSON does; [MarshalTLV] names what it cannot.
 //
 // Sources have ranks: what the profile says, then the server's or technician's
-// order, then the device's maker, then the public provider list, then the
-// network's default. In this version the order, the list and the default take
-// part. Every leaf of the [Effective] set keeps its source and rank.
+// order, then the device's maker, then what has carried data before and the
+// public provider list, then the network's default. Within a rank the narrower
+// scope comes first, then the higher generation. Every leaf of the [Effective]
+// set keeps its source, rank, scope, generation and state; what was passed over
+// and why is in its notes. The maker's [Limits] cut every rank. [Resolve] has
+// the rules.
 //
 // The package is pure: no files, no clock, no network. A password by reference
 // ("secretRef") is read by the caller, who gets the references from

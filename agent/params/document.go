@@ -56,16 +56,9 @@ type Document struct {
 	Checks         Opt[[]string] // connectivity.checks
 	Retry          Opt[[]int]    // connectivity.retry, seconds
 
-	Ignored []string // JSON pointers to members that are not known
-}
+	Limits *Limits // nil: none; only the maker's count
 
-// Scope says for which profiles a document is. Every member that is there must
-// match; an empty scope matches every profile.
-type Scope struct {
-	ICCID      rsp.ICCID // zero: any
-	MCCMNC     []string  // home networks, 5 or 6 digits; empty: any
-	GID1       string    // hexadecimal in lower case, the beginning of the card's; empty: any
-	IMSIPrefix string    // empty: any
+	Ignored []string // JSON pointers to members that are not known
 }
 
 // Purpose is what an access point is for.
@@ -140,6 +133,7 @@ const (
 	maxTAU        = 31 * 320 * 3600 // GPRS timer 3: 31 units of 320 hours
 	maxActive     = 31 * 360        // GPRS timer 2: 31 units of 6 minutes
 	maxIMSI       = 15
+	maxICCID      = 20
 	maxGID        = 32 // hexadecimal digits
 	maxHost       = 253
 	maxPath       = 255
@@ -176,6 +170,7 @@ func Parse(text []byte, o Options) (*Document, error) {
 		},
 		"servers":      func(n *node) { r.servers(n, d) },
 		"connectivity": func(n *node) { r.connectivity(n, d) },
+		"limits":       func(n *node) { set(n, &d.Limits, r.limits) },
 	})
 	if r.err == nil && version == 0 {
 		r.err = refuse("/version", "is missing")
@@ -201,20 +196,6 @@ func set[T any](n *node, to *T, read func(*node) T) {
 	if n.value != nil {
 		*to = read(n)
 	}
-}
-
-func (r *reader) scope(n *node, s *Scope) {
-	if n.value == nil {
-		return
-	}
-	r.members(n, map[string]func(*node){
-		"iccid": func(n *node) { set(n, &s.ICCID, r.iccid) },
-		"mccmnc": func(n *node) {
-			set(n, &s.MCCMNC, func(n *node) []string { return list(r, n, maxPLMNs, r.plmn) })
-		},
-		"gid1":       func(n *node) { set(n, &s.GID1, r.gid) },
-		"imsiPrefix": func(n *node) { set(n, &s.IMSIPrefix, func(n *node) string { return r.digits(n, 1, maxIMSI) }) },
-	})
 }
 
 func (r *reader) iccid(n *node) rsp.ICCID {
@@ -257,16 +238,8 @@ var rats = []string{"gsm", "umts", "lte", "lte-m", "nb-iot", "nr"}
 
 func (r *reader) radio(n *node, d *Document) {
 	r.members(n, map[string]func(*node){
-		"rats": func(n *node) {
-			opt(r, n, &d.RATs, func(n *node) []string {
-				return unique(r, n, list(r, n, len(rats), func(n *node) string { return r.word(n, rats...) }))
-			})
-		},
-		"lteBands": func(n *node) {
-			opt(r, n, &d.LTEBands, func(n *node) []int {
-				return unique(r, n, list(r, n, maxBands, func(n *node) int { return int(r.int(n, 1, maxBand)) }))
-			})
-		},
+		"rats":     func(n *node) { opt(r, n, &d.RATs, r.rats) },
+		"lteBands": func(n *node) { opt(r, n, &d.LTEBands, r.bands) },
 		"edrx": func(n *node) {
 			r.members(n, map[string]func(*node){
 				"lte":    func(n *node) { opt(r, n, &d.EDRXLTE, r.edrx) },
@@ -275,6 +248,14 @@ func (r *reader) radio(n *node, d *Document) {
 		},
 		"psm": func(n *node) { opt(r, n, &d.PSM, r.psm) },
 	})
+}
+
+func (r *reader) rats(n *node) []string {
+	return unique(r, n, list(r, n, len(rats), func(n *node) string { return r.word(n, rats...) }))
+}
+
+func (r *reader) bands(n *node) []int {
+	return unique(r, n, list(r, n, maxBands, func(n *node) int { return int(r.int(n, 1, maxBand)) }))
 }
 
 // unique refuses a list that says something twice, and an empty one: no band

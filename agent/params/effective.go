@@ -1,11 +1,8 @@
 package params
 
 import (
-	"cmp"
-	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 
 	"lpad/agent/rsp"
 	"lpad/internal/redact"
@@ -21,7 +18,7 @@ const (
 	RankProfile  Rank = 1 // signed, on the card
 	RankOrder    Rank = 2 // a server's or a technician's order
 	RankOEM      Rank = 3 // the device's maker
-	RankDatabase Rank = 4 // the public provider list
+	RankDatabase Rank = 4 // what has carried data before, then the public provider list
 	RankNetwork  Rank = 5 // the network's default
 )
 
@@ -64,6 +61,10 @@ const (
 	StateTrial     = "trial"     // the device is set to it until the trial's end
 	StateSuspended = "suspended" // it has failed its trial and is not used
 	StateLimited   = "limited"   // cut by the maker's limits
+
+	// Of notes alone.
+	StateConflict  = "conflict"  // another document of the same standing says otherwise
+	StateAmbiguous = "ambiguous" // one of several that are as likely
 )
 
 // IsZero reports whether nobody has said anything.
@@ -86,35 +87,11 @@ func (p Profile) Query() carrierdb.Query {
 	return carrierdb.Query{MCC: p.MCC, MNC: p.MNC, IMSI: p.IMSI, SPN: p.SPN, Operator: p.Operator, GID1: p.GID1, ICCID: p.ICCID.String()}
 }
 
-// match reports whether the profile is in the scope. What is not known of a
-// profile does not match.
-func (s Scope) match(p Profile) bool {
-	plmn := p.MCC + p.MNC
-	switch {
-	case !s.ICCID.IsZero() && s.ICCID != p.ICCID,
-		len(s.MCCMNC) > 0 && !slices.Contains(s.MCCMNC, plmn) && !slices.ContainsFunc(s.MCCMNC, func(m string) bool { return p.MNC == "" && strings.HasPrefix(p.IMSI, m) }),
-		s.GID1 != "" && !strings.HasPrefix(strings.ToLower(p.GID1), s.GID1),
-		s.IMSIPrefix != "" && !strings.HasPrefix(p.IMSI, s.IMSIPrefix):
-		return false
-	}
-	return true
-}
-
 // Given is a document with where it came from.
 type Given struct {
 	Document *Document // nil: the source has none
 	Rank     Rank      // RankProfile, RankOrder or RankOEM
 	Source   string    // for people: "profile", "order", "oem: 10-fleet.json"
-}
-
-// Limits are ceilings of the device's maker: they cut the values of every
-// rank, and say none themselves.
-type Limits struct {
-	LTEBands           []int    // those permitted; nil: all
-	RATs               []string // those permitted; nil: all
-	RoamingForbidden   bool     // no data on foreign networks
-	ServerHosts        []string // those permitted: "cmp.example.com", or "*.example.com" for all below it; nil: all
-	AllowProfileServer bool     // a server that the profile names may replace that of an order or the maker
 }
 
 // Input is what is resolved.
@@ -128,27 +105,20 @@ type Input struct {
 	Suspended func(source string, generation int64) bool // sources that have failed their trial; nil: none
 }
 
-// order is the document of the order.
-func (in Input) order() *Document {
-	for _, g := range in.Given {
-		if g.Rank == RankOrder {
-			return g.Document
-		}
-	}
-	return nil
-}
-
 // Note is something that a person should hear about a resolution.
 type Note struct {
 	Source  string `json:"source"`
 	Pointer string `json:"pointer,omitempty"` // JSON pointer into the source's document
 	Text    string `json:"text"`
+	State   string `json:"state,omitempty"` // StateSuspended, StateLimited, StateConflict, StateAmbiguous; empty: something else
 }
 
 // Effective is the set of parameters for one profile.
 type Effective struct {
-	// APNs are the access points by purpose. That for PurposeDefault is
-	// missing when it has to be found by trying: see Attempts.
+	// APNs are the access points by purpose; each says by its Purposes what
+	// else it is for. That for PurposeDefault is missing when it has to be
+	// found by trying: see Attempts. One with Unset was taken away from a lower
+	// source.
 	APNs map[Purpose]Leaf[modem.APN] `json:"apns"`
 
 	DataRoaming    Leaf[bool]     `json:"roaming.data,omitzero"`
@@ -172,112 +142,6 @@ type Effective struct {
 	attempts []Leaf[modem.APN]
 }
 
-// maxDatabase bounds the access points of the provider list that are tried:
-// each attempt costs a reset of the modem and a minute.
-const maxDatabase = 4
-
-// Resolve makes the effective set. It is pure: the same input gives the same
-// set.
-//
-// An access point that the order names for the default connection is the only
-// one to be tried: who runs a private network does not want its devices on
-// the public one instead. For the same reason it is an error (a
-// [*DocumentError]) when that one cannot be used, because its password is not
-// to be had or its type carries no IP. Without one, up to four of the provider
-// list are tried and then the network's default; "apns": null leaves that
-// alone.
-func Resolve(in Input) (Effective, error) {
-	e := Effective{APNs: map[Purpose]Leaf[modem.APN]{}}
-	d := in.order()
-	if d != nil && !d.Scope.match(in.Profile) {
-		e.note("/scope", "the document is for another profile, or the profile is not known well enough; it is not used")
-		d = nil
-	}
-	if d == nil {
-		d = &Document{}
-	}
-	for _, pointer := range d.Ignored {
-		e.note(pointer, "is not known and is ignored")
-	}
-	e.DataRoaming, e.HomeOnly, e.PreferredPLMNs = leaf(d.DataRoaming), leaf(d.HomeOnly), leaf(d.PreferredPLMNs)
-	e.RATs, e.LTEBands = leaf(d.RATs), leaf(d.LTEBands)
-	e.EDRXLTE, e.EDRXNBIoT, e.PSM = leaf(d.EDRXLTE), leaf(d.EDRXNBIoT), leaf(d.PSM)
-	e.SMSC, e.ECS, e.CMP, e.SMDS, e.Bootstrap = leaf(d.SMSC), leaf(d.ECS), leaf(d.CMP), leaf(d.SMDS), leaf(d.Bootstrap)
-	e.Checks, e.Retry = leaf(d.Checks), leaf(d.Retry)
-	if err := e.orderAPNs(d, in.Secrets); err != nil {
-		return Effective{}, err
-	}
-	e.attempts = e.try(d, in.Database)
-	return e, nil
-}
-
-// leaf takes over a member of the order.
-func leaf[T any](o Opt[T]) Leaf[T] {
-	switch o.State {
-	case Set:
-		return Leaf[T]{Value: o.Value, Source: SourceOrder, Rank: RankOrder}
-	case Null:
-		return Leaf[T]{Source: SourceOrder, Rank: RankOrder, Unset: true}
-	}
-	return Leaf[T]{}
-}
-
-func (e *Effective) note(pointer, text string) {
-	e.Notes = append(e.Notes, Note{SourceOrder, pointer, text})
-}
-
-// allowRoaming is what the order says about data on foreign networks; nil when
-// it says nothing.
-func (e *Effective) allowRoaming() *bool {
-	said := func(l Leaf[bool]) bool { return !l.IsZero() && !l.Unset }
-	allow := true
-	switch {
-	case said(e.HomeOnly) && e.HomeOnly.Value, said(e.DataRoaming) && !e.DataRoaming.Value:
-		allow = false
-	case said(e.DataRoaming):
-	default:
-		return nil
-	}
-	return &allow
-}
-
-// orderAPNs files the order's access points under their purposes.
-func (e *Effective) orderAPNs(d *Document, secrets map[string]redact.Secret) error {
-	for i, a := range d.APNs.Value {
-		if reason := a.usable(secrets); reason != "" {
-			pointer := fmt.Sprintf("/apns/%d", i)
-			if slices.Contains(a.Purposes, PurposeDefault) {
-				return refuse(pointer, "cannot be used: %s", reason)
-			}
-			e.note(pointer, "cannot be used: "+reason)
-			continue
-		}
-		for _, p := range a.Purposes {
-			e.APNs[p] = Leaf[modem.APN]{Value: a.modem(secrets, e.allowRoaming()), Source: SourceOrder, Rank: RankOrder}
-		}
-	}
-	return nil
-}
-
-// try lists what may be the default connection, in order.
-func (e *Effective) try(d *Document, database []carrierdb.Candidate) []Leaf[modem.APN] {
-	if l, ok := e.APNs[PurposeDefault]; ok {
-		return []Leaf[modem.APN]{l}
-	}
-	var out []Leaf[modem.APN]
-	network := Leaf[modem.APN]{Value: modem.APN{AllowRoaming: e.allowRoaming()}, Source: SourceNetwork, Rank: RankNetwork}
-	if d.APNs.State == Null {
-		network.Source, network.Rank = SourceOrder, RankOrder
-		return []Leaf[modem.APN]{network}
-	}
-	for _, c := range database[:min(len(database), maxDatabase)] {
-		apn := c.APN
-		apn.AllowRoaming = e.allowRoaming()
-		out = append(out, Leaf[modem.APN]{Value: apn, Source: SourceDatabase + ": " + cmp.Or(c.Provider, "unnamed"), Rank: RankDatabase})
-	}
-	return append(out, network)
-}
-
 // Attempts are the access points to be tried for the default connection, in
 // order; there is always at least one, and the last may be the empty APN, with
 // which the network chooses.
@@ -288,8 +152,9 @@ func (e Effective) Attempts() []Leaf[modem.APN] {
 	return slices.Clone(e.attempts)
 }
 
-// purposes are those of other connections than the default one, in order.
-var purposes = []Purpose{PurposeIMS, PurposeMMS, PurposeSUPL, PurposeDM, PurposeFOTA, PurposeBootstrap}
+// purposes are all of them, those of other connections than the default one
+// and the attach behind these two, in order.
+var purposes = []Purpose{PurposeDefault, PurposeAttach, PurposeIMS, PurposeMMS, PurposeSUPL, PurposeDM, PurposeFOTA, PurposeBootstrap}
 
 // Others are the access points of further connections, each once, in the order
 // of their first purpose. An entry that serves the default connection too is
@@ -297,7 +162,7 @@ var purposes = []Purpose{PurposeIMS, PurposeMMS, PurposeSUPL, PurposeDM, Purpose
 func (e Effective) Others() []Leaf[modem.APN] {
 	byDefault := e.APNs[PurposeDefault]
 	var out []Leaf[modem.APN]
-	for _, p := range purposes {
+	for _, p := range purposes[2:] {
 		l, ok := e.APNs[p]
 		same := func(o Leaf[modem.APN]) bool { return o.Source == l.Source && reflect.DeepEqual(o.Value, l.Value) }
 		if ok && !l.Unset && !same(byDefault) && !slices.ContainsFunc(out, same) {
@@ -314,4 +179,33 @@ func (e Effective) Attach() *modem.APN {
 		return nil
 	}
 	return &l.Value
+}
+
+// Radio is what is wanted of the radio, in the words of the modem.
+func (e Effective) Radio() modem.Radio {
+	m := modem.Radio{RATs: e.RATs.Value, LTEBands: e.LTEBands.Value, SMSC: e.SMSC.Value, PreferredPLMNs: e.PreferredPLMNs.Value}
+	edrx := func(act int, l Leaf[EDRX]) {
+		if !l.IsZero() && !l.Unset {
+			m.EDRX = append(m.EDRX, modem.EDRX{AcT: act, Value: l.Value.Value, PTW: l.Value.PTW})
+		}
+	}
+	edrx(actLTE, e.EDRXLTE)
+	edrx(actNBIoT, e.EDRXNBIoT)
+	if !e.PSM.IsZero() && !e.PSM.Unset {
+		m.PSM = &modem.PSM{TAU: timerOctet(e.PSM.Value.TAUSeconds, timer3), Active: timerOctet(e.PSM.Value.ActiveSeconds, timer2)}
+	}
+	return m
+}
+
+// timerOctet is the shortest time that a GPRS timer can say and that is not
+// shorter than the one wanted.
+func timerOctet(seconds int64, units [unitOff]int64) byte {
+	best, octet := int64(-1), byte(0)
+	for i, unit := range units {
+		n := min((seconds+unit-1)/unit, timerValue)
+		if said := n * unit; best < 0 || best < seconds && said > best || said >= seconds && said < best {
+			best, octet = said, byte(i)<<5|byte(n)
+		}
+	}
+	return octet
 }

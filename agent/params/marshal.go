@@ -8,7 +8,7 @@ import (
 
 // IsZero reports whether the scope is every profile.
 func (s Scope) IsZero() bool {
-	return s.ICCID.IsZero() && len(s.MCCMNC) == 0 && s.GID1 == "" && s.IMSIPrefix == ""
+	return s.ICCID.IsZero() && len(s.MCCMNC) == 0 && s.GID1+s.IMSIPrefix+s.ICCIDPrefix+s.SPN == ""
 }
 
 // members is a JSON object that is written in the order in which its members
@@ -101,6 +101,9 @@ func Marshal(d *Document) ([]byte, error) {
 		member(m, "checks", d.Checks)
 		member(m, "retry", d.Retry)
 	})
+	if d.Limits != nil {
+		m.add("limits", d.Limits)
+	}
 	return m.MarshalJSON()
 }
 
@@ -116,6 +119,12 @@ func (s Scope) marshal(m *members) {
 	}
 	if s.IMSIPrefix != "" {
 		m.add("imsiPrefix", s.IMSIPrefix)
+	}
+	if s.ICCIDPrefix != "" {
+		m.add("iccidPrefix", s.ICCIDPrefix)
+	}
+	if s.SPN != "" {
+		m.add("spn", s.SPN)
 	}
 }
 

@@ -76,3 +76,18 @@ func ToMetadata(oid string, e1 []byte) ([]byte, error) {
 	}
 	return b8, nil
 }
+
+// MetadataOID is the dpOid of dpProprietaryData as dotted text, for those who
+// want to see whose it is; [FromMetadata] does not need it.
+func MetadataOID(b8 []byte) (oid string, ok bool) {
+	t, err := ber.Parse(b8)
+	if err != nil || t.Tag != tagMetadata {
+		return "", false
+	}
+	e, _ := t.Reader().Next()
+	if e.Tag != tagOID && e.Tag != tagTaggedOID {
+		return "", false
+	}
+	oid, err = rsp.ParseOID(e.Value)
+	return oid, err == nil
+}

@@ -53,7 +53,7 @@ func TestParseFull(t *testing.T) {
 	ptw := 3
 	want := &params.Document{
 		Generation: 7,
-		Scope:      params.Scope{ICCID: iccid(t, "89001012012341234012"), MCCMNC: []string{"26201"}, GID1: "ff"},
+		Scope:      params.Scope{ICCID: iccid(t, "89001012012341234012"), MCCMNC: []string{"26201"}, GID1: "ff", ICCIDPrefix: "8900", SPN: "Test Fleet"},
 		APNs: has([]params.APN{
 			{Name: "iot.example", Purposes: []params.Purpose{"default", "ia"}, PDNType: "v4v6", PDNTypeRoaming: "v4", Auth: "none"},
 			{Name: "fleet.private.example", Purposes: []params.Purpose{"dm"}, PDNType: "v4", Auth: "chap", User: "dev", SecretRef: "file:/etc/lpad/fleet",
@@ -65,6 +65,8 @@ func TestParseFull(t *testing.T) {
 		SMSC: has("+491710760000"), ECS: has("aes.example.com"), CMP: has("cmp.example.com"),
 		SMDS: params.Opt[string]{State: params.Null}, Bootstrap: has([]string{}),
 		Checks: has([]string{"https://cmp.example.com/ping"}), Retry: has([]int{10, 60, 600, 3600}),
+		Limits: &params.Limits{LTEBands: []int{3, 8}, RATs: []string{"lte", "lte-m"}, RoamingForbidden: true,
+			ServerHosts: []string{"cmp.example.com", "*.ops.example.com"}, AllowProfileServer: true},
 	}
 	got := parse(t, string(text))
 	if d := cmp.Diff(want, got, secrets, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
@@ -311,7 +313,8 @@ func TestResolveAPN(t *testing.T) {
 	}
 	no := false
 	want := modem.APN{Name: "a", Type: modem.IPv4v6, RoamingType: modem.IPv4, Auth: modem.AuthCHAP, User: "u", Password: redact.NewSecret("sesame"), MTU: 1400,
-		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Routes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, AllowRoaming: &no}
+		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Routes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, AllowRoaming: &no,
+		Purposes: []string{"default", "dm"}}
 	eq := []cmp.Option{secrets, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 	if d := cmp.Diff(want, e.Attempts()[0].Value, eq...); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -320,7 +323,7 @@ func TestResolveAPN(t *testing.T) {
 		t.Errorf("two purposes of one entry differ:\n%s", d)
 	}
 	text, err := json.Marshal(e)
-	if err != nil || strings.Contains(string(text), "sesame") || !strings.Contains(string(text), `"roaming.data":{"value":false,"source":"order","rank":2}`) {
+	if err != nil || strings.Contains(string(text), "sesame") || !strings.Contains(string(text), `"roaming.data":{"value":false,"source":"order","rank":2,"scope":"any"}`) {
 		t.Errorf("%s, %v", text, err)
 	}
 	inline := parse(t, `{"version":1,"apns":[{"name":"a","user":"u","secret":"sesame"}]}`)

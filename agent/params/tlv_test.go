@@ -256,6 +256,9 @@ func TestFromMetadata(t *testing.T) {
 		{"cut inside", wrap(oid + object[:50]), []string{sampleOID}, false, "TLV"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if oid, known := params.MetadataOID(unhex(t, tc.b8)); tc.ok && (!known || oid != sampleOID) {
+				t.Errorf("OID %q, %v", oid, known)
+			}
 			got, ok, err := params.FromMetadata(unhex(t, tc.b8), tc.oids)
 			if ok != tc.ok || (err != nil) != (tc.problem != "") {
 				t.Fatalf("%X, %v, %v", got, ok, err)
@@ -583,7 +586,8 @@ func FuzzFromMetadata(f *testing.F) {
 	f.Add(unhex(f, sampleB8))
 	f.Add(unhex(f, "B807800388370AE100"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e1, ok, err := params.FromMetadata(b, []string{sampleOID, "2.999.10"})
+		oid, _ := params.MetadataOID(b)
+		e1, ok, err := params.FromMetadata(b, []string{oid})
 		if ok != (len(e1) > 0 && err == nil) {
 			t.Errorf("%X, %v, %v", e1, ok, err)
 		}

@@ -63,6 +63,9 @@ func MarshalTLV(d *Document) ([]byte, error) {
 	never(w, "/servers/bootstrap", d.Bootstrap)
 	never(w, "/connectivity/checks", d.Checks)
 	never(w, "/connectivity/retry", d.Retry)
+	if d.Limits != nil {
+		w.fail("/limits", "cannot be carried: limits are for the device's maker to set")
+	}
 	for _, pointer := range d.Ignored {
 		w.fail(pointer, "is not known")
 	}
