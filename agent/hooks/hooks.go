@@ -68,6 +68,16 @@ type Dir struct {
 	Log     *slog.Logger  // nil: discards
 }
 
+// Limit is how long the programs of an event may take altogether.
+func (d Dir) Limit() time.Duration { return hanging * d.timeout() }
+
+func (d Dir) timeout() time.Duration {
+	if d.Timeout <= 0 {
+		return defaultTimeout
+	}
+	return d.Timeout
+}
+
 // About is what programs are told of.
 type About struct {
 	Card       string // name of the card
@@ -92,9 +102,6 @@ func (d Dir) Run(ctx context.Context, event Event, about About) []job.HookRun {
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
-	}
-	if d.Timeout <= 0 {
-		d.Timeout = defaultTimeout
 	}
 	var runs []job.HookRun
 	tell := func(name string, took time.Duration, problem string) {
@@ -121,7 +128,7 @@ func (d Dir) Run(ctx context.Context, event Event, about About) []job.HookRun {
 			defer os.Remove(d.File)
 		}
 	}
-	all, cancel := context.WithTimeout(ctx, hanging*d.Timeout)
+	all, cancel := context.WithTimeout(ctx, d.Limit())
 	defer cancel()
 	for _, name := range programs {
 		if ctx.Err() != nil {
@@ -132,7 +139,7 @@ func (d Dir) Run(ctx context.Context, event Event, about About) []job.HookRun {
 			continue
 		}
 		begin := time.Now()
-		said, err := program.Program{Path: filepath.Join(d.Path, event.Folder(), name), Env: env, Dir: "/", Timeout: d.Timeout, Alone: true}.Run(all)
+		said, err := program.Program{Path: filepath.Join(d.Path, event.Folder(), name), Env: env, Dir: "/", Timeout: d.timeout(), Alone: true}.Run(all)
 		if ctx.Err() != nil {
 			return runs
 		}

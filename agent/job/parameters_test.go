@@ -29,6 +29,9 @@ func TestParametersFollowTheSwitch(t *testing.T) {
 			if e.Kind == job.Snapshotted {
 				e.Parameters = list
 			}
+			if e.Kind == job.Online {
+				e.Source = "order"
+			}
 			next, _, err := job.Step(j, e)
 			if err != nil {
 				t.Fatalf("%s: %v", tc.script, err)

@@ -411,7 +411,9 @@ func enabled(j *Job, _ Event) State { j.Switch.Enabled = true; return Applying }
 
 func applied(j *Job, e Event) State {
 	j.Switch.APN, j.Switch.Source = e.APN, e.Source
-	j.become(ParameterTrial)
+	if e.Source != "" { // else there is nothing on this device that has an APN
+		j.become(ParameterTrial)
+	}
 	return Rereading
 }
 
@@ -451,8 +453,8 @@ func (j *Job) leaveOffline(last *Problem) {
 func online(j *Job, e Event) State {
 	j.Problem = nil // of a first profile that did not come online at once
 	j.Switch.Link = e.Link
-	j.proven(e.At)
 	if e.Source != "" { // another candidate than the first may have done
+		j.proven(e.At)
 		j.Switch.APN, j.Switch.Source = e.APN, e.Source
 	}
 	return Committing

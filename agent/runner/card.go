@@ -25,6 +25,8 @@ type cardState struct {
 	deadManOf string    // id of the job whose switch is given up at deadMan
 	deadMan   time.Time // with a reading of the monotonic clock
 
+	hooks *background // of the activation
+
 	effective Effective // what the switch under way sets
 	told      string    // what was said of it
 }

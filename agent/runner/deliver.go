@@ -34,6 +34,9 @@ func (r *Runner) deliverForJob(whole context.Context, j job.Job) (job.Event, err
 	if err == nil && e.Undelivered > 0 {
 		err = whole.Err()
 	}
+	if err == nil {
+		err = r.runHooks(whole, j, &e)
+	}
 	return e, err
 }
 

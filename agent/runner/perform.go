@@ -21,10 +21,12 @@ import (
 // perform carries out one action on the card's goroutine and says what came of
 // it. It is the only place where the world is changed.
 func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code redact.Secret) job.Event {
+	r.activated(ctx, j)
 	e, err := r.carryOut(ctx, j, a, code)
 	if err != nil {
-		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err), Trial: r.failedTrial(err)}
+		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err), Trial: r.failedTrial(err), Activation: e.Activation}
 	}
+	e.Hooks = append(r.endedHooks(j), e.Hooks...)
 	return e
 }
 
@@ -671,9 +673,10 @@ func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job
 // commit ends the switch.
 func (r *Runner) commit(ctx context.Context, j job.Job) (job.Event, error) {
 	r.look(ctx)
+	e := job.Event{Kind: job.Committed, Activation: r.activation(ctx, j)}
 	r.card.close(ctx, r.log)
 	// Whatever the card says: the gate must open and the others keep quiet.
-	return job.Event{Kind: job.Committed}, r.cfg.Switch.Commit(ctx, switchover.Target{ICCID: j.ICCID()})
+	return e, r.cfg.Switch.Commit(ctx, switchover.Target{ICCID: j.ICCID()})
 }
 
 // rollback brings the previous profile and its settings back.

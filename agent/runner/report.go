@@ -71,6 +71,14 @@ type Report struct {
 	APNSource string `json:"apn_source,omitempty"`
 	Rung      string `json:"rung,omitempty"` // how the SIM was read again
 
+	// What was applied, and when the device had come online with it; after a
+	// switch that was taken back what was not, for which Fault has the reason.
+	// Activation is the number of the enable notification of this switch.
+	Parameters []job.Parameter `json:"parameters,omitempty"`
+	AppliedAt  time.Time       `json:"applied_at,omitzero"`
+	Activation int64           `json:"activation,omitempty"`
+	Hooks      []job.HookRun   `json:"hooks,omitempty"` // of the device's maker
+
 	_ [0]func() // never compared: spares the code for it
 }
 
@@ -169,8 +177,8 @@ func (r *Runner) loadReports() {
 // the job's own record: after a crash in between the job ends once more, and
 // its report is replaced. Until the job has ended its report is not sent.
 func (r *Runner) putReport(before, next job.Job, at time.Time) error {
-	to := cmp.Or(before.Order.ReportTo, r.cfg.ReportTo)
-	if r.cfg.Reporter == nil || to == "" || !next.Ended() {
+	to := r.receiver(before)
+	if to == "" || !next.Ended() {
 		return nil
 	}
 	s := &storedReport{Job: next.ID, Kind: next.Order.Kind, Outcome: next.Outcome(), To: to, Key: newKey(), Order: 1, Link: next.Switch.Link}
@@ -206,6 +214,14 @@ func (r *Runner) putReport(before, next job.Job, at time.Time) error {
 	return nil
 }
 
+// receiver is who gets the report of a job; empty: nobody.
+func (r *Runner) receiver(j job.Job) string {
+	if r.cfg.Reporter == nil {
+		return ""
+	}
+	return cmp.Or(j.Order.ReportTo, r.cfg.ReportTo)
+}
+
 // newKey is what tells reports of all devices apart.
 func newKey() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
 
@@ -228,7 +244,8 @@ func (r *Runner) reportOf(j job.Job, seq int64, at time.Time) *Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := &Report{Version: ReportVersion, Seq: seq, IMEI: about.IMEI, Job: j.ID, Kind: j.Order.Kind, Outcome: j.Outcome(), Ended: at,
-		Clock: cmp.Or(about.Clock, "none"), Backend: about.Backend, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung}
+		Clock: cmp.Or(about.Clock, "none"), Backend: about.Backend, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung,
+		Parameters: j.Parameters, AppliedAt: j.AppliedAt, Activation: j.Activation, Hooks: j.Hooks}
 	if v := &r.view; !v.FactsAt.IsZero() {
 		out.EID = v.Facts.EID.String()
 	}

@@ -36,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"lpad/agent/hooks"
 	"lpad/agent/job"
 	"lpad/agent/journal"
 	"lpad/agent/switchover"
@@ -90,6 +91,9 @@ type Config struct {
 	// It may ask the modem, and is called by the card's goroutine. While it is
 	// not, no server is asked: downloads and deliveries wait. nil: it always is.
 	ClockReady func(context.Context) bool
+
+	// Hooks are programs of the device's maker; the zero Dir has none.
+	Hooks hooks.Dir
 
 	// Hub is where events go, with the Name of this runner; nil: one of its own.
 	Hub  *Hub
@@ -315,6 +319,7 @@ func (r *Runner) ownCard(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			r.endHooks()
 			r.card.close(ctx, r.log)
 			return
 		case t := <-r.tasks:
