@@ -31,7 +31,7 @@ func CertificateOID(der []byte) (string, error) {
 	if !ok {
 		return "", errors.New("certificate: no registeredID")
 	}
-	oid, err := parseOID(id.Value)
+	oid, err := ParseOID(id.Value)
 	if err != nil {
 		return "", fmt.Errorf("certificate: registeredID: %w", err)
 	}
@@ -73,7 +73,7 @@ func certificateExtension(der, oid []byte) ([]byte, error) {
 	if err := errors.Join(w.Err(), list.Err()); err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	name, err := parseOID(oid)
+	name, err := ParseOID(oid)
 	if err != nil {
 		return nil, err
 	}

@@ -187,7 +187,7 @@ func parseInstallationResult(b []byte) (res ProfileInstallationResult, err error
 	if res.Notification, err = parseNotification(meta); err != nil {
 		return res, fmt.Errorf("notification metadata: %w", err)
 	}
-	if res.SMDPOID, err = parseOID(oid.Value); err != nil {
+	if res.SMDPOID, err = ParseOID(oid.Value); err != nil {
 		return res, fmt.Errorf("smdpOid: %w", err)
 	}
 	if err := res.parseFinal(final); err != nil {

@@ -9,9 +9,9 @@ import (
 
 const maxOIDArcs = 32
 
-// parseOID decodes the contents of an OBJECT IDENTIFIER (X.690, 8.19) into
+// ParseOID reads the contents of an OBJECT IDENTIFIER (X.690, 8.19) as
 // dotted text.
-func parseOID(b []byte) (string, error) {
+func ParseOID(b []byte) (string, error) {
 	if len(b) == 0 {
 		return "", errors.New("object identifier without contents")
 	}

@@ -300,13 +300,13 @@ func TestDisplayText(t *testing.T) {
 
 func TestOID(t *testing.T) {
 	for in, want := range map[string]string{"88370A": "2.999.10", "551D11": "2.5.29.17", "2B0601": "1.3.6.1", "00": "0.0"} {
-		if got, err := parseOID(unhex(t, in)); err != nil || got != want {
-			t.Errorf("parseOID(%s) = %s, %v, want %s", in, got, err, want)
+		if got, err := ParseOID(unhex(t, in)); err != nil || got != want {
+			t.Errorf("ParseOID(%s) = %s, %v, want %s", in, got, err, want)
 		}
 	}
 	for _, bad := range []string{"", "88", "2B80", strings.Repeat("FF", 10) + "01", strings.Repeat("01", 40)} {
-		if got, err := parseOID(unhex(t, bad)); err == nil {
-			t.Errorf("parseOID(%s) = %s", bad, got)
+		if got, err := ParseOID(unhex(t, bad)); err == nil {
+			t.Errorf("ParseOID(%s) = %s", bad, got)
 		}
 	}
 }
