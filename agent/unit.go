@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lpad/agent/hooks"
 	"lpad/agent/journal"
 	"lpad/agent/rsp"
 	"lpad/agent/runner"
@@ -18,13 +19,14 @@ import (
 
 // unit is one card with the path to it, its jobs and what they need.
 type unit struct {
-	cfg     config.Unit
-	parts   Parts
-	log     *slog.Logger
-	card    *cardSource
-	clock   *clock
-	journal *journal.Journal
-	runner  *runner.Runner
+	cfg      config.Unit
+	parts    Parts
+	log      *slog.Logger
+	card     *cardSource
+	clock    *clock
+	settings *settingsSource
+	journal  *journal.Journal
+	runner   *runner.Runner
 }
 
 // newUnit builds what belongs to one card.
@@ -68,6 +70,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if len(a.names) > 1 {
 		card.admit = func(eid rsp.EID) error { return a.claims.admit(u, eid) }
 	}
+	u.settings = &settingsSource{cfg: cfg.Params, log: p.Log}
 	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
 	var enable func() []string
 	if p.Habits != nil {
@@ -84,11 +87,12 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		Name:        cfg.Name,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
-		Settings: &settingsSource{cfg: cfg.Params, log: p.Log},
+		Settings: u.settings,
 		Device:   device,
 		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
 			clock: u.clock, log: p.Log},
 		ReportTo:       cfg.Reports.URL,
+		Hooks:          hooks.Dir{Path: cfg.Hooks.Dir, Timeout: cfg.Hooks.Timeout, File: cfg.ParametersFile(), Log: p.Log},
 		Probe:          probe(cfg.Config, p),
 		DeadMan:        cfg.Network.DeadMan,
 		SharedPort:     p.shares,
@@ -112,10 +116,11 @@ func (u *unit) greet() {
 
 // warnings are what must not be overlooked of this card.
 func (u *unit) warnings() []string {
+	w := u.settings.warnings()
 	if text := u.journal.Damage(); text != "" {
-		return []string{"the journal was damaged: " + text}
+		w = append(w, "the journal was damaged: "+text)
 	}
-	return nil
+	return w
 }
 
 // onState tells watchdogs, and gives back the memory that a job has needed: a

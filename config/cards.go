@@ -60,6 +60,16 @@ func (u Unit) ChannelsFile() string {
 	return filepath.Join(filepath.Dir(u.Socket), name)
 }
 
+// ParametersFile is where hooks find the parameters of the card's profile while
+// they run.
+func (u Unit) ParametersFile() string {
+	name := "parameters"
+	if u.Name != Main {
+		name += "-" + u.Name
+	}
+	return filepath.Join(filepath.Dir(u.Socket), name+".json")
+}
+
 // ByModem says whether the card is reached through a modem's port.
 func (c Card) ByModem() bool { return c.Backend == "at" || c.Backend == "auto" && c.ATPort != "" }
 

@@ -45,6 +45,7 @@ type Config struct {
 	RSP     RSP     `key:"rsp"`
 	API     API     `key:"api"`
 	Reports Reports `key:"reports"`
+	Hooks   Hooks   `key:"hooks"`
 	Journal Journal `key:"journal"`
 
 	// Cards are the cards of a device that has several, by name; see [Config.Units].
@@ -131,6 +132,13 @@ type Reports struct {
 	CA  string `key:"ca"`  // PEM file of the authorities for receivers of reports; empty: the system's
 }
 
+// Hooks are programs of the device's maker that follow the profile; they are in
+// folders named by what has happened (docs/operations.md).
+type Hooks struct {
+	Dir     string        `key:"dir"`     // the folders are in it; empty: there are no hooks
+	Timeout time.Duration `key:"timeout"` // after which one is killed; all for one event together may take four times as long
+}
+
 // Journal bounds what is kept on flash.
 type Journal struct {
 	MaxBytes int64 `key:"max_bytes"` // beyond which the log is compacted
@@ -157,6 +165,7 @@ func Default() Config {
 			NotificationRetry: 10 * time.Second, NotificationRetryMax: time.Hour,
 		},
 		API:     API{Read: "lpad", Operate: "lpad-admin"},
+		Hooks:   Hooks{Dir: "/etc/lpad/hooks.d", Timeout: 30 * time.Second},
 		Journal: Journal{MaxBytes: 1 << 20},
 	}
 }

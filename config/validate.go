@@ -22,7 +22,8 @@ const (
 	minWait       = time.Second
 	maxTimeout    = 10 * time.Minute // a server that needs longer is gone, and the card's session with it
 	maxWait       = 24 * time.Hour
-	minBlock      = 16 // below, a download takes thousands of APDUs
+	maxHook       = 5 * time.Minute // a job waits for its hooks
+	minBlock      = 16              // below, a download takes thousands of APDUs
 	maxBlock      = 255
 	minJournal    = 64 << 10 // holds the jobs of one switch
 	maxJournal    = 64 << 20
@@ -36,7 +37,7 @@ const (
 )
 
 // besideSocket are the files that lpad writes beside its socket.
-var besideSocket = []string{"state", "state.new", "channels"}
+var besideSocket = []string{"state", "state.new", "channels", "parameters.json"}
 
 var (
 	bauds    = []int{9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600}
@@ -94,6 +95,10 @@ func (c Config) validate(origins Origins) error {
 	if c.Reports.CA != "" {
 		v.path("reports.ca", c.Reports.CA)
 	}
+	if c.Hooks.Dir != "" {
+		v.path("hooks.dir", c.Hooks.Dir)
+	}
+	v.between("hooks.timeout", c.Hooks.Timeout, minWait, maxHook)
 	if n := c.Journal.MaxBytes; n < minJournal || n > maxJournal {
 		v.fault("journal.max_bytes", fmt.Sprintf("%d is not between %d and %d", n, minJournal, maxJournal))
 	}
