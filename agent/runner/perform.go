@@ -123,7 +123,7 @@ func (r *Runner) authenticatePatiently(ctx context.Context, j job.Job, code reda
 
 // noteSharedPort says why a download takes longer than it might, and goes
 // slowly on with the device's only link.
-const noteSharedPort = "card and network share one port of the modem: the link goes down for each use of the card; a port of lpad's own (docs/modems.md) avoids it"
+const noteSharedPort = "card and network share one port of the modem: the link goes down for each use of the card; a port of lpad's own (docs/operations.md, The port) avoids it"
 
 // authenticate is step 2, up to the offer. code is the confirmation code, if
 // there is one in memory: one that came with the order does not survive a

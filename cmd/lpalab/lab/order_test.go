@@ -90,6 +90,15 @@ func TestOrder(t *testing.T) {
 			if up, err := d.Stack.ActiveConnections(ctx); err != nil || len(up) != 1 || up[0] != "lpad-000022" {
 				t.Errorf("connections %q are up, %v", up, err)
 			}
+			c := d.Client()
+			defer c.Close()
+			jobs, err := c.Jobs(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said := strings.Contains(fmt.Sprint(jobs.Jobs[0].Timeline), "share one port"); said != test.shared {
+				t.Errorf("the job says that card and network share a port: %v", said)
+			}
 		})
 	}
 }
