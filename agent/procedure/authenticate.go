@@ -63,7 +63,8 @@ func Authenticate(ctx context.Context, card Card, server Server, r Request) (*Se
 		// The card's session ends by itself; an SM-DS is not told.
 		return nil, &EventsError{a.answer.Events}
 	}
-	s := &Session{Request: r, TransactionID: a.server.TransactionID, card: card, server: server, offer: *a.answer.Offer, serverKnows: true}
+	s := &Session{Request: r, TransactionID: a.server.TransactionID, ServerCertificate: a.server.ServerCertificate, card: card, server: server,
+		offer: *a.answer.Offer, serverKnows: true}
 	if reason, err := s.checkOffer(ctx, a.server, &r.Facts); err != nil {
 		return nil, s.abort(ctx, reason, err)
 	}

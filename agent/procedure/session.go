@@ -32,6 +32,7 @@ type Session struct {
 	ConfirmationCodeRequired bool
 	PPRConsent               rsp.PPR     // rules that the user must agree to explicitly
 	Installed                rsp.Profile // after a successful Load: the profile as the card has it
+	ServerCertificate        []byte      // CERT.DPauth (DER), by which the server has proven itself to the eUICC
 
 	card        Card
 	server      Server

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"lpad/agent/job"
@@ -49,6 +48,4 @@ func (r *Runner) awaitClock(ctx context.Context, j job.Job) error {
 
 // othersQueue reports whether other jobs wait behind one, on the card's
 // goroutine.
-func (r *Runner) othersQueue(j job.Job) bool {
-	return slices.ContainsFunc(r.View().Jobs, func(other job.Job) bool { return other.ID != j.ID && !other.Ended() })
-}
+func (r *Runner) othersQueue(j job.Job) bool { return r.others(r.View().Jobs, j.ID) }

@@ -4,7 +4,7 @@ import "time"
 
 // Hurry shortens the pauses before something is tried again.
 func (r *Runner) Hurry(journal, card, resume time.Duration) {
-	r.retries = retries{journal: journal, card: card, resume: resume, action: resume, beforeSwitch: switchLimit}
+	r.retries = retries{journal: journal, card: card, resume: resume, action: resume, beforeSwitch: switchLimit, schedule: resume}
 }
 
 // Doors to what tests look at from outside.

@@ -23,6 +23,8 @@ type Memory struct {
 	Left       Left         `json:"left,omitzero"`
 	Good       []GoodAPN    `json:"good,omitempty"` // the oldest first
 
+	Serials []Serial `json:"serials,omitempty"` // of issuers of signed orders, the oldest first
+
 	Applied   AppliedSet   `json:"applied,omitzero"`
 	Suspended []Suspension `json:"suspended,omitempty"` // the oldest first
 	Staged    []Staged     `json:"-"`                   // the oldest first; each in a setting of its own
@@ -140,6 +142,9 @@ func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
 		m = m.learn(e.Good)
 	}
 	m = m.judge(next, e)
+	if e.Verified {
+		m = m.took(next.Order, next.ID, e.At)
+	}
 	switch {
 	case before.State == job.Committing && next.State == job.Confirming && next.Problem == nil:
 		s := next.Switch
@@ -234,6 +239,7 @@ func (r *Runner) recall() {
 		r.log.Warn("what was known of the profiles is lost", "err", err)
 		m = Memory{}
 	}
+	m = r.recallSerials(m)
 	m.Staged = r.recallStaged()
 	r.change(func(v *View) { v.Memory = m })
 }

@@ -130,6 +130,9 @@ const noteSharedPort = "card and network share one port of the modem: the link g
 // restart, and is asked for again then.
 func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
 	r.card.closeSession(r.log)
+	if err := r.permitted(j.Order); err != nil { // it may be from a time when less was required
+		return job.Event{}, err
+	}
 	if err := r.awaitClock(ctx, j); err != nil {
 		return job.Event{}, err
 	}
@@ -158,6 +161,9 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 		r.card.session, err = procedure.Authenticate(ctx, card, r.card.server, req)
 		return err
 	})
+	if err == nil {
+		found.Verified, err = r.believe(ctx, j)
+	}
 	if err != nil {
 		r.card.close(ctx, r.log)
 		return job.Event{}, err

@@ -74,6 +74,8 @@ type Config struct {
 	ConsentTimeout time.Duration    // how long a person has to answer; 0: ten minutes
 	SharedPort     func() bool      // the way to the card is the network's too: a server can be asked when the network has come back; nil: no
 	DeliverRetry   Backoff          // of notifications that could not be delivered; zero: see Backoff
+	Require        string           // what must be signed: RequireParameters, RequireAll; else nothing
+	Time           func() time.Time // the best time there is, by which a switch at a time begins; nil: Now
 	Log            *slog.Logger     // nil: discards
 	Now            func() time.Time // nil: time.Now
 
@@ -137,6 +139,7 @@ type Runner struct {
 	deliver  *time.Timer              // the next delivery in the background
 	retry    *time.Timer              // the next look for a card that was not there
 	mend     *time.Timer              // the next try to write a journal that the disk did not take
+	alarm    *time.Timer              // the next look at the jobs that wait for their time
 	clock    bool                     // deliveries wait for the clock
 	failures int                      // rounds of deliveries in a row that did not get as far as the servers
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
@@ -198,9 +201,9 @@ func New(cfg Config) *Runner {
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
 		codes: map[string]redact.Secret{}, warnings: map[string]string{},
-		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(),
+		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(), alarm: stoppedTimer(),
 	}
-	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit}
+	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit, schedule: scheduleLook}
 	r.inherited, r.begun = map[string]bool{}, time.Now()
 	for _, j := range cfg.Journal.Jobs() {
 		r.inherited[j.ID] = !j.Ended()
@@ -213,7 +216,7 @@ func New(cfg Config) *Runner {
 }
 
 // retries are pauses that tests shorten.
-type retries struct{ journal, card, resume, action, beforeSwitch time.Duration }
+type retries struct{ journal, card, resume, action, beforeSwitch, schedule time.Duration }
 
 func stoppedTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)
@@ -272,6 +275,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	for {
 		r.makeChanges()
 		r.next(work)
+		r.watchSchedule()
 		r.watchDisk()
 		select {
 		case <-ctx.Done():
@@ -298,6 +302,8 @@ func (r *Runner) Run(ctx context.Context) error {
 			f(work)
 		case <-r.mend.C:
 			r.mendJournal()
+		case <-r.alarm.C:
+			r.dueNow(work)
 		case <-r.report.C:
 			r.sendReport(work)
 		case s := <-r.sent:
@@ -478,6 +484,8 @@ func (r *Runner) advance(ctx context.Context, e job.Event) error {
 	}
 	if next.Ended() { // before anybody hears of it: who asks next shall not be told that it is still running
 		r.end(next)
+	} else if next.State == job.Scheduled {
+		r.park(next)
 	}
 	r.publishJobs()
 	r.hub.publish(Event{At: e.At, Type: "job", Job: &next})
@@ -550,7 +558,7 @@ func (r *Runner) next(ctx context.Context) {
 		return
 	}
 	r.active = j.ID
-	if j.State != job.Queued {
+	if !j.Waits() {
 		r.resume(ctx, j)
 		return
 	}
@@ -564,10 +572,11 @@ func (r *Runner) next(ctx context.Context) {
 
 // turn is the job whose turn it is.
 func (r *Runner) turn() (first job.Job, ok bool) {
+	now := r.time()
 	for _, j := range r.cfg.Journal.Jobs() {
 		switch {
-		case j.Ended():
-		case j.State != job.Queued:
+		case j.Ended(), !j.Due(now):
+		case !j.Waits():
 			return j, true
 		case !ok:
 			first, ok = j, true
@@ -658,6 +667,12 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 }
 
 func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
+	if err := r.permitted(o); err != nil {
+		return job.Job{}, err
+	}
+	if err := r.View().Memory.replayed(o, ""); err != nil {
+		return job.Job{}, err
+	}
 	if err := r.cfg.Settings.CheckDocument(o.Parameters); err != nil {
 		return job.Job{}, err
 	}
@@ -688,6 +703,9 @@ func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
 	j := job.New(r.cfg.Journal.NewID(now), o, now)
 	if err := r.cfg.Journal.PutJob(j); err != nil {
 		return job.Job{}, err
+	}
+	if j.Order.Verified {
+		r.accepted(j)
 	}
 	if !code.IsZero() {
 		r.codes[j.ID] = code
@@ -735,7 +753,7 @@ func (r *Runner) Answer(ctx context.Context, id string, accept bool, code redact
 func (r *Runner) Abort(ctx context.Context, id string) (job.Job, error) {
 	return r.tell(ctx, id, func(j job.Job) error {
 		switch j.State {
-		case job.Queued, job.Authenticating, job.Consent, job.Preparing, job.RollingBack, job.Retrying:
+		case job.Queued, job.Authenticating, job.Consent, job.Preparing, job.Scheduled, job.RollingBack, job.Retrying:
 			return nil
 		}
 		return conflict(fmt.Sprintf("job %s is in state %q and can no longer be aborted", id, j.State))
@@ -802,9 +820,12 @@ func (r *Runner) makeWay(work context.Context) {
 
 const elseOrdered = "something else was ordered"
 
-// othersWait reports whether there is more to do than a job.
-func (r *Runner) othersWait(id string) bool {
-	return slices.ContainsFunc(r.cfg.Journal.Jobs(), func(j job.Job) bool { return j.ID != id && !j.Ended() })
+// othersWait reports whether there is more to do now than a job.
+func (r *Runner) othersWait(id string) bool { return r.others(r.cfg.Journal.Jobs(), id) }
+
+func (r *Runner) others(jobs []job.Job, id string) bool {
+	now := r.time()
+	return slices.ContainsFunc(jobs, func(j job.Job) bool { return j.ID != id && !j.Ended() && j.Due(now) })
 }
 
 // drop ends a job that waits: nothing of it is under way.
