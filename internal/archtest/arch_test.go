@@ -77,7 +77,7 @@ var arrows = []struct {
 
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
-	{"cmd/lpactl", []string{"agent/client", "agent/api"}, "nothing else: small, and no way round the socket"},
+	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/params"}, "small, and no way round the socket; params is pure"},
 	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "cmd/lpalab/operator", "config", "modem/...", "packaging"}, "the lab may see all"},
 }
 
