@@ -184,6 +184,18 @@ systemctl daemon-reload; systemctl start hook.service; rm -r $dir/hook.service* 
 	i.want("ip -brief -4 address show dev v0 | grep -o '10.9.9.2/24'", "10.9.9.2/24")
 }
 
+// makersHook runs the example of a hook that follows the profile, in the unit's sandbox with the folder that it writes to.
+func (i installed) makersHook() {
+	i.Helper()
+	i.want("stat -c '%U %a %F' /etc/lpad/hooks.d /etc/lpad/hooks.d/*.d | sort -u", "root 755 directory")
+	i.sh(`dir=/run/systemd/system; mkdir $dir/hook.service.d; install -d -o lpad -g lpad /run/acme
+sed -e '/^Restart/d; /^Requires/d; s,^Type=.*,Type=oneshot,; s,^ExecStart=.*,ExecStart=/etc/lpad/hooks.d/applied.d/10-mqtt,' /usr/lib/systemd/system/lpad.service >$dir/hook.service
+printf '[Service]\nEnvironment=LPAD_P_SERVERS_CMP=cmp.example LPAD_EID=8904\nReadWritePaths=/run/acme\n' >$dir/hook.service.d/hook.conf
+cp /usr/share/doc/lpad/examples/mqtt-endpoint /etc/lpad/hooks.d/applied.d/10-mqtt
+systemctl daemon-reload; systemctl start hook.service; rm -r $dir/hook.service* /etc/lpad/hooks.d/applied.d/10-mqtt; systemctl daemon-reload`)
+	i.want("stat -c %U /run/acme/mqtt.conf; grep address /run/acme/mqtt.conf; rm -r /run/acme", "lpad\naddress cmp.example:8883")
+}
+
 // TestPackage is the life of the package on a device: it is installed, started by its socket, stopped, killed, misconfigured,
 // upgraded, removed and purged.
 func TestPackage(t *testing.T) {
@@ -214,6 +226,7 @@ func TestPackage(t *testing.T) {
 
 	i.sandbox()
 	i.hook()
+	i.makersHook()
 
 	// Stopped, it comes by its socket, and the caller waits until it is there.
 	begin := time.Now()

@@ -54,6 +54,10 @@ var Units = []File{
 // then on; an upgrade keeps what he has made of it.
 var Configuration = File{"lpad.yaml", "etc/lpad/lpad.yaml"}
 
+// Folders are those of the hooks (hooks.dir), for the device's maker to put
+// programs into.
+var Folders = []string{"etc/lpad/hooks.d/staged.d", "etc/lpad/hooks.d/activated.d", "etc/lpad/hooks.d/applied.d", "etc/lpad/hooks.d/rolled-back.d"}
+
 //go:embed dbus polkit sysusers.d tmpfiles.d udev systemd lpad.yaml
 var files embed.FS
 
@@ -69,11 +73,24 @@ var Scripts embed.FS
 //go:embed hooks/interface
 var Hook string
 
+// Examples has all of the folder hooks; mqtt-endpoint and logo are for applied.d.
+//
+//go:embed hooks
+var Examples embed.FS
+
 // Install writes the files below root, making the folders.
 func Install(root string) error { return install(root, Files) }
 
-// InstallUnits does the same with the units, and with the configuration.
-func InstallUnits(root string) error { return install(root, append([]File{Configuration}, Units...)) }
+// InstallUnits does the same with the units, with the configuration and with the
+// folders of the hooks.
+func InstallUnits(root string) error {
+	for _, f := range Folders {
+		if err := os.MkdirAll(filepath.Join(root, filepath.FromSlash(f)), 0o755); err != nil {
+			return fmt.Errorf("packaging: %w", err)
+		}
+	}
+	return install(root, append([]File{Configuration}, Units...))
+}
 
 func install(root string, list []File) error {
 	for _, f := range list {

@@ -183,6 +183,45 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// The examples of the package do what docs/operations.md says, as often as they
+// are run.
+func TestExamples(t *testing.T) {
+	acme := t.TempDir()
+	programs := map[string]string{}
+	for _, name := range []string{"mqtt-endpoint", "logo"} {
+		text, err := os.ReadFile("../../packaging/hooks/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs["applied.d/"+name] = strings.ReplaceAll(string(text), "/run/acme", acme)
+	}
+	d := dir(t, programs)
+	about := func(host string) hooks.About {
+		a := hooks.About{ICCID: "8949", EID: "8904", Provider: "Pro"}
+		if host != "" {
+			a.Parameters = []job.Parameter{{Leaf: "servers.cmp", Value: json.RawMessage(`"` + host + `"`)}}
+		}
+		return a
+	}
+	for _, tc := range []struct{ host, told, address string }{
+		{"", "applied/logo, applied/mqtt-endpoint", ""},
+		{"cmp.example", "applied/logo, applied/mqtt-endpoint", "cmp.example:8883"},
+		{"cmp.example", "applied/logo, applied/mqtt-endpoint", "cmp.example:8883"},
+		{"a; b", "applied/logo, applied/mqtt-endpoint (exit status 1: this is no host name)", "cmp.example:8883"},
+	} {
+		if got := told(d.Run(t.Context(), hooks.Applied, about(tc.host))); got != tc.told {
+			t.Errorf("%s: told %s", tc.host, got)
+		}
+		text, err := os.ReadFile(filepath.Join(acme, "mqtt.conf"))
+		if tc.address == "" && !os.IsNotExist(err) || tc.address != "" && !strings.Contains(string(text), "address "+tc.address+"\n") {
+			t.Errorf("%s: %v, %s", tc.host, err, text)
+		}
+		if to, err := os.Readlink(filepath.Join(acme, "logo.png")); err != nil || to != "/usr/share/acme/logos/germany.png" {
+			t.Errorf("%v, logo %s", err, to)
+		}
+	}
+}
+
 func chmod(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
 	if err := os.Chmod(path, mode); err != nil {

@@ -128,7 +128,16 @@ func (p *packer) packages() []pkg {
 					return err
 				}
 			}
-			return writeFile(filepath.Join(doc, "examples/interface"), []byte(packaging.Hook), 0o755)
+			for _, name := range []string{"interface", "mqtt-endpoint", "logo"} {
+				text, err := packaging.Examples.ReadFile("hooks/" + name)
+				if err == nil {
+					err = writeFile(filepath.Join(doc, "examples", name), text, 0o755)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}, {
 		name: "lpad-pcsc", program: "lpad-pcsc", section: "net", summary: "eSIM provisioning agent, eUICCs in PC/SC readers",
