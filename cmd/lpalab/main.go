@@ -8,9 +8,10 @@
 //	lpalab faults              faults at every place, and what must hold after each
 //	lpalab notifications       kills at every step of a notification's life
 //	lpalab soak                many cycles on one device, and what must not grow
+//	lpalab params              terminal parameters in the form of a profile's metadata, and back
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
-// Demo, bench and matrix need root, and so do the faults of disks; all but size need lpad, lpactl and lpad-pcsc beside
+// Demo, bench and matrix need root, and so do the faults of disks; all but size and params need lpad, lpactl and lpad-pcsc beside
 // lpalab.
 package main
 
@@ -30,6 +31,7 @@ func main() {
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
 	root.AddCommand(demoCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand(), matrixCommand())
+	root.AddCommand(paramsCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {
 			fmt.Fprintln(os.Stderr, "error:", err)
