@@ -198,13 +198,14 @@ func (e Effective) Radio() modem.Radio {
 }
 
 // timerOctet is the shortest time that a GPRS timer can say and that is not
-// shorter than the one wanted.
+// shorter than the one wanted, in the largest unit.
 func timerOctet(seconds int64, units [unitOff]int64) byte {
-	best, octet := int64(-1), byte(0)
+	best, largest, octet := int64(0), int64(0), byte(0)
 	for i, unit := range units {
 		n := min((seconds+unit-1)/unit, timerValue)
-		if said := n * unit; best < 0 || best < seconds && said > best || said >= seconds && said < best {
-			best, octet = said, byte(i)<<5|byte(n)
+		said := n * unit
+		if best < seconds && said > best || said >= seconds && said < best || said == best && n > 0 && unit > largest {
+			best, largest, octet = said, unit, byte(i)<<5|byte(n)
 		}
 	}
 	return octet
