@@ -208,6 +208,18 @@ type Settings struct {
 	Radio   Radio
 }
 
+// AttachAPN is the access point of the initial attach.
+func (s Settings) AttachAPN() APN {
+	if s.Attach != nil {
+		return *s.Attach
+	}
+	return s.Default
+}
+
+// NotApplied begins what the back-ends say of a setting that could not be made,
+// among the places of those that were: "not applied: mms: no context to spare".
+const NotApplied = "not applied: "
+
 // AuthMethod is a.Auth with the empty value resolved.
 func (a APN) AuthMethod() Auth {
 	if a.Auth != "" {

@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,11 +63,20 @@ type Modem interface {
 	// is done.
 	Gate(ctx context.Context, snapshot []byte) error
 	// Apply writes the settings where the modem and the network's services
-	// will find them, and says where that was.
+	// will find them, and says where that was. What could not be set is no
+	// error, unless it is the device's own access point: it is among the places,
+	// and begins with [modem.NotApplied].
 	Apply(ctx context.Context, iccid string, settings modem.Settings) (where []string, err error)
 	// Reread makes the modem show the profile, opens the gate, and says by
 	// which means the card was read again.
 	Reread(ctx context.Context, iccid string) (rung string, err error)
+}
+
+// Later is a Modem that can make some settings only when the card has been read
+// again: those of the radio.
+type Later interface {
+	// Late says what became of them, as Apply does.
+	Late() []string
 }
 
 // Network is what comes up on the modem.
@@ -196,7 +206,22 @@ func (s *Switch) Gate(ctx context.Context, snapshot []byte) error {
 type Applied struct {
 	Candidate
 	Index int      // among the candidates
-	Where []string // "at", "networkmanager", …
+	Where []string // "at", "networkmanager", "networkmanager: mms", …
+	// NotApplied are the settings that could not be made: "mms: why".
+	NotApplied []string
+}
+
+// add sorts what a back-end says.
+func (a *Applied) add(said []string) {
+	for _, s := range said {
+		list := &a.Where
+		if what, not := strings.CutPrefix(s, modem.NotApplied); not {
+			s, list = what, &a.NotApplied
+		}
+		if !slices.Contains(*list, s) { // a step may be repeated
+			*list = append(*list, s)
+		}
+	}
 }
 
 // Apply writes the first candidate.
@@ -209,8 +234,10 @@ func (s *Switch) apply(ctx context.Context, t Target, i int) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("apn %s (%s): %w", c.APN, c.Source, err)
 	}
-	s.applied, s.appliedTo = Applied{c, i, where}, t.ICCID
-	s.log().Info("parameters applied", "iccid", t.ICCID, "apn", c.APN.String(), "source", c.Source, "where", strings.Join(where, "+"))
+	s.applied, s.appliedTo = Applied{Candidate: c, Index: i}, t.ICCID
+	s.applied.add(where)
+	s.log().Info("parameters applied", "iccid", t.ICCID, "apn", c.APN.String(), "source", c.Source, "where", strings.Join(s.applied.Where, "+"),
+		"not_applied", strings.Join(s.applied.NotApplied, "; "))
 	return s.applied, nil
 }
 
@@ -219,6 +246,9 @@ func (s *Switch) Reread(ctx context.Context, t Target) (rung string, err error) 
 	rung, err = s.Modem.Reread(ctx, t.ICCID.String())
 	if err == nil {
 		s.log().Info("sim read again", "iccid", t.ICCID, "rung", rung)
+		if m, ok := s.Modem.(Later); ok {
+			s.applied.add(m.Late())
+		}
 	}
 	return rung, err
 }

@@ -13,6 +13,8 @@ var (
 	MNCLength  = mncLength
 	ParseSlot  = parseSlot
 
+	ParseSetting    = parseSetting
+	SettingCommands = settingCommands
 	ParseParameters = parseParameters
 	ParseAddresses  = parseAddresses
 )

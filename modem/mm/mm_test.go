@@ -248,7 +248,7 @@ func TestSettings(t *testing.T) {
 	if err := c.SetInitialEPSBearer(t.Context(), m, apn); err != nil {
 		t.Error(err)
 	}
-	if err := c.SetProfile(t.Context(), m, 1, modem.APN{Name: "x"}); err != nil {
+	if _, err := c.SetProfile(t.Context(), m, 1, modem.APN{Name: "x"}); err != nil {
 		t.Error(err)
 	}
 	v := dbus.MakeVariant
@@ -274,7 +274,7 @@ func TestSettings(t *testing.T) {
 	}
 	for method, do := range map[string]func() error{
 		"SetInitialEpsBearerSettings": func() error { return c.SetInitialEPSBearer(t.Context(), m, apn) },
-		"Set":                         func() error { return c.SetProfile(t.Context(), m, 1, apn) },
+		"Set":                         func() error { _, err := c.SetProfile(t.Context(), m, 1, apn); return err },
 	} {
 		for _, refusal := range []string{core + "Unsupported", "org.freedesktop.DBus.Error.UnknownMethod"} {
 			f.order(method, refusal)

@@ -107,16 +107,26 @@ func (c *Client) Profiles(ctx context.Context, m Modem) ([]modem.Context, error)
 	return out, nil
 }
 
-// SetProfile writes one of the modem's contexts; cid 0 lets ModemManager take
-// a free one. Over AT, ModemManager drops user name and password silently.
-// [systembus.ErrUnsupported] if the modem or ModemManager cannot.
-func (c *Client) SetProfile(ctx context.Context, m Modem, cid int, a modem.APN) error {
+// SetProfile writes one of the modem's contexts and says which; with cid 0
+// ModemManager takes a free one. Over AT, ModemManager drops user name and
+// password silently. [systembus.ErrUnsupported] if the modem or ModemManager
+// cannot.
+func (c *Client) SetProfile(ctx context.Context, m Modem, cid int, a modem.APN) (int, error) {
 	p := bearerProperties(a)
 	if cid > 0 {
 		p["profile-id"] = int32(cid)
 	}
-	if err := c.bus.Call(ctx, Service, m.Path, ifaceProfiles+".Set", variants(p)).Err(); err != nil {
-		return fmt.Errorf("set context %d: %w", cid, notThere(err))
+	var stored map[string]dbus.Variant
+	if err := c.bus.Call(ctx, Service, m.Path, ifaceProfiles+".Set", variants(p)).Store(&stored); err != nil {
+		return 0, fmt.Errorf("set context %d: %w", cid, notThere(err))
+	}
+	return int(systembus.Properties(stored).Int("profile-id")), nil
+}
+
+// DeleteProfile takes one of the modem's contexts off its list.
+func (c *Client) DeleteProfile(ctx context.Context, m Modem, cid int) error {
+	if err := c.bus.Call(ctx, Service, m.Path, ifaceProfiles+".Delete", variants(map[string]any{"profile-id": int32(cid)})).Err(); err != nil {
+		return fmt.Errorf("delete context %d: %w", cid, notThere(err))
 	}
 	return nil
 }

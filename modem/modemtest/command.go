@@ -125,7 +125,7 @@ func commands() map[string]command {
 		"H": {run: accept}, "I": {run: call.identify}, "D": {run: call.dial},
 		"+CMEE": {run: call.errorFormat, help: "(0-2)"}, "+IFC": {run: call.keep, help: "(0-2),(0-2)"}, "+CRC": {run: call.keep, help: "(0,1)"},
 		"+CMER": {run: call.keep, help: "(1),(0),(0),(0,1),(0)"}, "+CGEREP": {run: call.keep, help: "(0-2),(0,1)"},
-		"+CSCS": {run: call.characterSet, help: `("GSM","IRA","UCS2")`}, "+WS46": {run: call.systemMode, help: "(12,22,25,28,29)"},
+		"+CSCS": {run: call.characterSet, help: `("GSM","IRA","UCS2")`}, "+WS46": {run: call.systemMode, help: "(12,22,25,28,29,30,31)"},
 		"+USIMSTAT": {run: call.keep, vendor: true}, "#QSS": {run: call.simStatus, vendor: true, help: "(0-2)"}, "^SCKS": {run: call.simStatus, vendor: true, help: "(0,1)"},
 		// identity.go
 		"+CGMI": {run: call.manufacturer}, "+GMI": {run: call.manufacturer}, "+CGMM": {run: call.model}, "+GMM": {run: call.model},
@@ -145,6 +145,9 @@ func commands() map[string]command {
 		// network.go
 		"+CREG": {run: call.registration, help: "(0-2)"}, "+CGREG": {run: call.registration, help: "(0-2)"}, "+CEREG": {run: call.registration, help: "(0-2)"},
 		"+QMBNCFG": {run: call.carrierConfig, vendor: true}, "+COPS": {run: call.operator}, "+CSQ": {run: call.signal, help: "(0-31,99),(0-7,99)"}, "+CGATT": {run: call.attach, help: "(0,1)"},
+		// radio.go
+		"+CEDRXS": {run: call.discontinuous, help: `(0-3),(4,5),("0000"-"1111")`}, "+CPSMS": {run: call.powerSaving, help: `(0-2),,,("00000000"-"11111111"),("00000000"-"11111111")`},
+		"+CSCA": {run: call.serviceCentre}, "#BND": {run: call.bands, vendor: true, help: "(0-3),(0-6),(1-80800C5)"},
 		// bearer.go
 		"+CGDCONT": {run: call.contextDefinition}, "+CGAUTH": {run: call.authentication, help: "(1-16),(0-2),64,64"},
 		"+UAUTHREQ": {run: call.authentication, vendor: true}, "^SGAUTH": {run: call.authentication, vendor: true}, "$QCPDPP": {run: call.authentication, vendor: true}, "+CGACT": {run: call.activation, help: "(0,1)"},
@@ -351,13 +354,6 @@ func (c call) errorFormat() reply {
 func (c call) characterSet() reply {
 	if c.form == read {
 		return ok(`+CSCS: "GSM"`)
-	}
-	return ok()
-}
-
-func (c call) systemMode() reply {
-	if c.form == read {
-		return ok("+WS46: 29")
 	}
 	return ok()
 }

@@ -227,7 +227,7 @@ var TelitLE910 = Dialect{
 	Name: "telit-le910", Manufacturer: "Telit", Model: "LE910C4-EU", Revision: "25.21.660", IMEI: "354658090000016", Plugin: "telit",
 	// 0 diag, 3 GPS, 4 and 5 AT (MM 77-mm-telit-port-types.rules)
 	USB:       USB{Vendor: "1bc7", Product: "1201", Manufacturer: "Telit", ProductString: "LE910", Interfaces: [3]int{4, 5, 2}, NoNet: true},
-	Has:       []string{"#CCID", "#QSS", "#REBOOT"},
+	Has:       []string{"#CCID", "#QSS", "#REBOOT", "#BND"},
 	CSIMLocks: true, // manual; MM plugins/telit locks for the PIN counters
 	ICCIDLive: true, // manual of #CCID: reads the ICCID on the SIM
 	// Ours, both: there is no public figure.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -120,6 +121,8 @@ type State struct {
 	Contexts     []Context    // sorted by CID
 	Active       []int        // CIDs of the active contexts, sorted
 	Sessions     []string     // handles of open AT+CCHO sessions, sorted
+	SystemMode   string       // AT+WS46
+	Bands        string       // AT#BND
 }
 
 // Modem is a running modem. Make it with [New], end it with [Modem.Close].
@@ -160,6 +163,13 @@ type Modem struct {
 	renamed   bool // the ptys have their other names (Dialect.Renames)
 	faults    []*Fault
 	delays    []Delay
+
+	// What outlives a reset.
+	edrx map[string]string // AT+CEDRXS: access technology to cycle
+	psm  powerSaving       // AT+CPSMS
+	smsc map[string]string // AT+CSCA, on the SIM: IMSI to number and type
+	ws46 int               // AT+WS46
+	bnd  string            // AT#BND
 }
 
 type pdpContext struct {
@@ -193,6 +203,7 @@ func New(cfg Config) (*Modem, error) {
 		cfg: cfg, log: log, commands: commands(), card: newChanMutex(), net: newChanMutex(),
 		changed: make(chan struct{}), attached: true, coverage: true,
 		contexts: map[int]*pdpContext{}, sessions: map[string]int{}, channels: map[int]bool{}, slot: 1,
+		edrx: map[string]string{}, psm: powerSaving{tau: defaultTAU, active: defaultActive}, smsc: map[string]string{}, ws46: 25, bnd: defaultBands,
 	}
 	for _, c := range cfg.Contexts {
 		m.contexts[c.CID] = &pdpContext{Context: c, rest: `,"",0,0`}
@@ -245,7 +256,7 @@ func (m *Modem) State() State {
 }
 
 func (m *Modem) stateLocked() State {
-	s := State{CFUN: m.cfun, Slot: m.slot, SIM: m.sim, Registration: m.stat}
+	s := State{CFUN: m.cfun, Slot: m.slot, SIM: m.sim, Registration: m.stat, SystemMode: strconv.Itoa(m.ws46), Bands: m.bnd}
 	if m.sub != nil {
 		s.Subscription = *m.sub
 	}

@@ -3,6 +3,7 @@ package modemtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,7 @@ func (m *Modem) register() {
 // admit is the operator's decision about a SIM.
 func (m *Modem) admit(s State) (RegistrationStat, *Subscription) {
 	m.mu.Lock()
-	coverage := m.coverage
+	coverage := m.coverage && slices.Contains(withLTE, m.ws46)
 	m.mu.Unlock()
 	if !coverage {
 		return Searching, nil

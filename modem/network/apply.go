@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lpad/internal/systembus"
@@ -20,38 +21,95 @@ const (
 	ViaNetworkManager = "networkmanager"     // lpad's connection for the profile
 )
 
-// Apply writes the access point of the profile: onto the modem, before it
-// reads the SIM again, and into lpad's own connection for the profile in
-// NetworkManager, which is made from nothing and comes up by itself only after
-// it has been up, until [ManagerStack.Commit]. It says where. Without an AT port, a modem on
-// which ModemManager can write nothing gets the APN when the connection comes
-// up: then NetworkManager is the only place.
+// Apply writes the access points of the profile: that of the attach onto the
+// modem, before it reads the SIM again, and each into a connection of lpad's own
+// in NetworkManager, which is made from nothing. That for the device's data comes
+// up by itself only after it has been up, until [ManagerStack.Commit]; those for
+// other purposes never do, for a modem has one connection at a time in
+// NetworkManager: whoever needs one brings it up. It says where. Without an AT
+// port, a modem on which ModemManager can write nothing gets the APN when the
+// connection comes up: then NetworkManager is the only place.
 func (s *ManagerStack) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
-	apn := want.Default
-	var where []string
-	if s.at != nil {
-		if err := s.seize(ctx); err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		where = append(where, ViaAT)
-	} else {
-		by, err := s.applyByMM(ctx, apn)
-		if err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		where = by
+	where, missing, err := s.applyToModem(ctx, want, nil)
+	if err != nil {
+		return nil, err
 	}
-	err := s.patiently(ctx, func(ctx context.Context) error {
-		_, err := s.nm.Put(ctx, nm.ForProfile(iccid, apn).OnTrial(), nm.OnDisk|nm.Blocked)
+	err = s.patiently(ctx, func(ctx context.Context) error {
+		_, err := s.nm.Put(ctx, nm.ForProfile(iccid, want.Default).OnTrial(), nm.OnDisk|nm.Blocked)
 		return err
 	})
 	if err != nil {
 		return where, fmt.Errorf("apply: %w", err)
 	}
-	return append(where, ViaNetworkManager), nil
+	where = append(where, ViaNetworkManager)
+	keep := []string{nm.UUID(iccid)}
+	for _, apn := range want.Others {
+		settings, name := nm.ForPurpose(iccid, apn), purposesOf(apn)
+		uuid := settings.Text("connection", "uuid")
+		if slices.Contains(keep, uuid) {
+			missing = append(missing, notApplied(name, "there is another access point for the same"))
+			continue
+		}
+		keep = append(keep, uuid)
+		err := s.patiently(ctx, func(ctx context.Context) error {
+			_, err := s.nm.Put(ctx, settings, nm.OnDisk|nm.Blocked)
+			return err
+		})
+		if err != nil {
+			missing = append(missing, notApplied(name, err.Error()))
+			continue
+		}
+		where = append(where, ViaNetworkManager+": "+name)
+	}
+	if err := s.deleteOf(ctx, iccid, keep); err != nil {
+		return where, fmt.Errorf("apply: %w", err)
+	}
+	return append(where, missing...), nil
+}
+
+// deleteOf deletes lpad's own connections for a profile, but for some.
+func (s *ManagerStack) deleteOf(ctx context.Context, iccid string, keep []string) error {
+	return s.patiently(ctx, func(ctx context.Context) error {
+		all, err := s.nm.Mobile(ctx)
+		for _, con := range all {
+			if err == nil && con.Settings.OfProfile(iccid) && !slices.Contains(keep, con.UUID()) {
+				err = s.nm.Delete(ctx, con)
+			}
+		}
+		return err
+	})
+}
+
+// applyToModem writes the access point of the attach onto the modem, and others
+// into contexts of their own. It plans what is to be done when the SIM has been
+// read, and says what never can be.
+func (s *managed) applyToModem(ctx context.Context, want modem.Settings, others []modem.APN) (where, missing []string, err error) {
+	var list contextList
+	via := ViaAT
+	if s.at != nil {
+		if err := s.seize(ctx); err != nil {
+			return nil, nil, fmt.Errorf("apply: %w", err)
+		}
+		if err := s.at.SetAPN(ctx, s.cid, want.AttachAPN()); err != nil {
+			return nil, nil, fmt.Errorf("apply: %w", err)
+		}
+		where, list = []string{ViaAT}, atContexts{s.at}
+	} else {
+		waiting, cancel := context.WithTimeout(ctx, settleLimit)
+		defer cancel()
+		m, err := s.mm.WaitSettled(waiting, s.known())
+		if err == nil {
+			where, err = s.applyByMM(ctx, m, want.AttachAPN())
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("apply: %w", err)
+		}
+		via, list = ViaProfileManager, mmContexts{s.mm, m}
+	}
+	_, placed := s.book.place(ctx, list, s.cid, via, others)
+	s.book.plan(&want.Radio, false)
+	_, byAT := s.at.(Setter)
+	return append(where, placed...), beyond(want, byAT, true), nil
 }
 
 // patiently does something with NetworkManager, again for a while if
@@ -73,20 +131,17 @@ func (s *ManagerStack) patiently(ctx context.Context, f func(context.Context) er
 	}
 }
 
-func (s *managed) applyByMM(ctx context.Context, apn modem.APN) ([]string, error) {
-	waiting, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
-	m, err := s.mm.WaitSettled(waiting, s.known())
-	if err != nil {
-		return nil, err
-	}
+func (s *managed) applyByMM(ctx context.Context, m mm.Modem, apn modem.APN) ([]string, error) {
 	var where []string
 	for _, try := range []struct {
 		name  string
 		write func() error
 	}{
 		{ViaInitialEPS, func() error { return s.mm.SetInitialEPSBearer(ctx, m, apn) }},
-		{ViaProfileManager, func() error { return s.mm.SetProfile(ctx, m, s.cid, apn) }},
+		{ViaProfileManager, func() error {
+			_, err := s.mm.SetProfile(ctx, m, s.cid, apn)
+			return err
+		}},
 	} {
 		switch err := try.write(); {
 		case err == nil:
@@ -122,12 +177,15 @@ func (s *managed) Reread(ctx context.Context, iccid string) (string, error) {
 	if err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
+	s.book.tune(ctx, knobsOfAT(s.at))
 	if err := s.release(ctx); err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
-	if _, err := s.mm.WaitSIM(ctx, s.known(), iccid, mm.StateDisabled); err != nil {
+	m, err := s.mm.WaitSIM(ctx, s.known(), iccid, mm.StateDisabled)
+	if err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
+	s.book.tune(ctx, knobsOfMM(s.mm, m))
 	return rung, nil
 }
 
@@ -138,6 +196,7 @@ func (s *managed) rereadByMM(ctx context.Context, iccid string) (string, error) 
 		return "", fmt.Errorf("reread: %w", err)
 	}
 	if mm.SameICCID(m.SIM.ICCID, iccid) {
+		s.book.tune(ctx, knobsOfMM(s.mm, m))
 		return RungNone, nil
 	}
 	rungs := []struct {
@@ -159,9 +218,10 @@ func (s *managed) rereadByMM(ctx context.Context, iccid string) (string, error) 
 			limit = resetLimit
 		}
 		waiting, cancel := context.WithTimeout(ctx, limit)
-		_, err = s.mm.WaitSIM(waiting, device, iccid, mm.StateDisabled)
+		m, err = s.mm.WaitSIM(waiting, device, iccid, mm.StateDisabled)
 		cancel()
 		if err == nil {
+			s.book.tune(ctx, knobsOfMM(s.mm, m))
 			return rung.name, nil
 		}
 		err = errors.Join(err, pulled)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,19 +44,22 @@ type ATOnly struct {
 	hook *Hook
 	port func() string
 	log  *slog.Logger
+	book *book
 
-	mu     sync.Mutex
-	wanted access  // guarded by mu; what Apply was told
-	up     carried // guarded by mu; what the hook has brought up; its bearer is the profile
+	mu       sync.Mutex
+	wanted   access    // guarded by mu; what Apply was told for the device's data
+	attaches modem.APN // guarded by mu; and for the attach
+	up       carried   // guarded by mu; what the hook has brought up; its bearer is the profile
 }
 
 // NewATOnly makes a back-end over a port; nothing is sent yet. Of the
-// configuration Hook, Port and Log are used, and none of them must be there.
+// configuration Hook, Port, KeepFile and Log are used, and none of them must be there.
 func NewATOnly(at ATPort, c Config) *ATOnly {
 	s := &ATOnly{at: at, cid: 1, hook: c.Hook, port: c.Port, log: c.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.book = newBook(c.KeepFile, s.log)
 	return s
 }
 
@@ -68,6 +72,9 @@ type atSnapshot struct {
 	User     string `json:"user,omitempty"`
 	Password string `json:"password,omitempty"`
 	Up       bool   `json:"up,omitempty"` // the context was active, and a hook has to do with it
+	Book     entry  `json:"book,omitzero"`
+
+	Data *savedContext `json:"data,omitempty"` // of the device's data, if that is another
 }
 
 // Snapshot reads the context and the SIM that the modem shows. Credentials of
@@ -77,24 +84,32 @@ func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	var snap atSnapshot
+	snap := atSnapshot{Book: s.book.begin()}
 	for _, c := range contexts {
 		if c.CID == s.cid {
 			snap.Present, snap.Name, snap.Type = true, c.APN.Name, string(c.APN.Type)
+		}
+		if c.CID == snap.Book.Data {
+			data := save(c)
+			snap.Data = &data
 		}
 	}
 	if iccid, err := s.at.ICCID(ctx); err == nil { // an empty card shows none
 		snap.ICCID = iccid
 	}
 	if a, ok := s.at.(Activator); ok && s.hook != nil {
-		if snap.Up, err = a.Active(ctx, s.cid); err != nil && ctx.Err() != nil {
+		if snap.Up, err = a.Active(ctx, s.data()); err != nil && ctx.Err() != nil {
 			return nil, fmt.Errorf("snapshot: %w", err)
 		}
 		s.mu.Lock()
-		if w := s.wanted; w.iccid == snap.ICCID && w.apn.Name == snap.Name { // written by us, and known to work
-			snap.User, snap.Password = w.apn.User, w.apn.Password.Reveal()
-		}
+		w, attach := s.wanted, s.attaches
 		s.mu.Unlock()
+		if w.iccid == snap.ICCID && attach.Name == snap.Name { // written by us, and known to work
+			snap.User, snap.Password = attach.User, attach.Password.Reveal()
+		}
+		if w.iccid == snap.ICCID && snap.Data != nil && w.apn.Name == snap.Data.Name {
+			snap.Data.User, snap.Data.Password, snap.Data.Auth = w.apn.User, w.apn.Password.Reveal(), w.apn.Auth
+		}
 	}
 	return json.Marshal(snap)
 }
@@ -114,24 +129,53 @@ func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
 	return nil
 }
 
-// Apply writes the access point into the modem's context.
+// Apply writes the access points into the modem's contexts: that of the attach
+// into its own, those of other purposes into further ones, and that of the
+// device's data too if the modem is to attach with another.
 func (s *ATOnly) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
-	apn := want.Default
-	if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
+	attach, apns := want.AttachAPN(), want.Others
+	apart := !sameAccess(attach, want.Default)
+	if apart {
+		data := want.Default
+		data.Purposes = []string{modem.PurposeDefault}
+		apns = append([]modem.APN{data}, apns...)
+	}
+	if err := s.at.SetAPN(ctx, s.cid, attach); err != nil {
 		return nil, err
 	}
-	s.want(access{iccid, apn})
-	return []string{ViaAT}, nil
+	cids, where := s.book.place(ctx, atContexts{s.at}, s.cid, ViaAT, apns)
+	data := 0
+	if apart {
+		if data = cids[0]; data == 0 {
+			return nil, errors.New(where[0])
+		}
+	}
+	if e := s.book.read(); e.Data != data {
+		e.Data = data
+		s.book.write(e)
+	}
+	s.want(access{iccid, want.Default}, attach)
+	s.book.plan(&want.Radio, false)
+	_, byAT := s.at.(Setter)
+	return append(append([]string{ViaAT}, where...), beyond(want, byAT, false)...), nil
 }
 
-// Reread makes the modem read the card again, and look for a network.
+// data is the context of the device's data.
+func (s *ATOnly) data() int { return cmp.Or(s.book.read().Data, s.cid) }
+
+// Reread makes the modem read the card again, sets its radio, and has it look
+// for a network.
 func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
 	rung, err := s.at.Reread(ctx, iccid)
 	if err != nil {
 		return rung, err
 	}
+	s.book.tune(ctx, knobsOfAT(s.at))
 	return rung, s.attach(ctx)
 }
+
+// Late is [ManagerStack.Late].
+func (s *ATOnly) Late() []string { return s.book.Late() }
 
 // ResetSIM takes the power from the SIM and gives it back, and closes the gate
 // again.
@@ -235,10 +279,10 @@ func (e *notRegisteredError) Fault() fault.Fault {
 		Next: "look at the antenna and the reception, and ask the operator whether the profile is active"}
 }
 
-func (s *ATOnly) want(a access) {
+func (s *ATOnly) want(a access, attach modem.APN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wanted = a
+	s.wanted, s.attaches = a, attach
 }
 
 // down has the hook take the interface down, whatever it was.
@@ -258,7 +302,7 @@ func (s *ATOnly) down(ctx context.Context) {
 }
 
 func (s *ATOnly) carrier(iccid string, apn modem.APN) Carrier {
-	c := Carrier{Backend: "none", APN: apn, ICCID: iccid, MTU: apn.MTU}
+	c := Carrier{Backend: "none", APN: apn, ICCID: iccid, MTU: apn.MTU, CID: s.data()}
 	if s.port != nil {
 		c.Port = s.port()
 	}
@@ -297,7 +341,7 @@ func (s *ATOnly) raise(ctx context.Context, event string, a access) (modem.Link,
 	}
 	c := s.carrier(a.iccid, a.apn)
 	if m, ok := s.at.(Activator); ok {
-		p, err := m.Activate(ctx, s.cid)
+		p, err := m.Activate(ctx, s.data())
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
@@ -343,8 +387,12 @@ func (s *ATOnly) Link(ctx context.Context, iccid string) (modem.Link, error) {
 	return link, nil
 }
 
-// Commit has nothing to give up.
-func (s *ATOnly) Commit(context.Context, string) error { return nil }
+// Commit clears the contexts that the profile of before had for other purposes.
+func (s *ATOnly) Commit(ctx context.Context, _ string) error {
+	s.book.begin()
+	s.book.tidy(ctx, atContexts{s.at})
+	return nil
+}
 
 // Restore writes the old context back and has the modem read the card again,
 // on which the previous profile is enabled. Whatever fails of that, the modem
@@ -352,24 +400,31 @@ func (s *ATOnly) Commit(context.Context, string) error { return nil }
 func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, error) {
 	var snap atSnapshot
 	err := json.Unmarshal(snapshot, &snap)
+	apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
 	if err == nil && snap.Present {
-		apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
 		err = s.at.SetAPN(ctx, s.cid, apn)
 	}
+	s.book.rollback(ctx, atContexts{s.at})
 	if err == nil && snap.ICCID != "" {
 		_, err = s.at.Reread(ctx, snap.ICCID)
 	}
+	s.book.plan(nil, true)
+	s.book.tune(ctx, knobsOfAT(s.at))
 	if err = errors.Join(err, s.attach(ctx)); err != nil {
 		return modem.Link{}, fmt.Errorf("restore: %w", err)
 	}
+	s.book.finish(snap.Book)
 	if !snap.Up || s.hook == nil {
 		return modem.Link{}, nil
 	}
 	// That there is no network at the moment is nothing to undo.
 	bounded, cancel := context.WithTimeout(ctx, returnLimit)
 	defer cancel()
-	apn := modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type), User: snap.User, Password: redact.NewSecret(snap.Password)}
-	s.want(access{snap.ICCID, apn})
+	data := apn
+	if snap.Data != nil {
+		data = snap.Data.apn()
+	}
+	s.want(access{snap.ICCID, data}, apn)
 	var link modem.Link
 	if _, err = s.Register(bounded); err == nil {
 		link, err = s.Connect(bounded, snap.ICCID)

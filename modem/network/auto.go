@@ -104,6 +104,7 @@ type backend interface {
 	Gate(ctx context.Context, snapshot []byte) error
 	Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error)
 	Reread(ctx context.Context, iccid string) (string, error)
+	Late() []string
 	ResetSIM(ctx context.Context) error
 	SIM(ctx context.Context) (modem.SIM, error)
 	Register(ctx context.Context) (modem.Registration, error)
@@ -297,6 +298,14 @@ func (a *Auto) Apply(ctx context.Context, iccid string, want modem.Settings) ([]
 // Reread is the present back-end's.
 func (a *Auto) Reread(ctx context.Context, iccid string) (string, error) {
 	return with(ctx, a, func(b backend) (string, error) { return b.Reread(ctx, iccid) })
+}
+
+// Late is the present back-end's.
+func (a *Auto) Late() []string {
+	a.mu.Lock()
+	name := a.now
+	a.mu.Unlock()
+	return a.named(name).Late()
 }
 
 // ResetSIM is the present back-end's.

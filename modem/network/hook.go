@@ -55,6 +55,7 @@ type Carrier struct {
 	MTU      int
 	APN      modem.APN
 	ICCID    string
+	CID      int    // context of the modem that carries it; 0: not known
 	Port     string // serial device for lpad's own commands, or for PPP
 }
 
@@ -141,6 +142,9 @@ func (c Carrier) environment(event string) []string {
 	env := []string{"LPAD_EVENT=" + event, "LPAD_BACKEND=" + c.Backend, "LPAD_INTERFACE=" + c.Link.Interface, "LPAD_METHOD=" + method,
 		"LPAD_ADDRESS=" + list(c.Link.Addresses), "LPAD_GATEWAY=" + list(c.Gateways), "LPAD_DNS=" + list(c.Link.DNS), "LPAD_MTU=" + mtu,
 		"LPAD_APN=" + c.APN.Name, "LPAD_USER=" + c.APN.User, "LPAD_ICCID=" + c.ICCID, "LPAD_PORT=" + c.Port}
+	if c.CID > 0 {
+		env = append(env, "LPAD_CID="+strconv.Itoa(c.CID))
+	}
 	if method == MethodPPP {
 		env = append(env, "LPAD_PASSWORD="+c.APN.Password.Reveal())
 	}

@@ -83,15 +83,10 @@ func (s *MMOnly) isUp(ctx context.Context, a access) (up, possible bool) {
 func (s *MMOnly) Snapshot(ctx context.Context) ([]byte, error) {
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	if err := s.Online(waiting); err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	m, err := s.mm.WaitSettled(waiting, s.known())
+	m, v, err := s.settled(waiting, s.Online)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
+		return nil, err
 	}
-	s.learn(m.Device)
-	v := snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID, IMEI: m.Identity.IMEI}
 	b, up, err := s.bearer(ctx, m)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
@@ -199,28 +194,16 @@ func carrierOf(b mm.Bearer, apn modem.APN, m mm.Modem) Carrier {
 	return c
 }
 
-// Apply writes the access point onto the modem, before it reads the SIM again,
-// and keeps it for the bearer. It says where.
+// Apply writes the access points onto the modem, before it reads the SIM again:
+// those of other purposes into contexts of their own. That of the device's data
+// is kept for the bearer. It says where.
 func (s *MMOnly) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
-	apn := want.Default
-	var where []string
-	if s.at != nil {
-		if err := s.seize(ctx); err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		if err := s.at.SetAPN(ctx, s.cid, apn); err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		where = append(where, ViaAT)
-	} else {
-		by, err := s.applyByMM(ctx, apn)
-		if err != nil {
-			return nil, fmt.Errorf("apply: %w", err)
-		}
-		where = by
+	where, missing, err := s.applyToModem(ctx, want, want.Others)
+	if err != nil {
+		return nil, err
 	}
-	s.want(access{iccid, apn})
-	return append(where, ViaBearer), nil
+	s.want(access{iccid, want.Default})
+	return append(append(where, ViaBearer), missing...), nil
 }
 
 func (s *MMOnly) want(a access) {
@@ -338,7 +321,7 @@ func (s *MMOnly) Link(ctx context.Context, iccid string) (modem.Link, error) {
 // Commit gives the modem back, if it still is held, and keeps the access point
 // of the profile: lpad connects it again when it drops.
 func (s *MMOnly) Commit(ctx context.Context, iccid string) error {
-	if err := s.release(ctx); err != nil {
+	if err := s.stay(ctx); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	s.state.Lock()
@@ -382,10 +365,7 @@ func (s *MMOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, erro
 		}
 		failed = append(failed, err)
 	}
-	if err := errors.Join(failed...); err != nil {
-		return link, fmt.Errorf("restore: %w", err)
-	}
-	return link, nil
+	return link, s.restored(v, failed)
 }
 
 // Forget drops what is kept for a profile that has been deleted.

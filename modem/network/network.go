@@ -10,7 +10,7 @@
 //
 //	Snapshot(ctx)                  what the settings are: bytes for the journal
 //	Gate(ctx, snapshot)            nothing comes up by itself from now on
-//	Apply(ctx, iccid, apn)         the new APN on the modem and in the network's settings
+//	Apply(ctx, iccid, settings)    the new APNs on the modem and in the network's settings
 //	Reread(ctx, iccid)             the modem reads the card again and shows the new profile
 //	Register(ctx), Connect(ctx, iccid), Link(ctx, iccid)
 //	Commit(ctx, iccid)             it stays like this
@@ -125,8 +125,10 @@ type Config struct {
 	Never bool
 	// Hook brings the interface up where nobody else does ([MMOnly], [ATOnly]);
 	// nil: that is not lpad's business.
-	Hook     *Hook
-	KeepFile string        // of [MMOnly]: which link comes up by itself; "": until lpad ends
+	Hook *Hook
+	// KeepFile says which link comes up by itself ([MMOnly]); what lpad has changed
+	// on the modem is in a file beside it. "": both until lpad ends.
+	KeepFile string
 	CID      int           // context of the initial attach; 0: 1
 	RungWait time.Duration // for each way but the last in which ModemManager re-reads the SIM; 0: 15 s
 	Log      *slog.Logger  // nil: none
@@ -146,6 +148,7 @@ type managed struct {
 	rungWait      time.Duration
 	log           *slog.Logger
 	alone         bool // nobody but lpad has ModemManager enable the modem
+	book          *book
 
 	mu     sync.Mutex
 	device string         // guarded by mu; empty until it is known
@@ -171,7 +174,7 @@ func newManaged(c Config) *managed {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &managed{mm: c.MM, at: c.AT, always: c.Shared, never: c.Never, port: c.Port, beforeRelease: c.BeforeRelease, cid: c.CID,
-		rungWait: c.RungWait, log: c.Log, device: c.Device}
+		rungWait: c.RungWait, log: c.Log, device: c.Device, book: newBook(c.KeepFile, c.Log)}
 	s.turns.Store(c.Shared)
 	if _, ok := c.AT.(SIMReader); ok && c.MM != nil {
 		c.MM.NameSIMs(s.nameSIM)
@@ -209,6 +212,11 @@ type ManagerStack struct {
 func NewManagerStack(c Config) *ManagerStack {
 	return &ManagerStack{managed: newManaged(c), nm: c.NM}
 }
+
+// Late is what became of the settings that Apply could not make at once: those
+// of the radio are made when the SIM has been read again. One that this modem
+// cannot take is among them, with the reason.
+func (s *managed) Late() []string { return s.book.Late() }
 
 // Close gives the modem back if it is held. The bus stays the caller's.
 func (s *managed) Close(ctx context.Context) error { return s.release(ctx) }

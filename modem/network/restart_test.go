@@ -42,13 +42,7 @@ func TestManagersRestart(t *testing.T) {
 	d.must(err)
 	d.step("registered")
 	d.restart(ctx, modemtest.NetworkManager)
-	link, err := d.back.Connect(ctx, profileB.iccid)
-	d.must(err)
-	d.step("connected")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("link %+v", link)
-	}
-	d.noOldAPN(mark)
+	d.connected(ctx, mark)
 }
 
 // TestNetworkManagerDies: it aborts by itself, and is started again as systemd
@@ -108,9 +102,7 @@ func TestNetworkManagerDies(t *testing.T) {
 	d.must(err)
 	link := during("> AT+CGACT=1", func() (modem.Link, error) { return d.back.Connect(ctx, profileB.iccid) })
 	d.step("connected")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("new link %+v", link)
-	}
+	d.isLink(link, 1)
 	d.must(d.back.Commit(ctx, profileB.iccid))
 	if diff := cmp.Diff(map[string]bool{"old": false, "spare": false, "loose": false, "lpad-000022": true}, d.autoconnect(ctx)); diff != "" {
 		t.Errorf("autoconnect after the switch (-want +got):\n%s", diff)
@@ -121,9 +113,7 @@ func TestNetworkManagerDies(t *testing.T) {
 	crash("before restore")
 	link = during("> AT+CGACT=1", func() (modem.Link, error) { return d.back.Restore(ctx, snapshot) })
 	d.step("restored")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[0].Address {
-		t.Errorf("old link %+v", link)
-	}
+	d.isLink(link, 0)
 	d.must(d.WaitConnected(ctx, "old"))
 	if diff := cmp.Diff(before, d.keyfiles()); diff != "" {
 		t.Errorf("NetworkManager's files are not what they were (-want +got):\n%s", diff)
@@ -142,15 +132,8 @@ func TestRefusedAPN(t *testing.T) {
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
-	snapshot, err := d.back.Snapshot(ctx)
-	d.must(err)
-	d.must(d.back.Gate(ctx, snapshot))
-	d.card.enable(1)
-	_, err = d.back.Apply(ctx, profileB.iccid, modem.Settings{Default: modem.APN{Name: "wrong.apn", Type: modem.IPv4}})
-	d.must(err)
-	_, err = d.back.Reread(ctx, profileB.iccid)
-	d.must(err)
-	_, err = d.back.Register(ctx)
+	d.applied(ctx, d.back, 1, profileB, modem.Settings{Default: modem.APN{Name: "wrong.apn", Type: modem.IPv4}})
+	_, err := d.back.Register(ctx)
 	d.must(err)
 	mark, start := d.Modem.Log().Len(), time.Now()
 	done := make(chan error, 1)

@@ -17,7 +17,7 @@ import (
 // modem by itself, for good. The connections of other profiles stay, without
 // autoconnect.
 func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
-	if err := s.release(ctx); err != nil {
+	if err := s.stay(ctx); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	if err := s.Online(ctx); err != nil {
@@ -44,6 +44,16 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// stay gives the modem back for good, and clears what the profile of before had
+// on it, if it can be asked now.
+func (s *managed) stay(ctx context.Context) error {
+	s.book.begin()
+	if s.at != nil && !s.sharing(ctx) {
+		s.book.tidy(ctx, atContexts{s.at})
+	}
+	return s.release(ctx)
 }
 
 // Restore puts back what the snapshot holds: the modem's contexts, every
@@ -74,15 +84,7 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 			failed = append(failed, err)
 		}
 	}
-	if err := s.restoreContexts(ctx, v); err != nil {
-		failed = append(failed, err)
-	}
-	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreActive(ctx, v) }); err != nil {
-		failed = append(failed, err)
-	}
-	if err := s.restoreSIM(ctx, v); err != nil {
-		failed = append(failed, err)
-	}
+	failed = append(failed, s.restoreContexts(ctx, v), s.patiently(ctx, func(ctx context.Context) error { return s.restoreActive(ctx, v) }), s.restoreSIM(ctx, v))
 	var link modem.Link
 	if v.Active != "" && v.ICCID != "" {
 		connecting, cancel := withReserve(ctx)
@@ -90,7 +92,7 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 		cancel()
 		switch {
 		case err == nil:
-		case len(failed) == 0 && v.comesUp(v.Active):
+		case errors.Join(failed...) == nil && v.comesUp(v.Active):
 			// All is as it was; that there is no network just now (which
 			// may be why the switch failed) is nothing to undo.
 			s.log.Warn("the old connection is not up yet; NetworkManager brings it up when it can", "err", err)
@@ -98,13 +100,17 @@ func (s *ManagerStack) Restore(ctx context.Context, snapshot []byte) (modem.Link
 			failed = append(failed, err)
 		}
 	}
-	if err := s.patiently(ctx, func(ctx context.Context) error { return s.restoreConnections(ctx, v) }); err != nil {
-		failed = append(failed, err)
-	}
+	failed = append(failed, s.patiently(ctx, func(ctx context.Context) error { return s.restoreConnections(ctx, v) }))
+	return link, s.restored(v, failed)
+}
+
+// restored ends a rollback, unless something failed.
+func (s *managed) restored(v snapshot, failed []error) error {
 	if err := errors.Join(failed...); err != nil {
-		return link, fmt.Errorf("restore: %w", err)
+		return fmt.Errorf("restore: %w", err)
 	}
-	return link, nil
+	s.book.finish(v.Book)
+	return nil
 }
 
 // withReserve leaves a part of the time to what comes after.
@@ -141,10 +147,17 @@ func (v snapshot) comesUp(uuid string) bool {
 	})
 }
 
-// restoreSIM ends with the modem given back, whatever happens before.
+// restoreSIM ends with the modem given back, whatever happens before. The
+// settings of the radio are put back on the way.
 func (s *managed) restoreSIM(ctx context.Context, v snapshot) error {
+	s.book.plan(nil, true)
 	if v.ICCID == "" {
-		return s.release(ctx)
+		s.book.tune(ctx, knobsOfAT(s.at))
+		err := s.release(ctx)
+		if m, merr := s.mm.Modem(ctx, s.known()); merr == nil {
+			s.book.tune(ctx, knobsOfMM(s.mm, m))
+		}
+		return err
 	}
 	_, err := s.Reread(ctx, v.ICCID)
 	return errors.Join(err, s.release(ctx))
@@ -154,6 +167,7 @@ func (s *managed) restoreContexts(ctx context.Context, v snapshot) error {
 	if s.at == nil {
 		return s.restoreContextsByMM(ctx, v)
 	}
+	s.book.rollback(ctx, atContexts{s.at})
 	now, err := s.at.APNs(ctx)
 	if err != nil {
 		return err
@@ -187,13 +201,15 @@ func (s *managed) restoreContextsByMM(ctx context.Context, v snapshot) error {
 	if err != nil {
 		return err
 	}
+	s.book.rollback(ctx, mmContexts{s.mm, m})
 	var failed []error
 	if v.InitialEPS != nil {
 		failed = append(failed, s.mm.SetInitialEPSBearer(ctx, m, v.InitialEPS.apn()))
 	}
 	for _, c := range v.Contexts {
 		if c.CID == s.cid {
-			failed = append(failed, s.mm.SetProfile(ctx, m, c.CID, c.apn()))
+			_, err := s.mm.SetProfile(ctx, m, c.CID, c.apn())
+			failed = append(failed, err)
 		}
 	}
 	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil || errors.Is(err, systembus.ErrUnsupported) })
@@ -223,15 +239,11 @@ func (s *ManagerStack) restoreConnections(ctx context.Context, v snapshot) error
 	return errors.Join(failed...)
 }
 
-// Forget deletes lpad's own connection for a profile, with its credentials:
+// Forget deletes lpad's own connections for a profile, with their credentials:
 // for when the profile is deleted from the card. There being none is no error.
 func (s *ManagerStack) Forget(ctx context.Context, iccid string) error {
-	con, found, err := s.nm.Find(ctx, nm.UUID(iccid))
-	if err == nil && found {
-		err = s.nm.Delete(ctx, con)
-	}
-	if err != nil {
-		return fmt.Errorf("forget the profile's connection: %w", err)
+	if err := s.deleteOf(ctx, iccid, nil); err != nil {
+		return fmt.Errorf("forget the profile's connections: %w", err)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type snapshot struct {
 	InitialEPS       *savedContext
 	IMEI             string        `json:",omitempty"` // by which a modem is known that comes back in another place
 	Bearer           *savedContext `json:",omitempty"` // that was up, without NetworkManager; nil: none
+	Book             entry         `json:",omitzero"`
 }
 
 type savedConnection struct {
@@ -81,15 +82,10 @@ func parseSnapshot(b []byte) (snapshot, error) {
 func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 	waiting, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
-	if err := s.Online(waiting); err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	m, err := s.mm.WaitSettled(waiting, s.known())
+	m, v, err := s.settled(waiting, s.Online)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
+		return nil, err
 	}
-	s.learn(m.Device)
-	v := snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID, IMEI: m.Identity.IMEI}
 	err = s.patiently(waiting, func(ctx context.Context) error {
 		all, err := s.nm.Mobile(ctx)
 		if err != nil {
@@ -110,6 +106,21 @@ func (s *ManagerStack) Snapshot(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	return v.marshal()
+}
+
+// settled waits until the modem is there and online, and begins its snapshot.
+func (s *managed) settled(ctx context.Context, online func(context.Context) error) (mm.Modem, snapshot, error) {
+	err := online(ctx)
+	var m mm.Modem
+	if err == nil {
+		m, err = s.mm.WaitSettled(ctx, s.known())
+	}
+	if err != nil {
+		return m, snapshot{}, fmt.Errorf("snapshot: %w", err)
+	}
+	s.learn(m.Device)
+	return m, snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID, IMEI: m.Identity.IMEI,
+		Book: s.book.begin()}, nil
 }
 
 // activeOn finds the connection that is up, or coming up, on the modem.

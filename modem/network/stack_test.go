@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,13 +22,11 @@ import (
 	"lpad/internal/redact"
 	"lpad/internal/systembus"
 	"lpad/modem"
-	"lpad/modem/at"
-	"lpad/modem/atmodem"
+	"lpad/modem/atport"
 	"lpad/modem/mm"
 	"lpad/modem/modemtest"
 	"lpad/modem/network"
 	"lpad/modem/nm"
-	"lpad/modem/serialport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -88,15 +87,15 @@ func startDevice(ctx context.Context, t *testing.T, o options) *device {
 	d.mm, d.nm = mm.New(bus), nm.New(bus)
 	c := network.Config{MM: d.mm, NM: d.nm, RungWait: 5 * time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if !o.withoutAT {
-		p := &port{path: d.OpenAgentPort()}
+		p := atport.New(atport.Config{Path: d.OpenAgentPort(), Find: func() []string { return []string{d.OpenAgentPort()} }, Sysfs: t.TempDir(), Log: c.Log})
 		t.Cleanup(func() {
-			if err := p.close(context.Background()); err != nil {
+			if err := p.Close(); err != nil {
 				t.Error(err)
 			}
 		})
 		c.AT = p
 		if o.shared {
-			c.Shared, c.BeforeRelease = true, p.close
+			c.Shared, c.BeforeRelease = true, p.Release
 		}
 	}
 	d.config = c
@@ -115,84 +114,6 @@ func (d *device) must(err error) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-}
-
-// port is an AT port that is opened when it is needed: what a program does
-// that shares one with ModemManager.
-type port struct {
-	path  string
-	conn  *at.Conn // nil: closed
-	modem *atmodem.Modem
-}
-
-func (p *port) open(ctx context.Context) (*atmodem.Modem, error) {
-	if p.conn != nil {
-		return p.modem, nil
-	}
-	line, err := serialport.Open(p.path, 115200)
-	if err != nil {
-		return nil, err
-	}
-	p.conn = at.New(line)
-	p.modem = atmodem.New(p.conn)
-	return p.modem, p.modem.Init(ctx)
-}
-
-func (p *port) close(context.Context) error {
-	if p.conn == nil {
-		return nil
-	}
-	conn := p.conn
-	p.conn, p.modem = nil, nil
-	return conn.Close()
-}
-
-func (p *port) SetAPN(ctx context.Context, cid int, apn modem.APN) error {
-	m, err := p.open(ctx)
-	if err != nil {
-		return err
-	}
-	return m.SetAPN(ctx, cid, apn)
-}
-
-func (p *port) ClearAPN(ctx context.Context, cid int) error {
-	m, err := p.open(ctx)
-	if err != nil {
-		return err
-	}
-	return m.ClearAPN(ctx, cid)
-}
-
-func (p *port) APNs(ctx context.Context) ([]modem.Context, error) {
-	m, err := p.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return m.APNs(ctx)
-}
-
-func (p *port) Reread(ctx context.Context, iccid string) (string, error) {
-	m, err := p.open(ctx)
-	if err != nil {
-		return "", err
-	}
-	return m.Reread(ctx, iccid)
-}
-
-func (p *port) Detach(ctx context.Context) error {
-	m, err := p.open(ctx)
-	if err != nil {
-		return err
-	}
-	return m.Detach(ctx)
-}
-
-func (p *port) Attach(ctx context.Context) error {
-	m, err := p.open(ctx)
-	if err != nil {
-		return err
-	}
-	return m.Attach(ctx)
 }
 
 // keyfiles are NetworkManager's own files.
@@ -311,9 +232,7 @@ func TestSwitchAndBack(t *testing.T) {
 	link, err = d.back.Restore(ctx, snapshot)
 	d.must(err)
 	d.step("restored")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[0].Address {
-		t.Errorf("old link: %+v", link)
-	}
+	d.isLink(link, 0)
 	if diff := cmp.Diff(before, d.keyfiles()); diff != "" {
 		t.Errorf("NetworkManager's files are not what they were (-want +got):\n%s", diff)
 	}
@@ -352,15 +271,15 @@ func TestRestoreWithoutCoverage(t *testing.T) {
 	d.must(d.WaitConnected(ctx, "old"))
 }
 
-// switchTo runs the steps of a switch, without probe.
-func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int, p profile, apn modem.APN) (snapshot []byte, link modem.Link) {
+// applied makes the steps of a switch from Gate to Reread.
+func (d *device) applied(ctx context.Context, back *network.ManagerStack, n int, p profile, want modem.Settings) (where []string) {
 	d.t.Helper()
 	snapshot, err := back.Snapshot(ctx)
 	d.must(err)
 	d.must(back.Gate(ctx, snapshot))
 	d.step("gate")
 	d.card.enable(n)
-	where, err := back.Apply(ctx, p.iccid, modem.Settings{Default: apn})
+	where, err = back.Apply(ctx, p.iccid, want)
 	d.must(err)
 	d.step("apply " + strings.Join(where, "+"))
 	if d.config.AT == nil {
@@ -369,6 +288,15 @@ func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int
 	rung, err := back.Reread(ctx, p.iccid)
 	d.must(err)
 	d.step("reread " + rung)
+	return where
+}
+
+// switchTo runs the steps of a switch, without probe.
+func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int, p profile, apn modem.APN) (snapshot []byte, link modem.Link) {
+	d.t.Helper()
+	snapshot, err := back.Snapshot(ctx)
+	d.must(err)
+	d.applied(ctx, back, n, p, modem.Settings{Default: apn})
 	_, err = back.Register(ctx)
 	d.must(err)
 	link, err = back.Connect(ctx, p.iccid)
@@ -378,7 +306,26 @@ func (d *device) switchTo(ctx context.Context, back *network.ManagerStack, n int
 	return snapshot, link
 }
 
-// oldAPN fails if the modem was told of the old access point after the mark.
+// connected brings the new profile's link up, which is all that the modem was
+// told of since the mark.
+func (d *device) connected(ctx context.Context, mark int) {
+	d.t.Helper()
+	link, err := d.back.Connect(ctx, profileB.iccid)
+	d.must(err)
+	d.step("connected")
+	d.isLink(link, 1)
+	d.noOldAPN(mark)
+}
+
+// isLink fails if the link is not that of the n-th subscription.
+func (d *device) isLink(link modem.Link, n int) {
+	d.t.Helper()
+	if !slices.Equal(link.Addresses, []netip.Prefix{subscriptions[n].Address}) {
+		d.t.Errorf("link %+v, want that of %s", link, subscriptions[n].APN)
+	}
+}
+
+// noOldAPN fails if the modem was told of the old access point after the mark.
 func (d *device) noOldAPN(mark int) {
 	d.t.Helper()
 	for _, e := range d.Modem.Log().Entries()[mark:] {
@@ -396,9 +343,7 @@ func TestWithoutATPort(t *testing.T) {
 	d.must(d.WaitConnected(ctx, "old"))
 	mark := d.Modem.Log().Len()
 	snapshot, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("link %+v", link)
-	}
+	d.isLink(link, 1)
 	d.noOldAPN(mark)
 	d.must(d.back.Gate(ctx, snapshot))
 	d.card.enable(0)
@@ -406,9 +351,7 @@ func TestWithoutATPort(t *testing.T) {
 	link, err := d.back.Restore(ctx, snapshot)
 	d.must(err)
 	d.step("restored")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[0].Address {
-		t.Errorf("old link %+v", link)
-	}
+	d.isLink(link, 0)
 }
 
 // TestSharedPort: ModemManager uses every AT port; ours is opened only while
@@ -421,9 +364,7 @@ func TestSharedPort(t *testing.T) {
 	d.must(d.WaitConnected(ctx, "old"))
 	mark := d.Modem.Log().Len()
 	_, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("link %+v", link)
-	}
+	d.isLink(link, 1)
 	d.noOldAPN(mark)
 }
 
@@ -462,13 +403,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 	d.must(err)
 	_, err = d.back.Reread(ctx, profileB.iccid)
 	d.must(err)
-	link, err := d.back.Connect(ctx, profileB.iccid)
-	d.must(err)
-	d.step("connected")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("link %+v", link)
-	}
-	d.noOldAPN(mark)
+	d.connected(ctx, mark)
 }
 
 // TestCandidates: the first access point is wrong, the second right; then a
@@ -526,9 +461,7 @@ func TestCandidates(t *testing.T) {
 	link, err := s.Rollback(ctx, snapshot, func(context.Context) error { d.card.enable(1); return nil })
 	d.must(err)
 	d.step("rolled back")
-	if len(link.Addresses) != 1 || link.Addresses[0] != subscriptions[1].Address {
-		t.Errorf("link %+v", link)
-	}
+	d.isLink(link, 1)
 }
 
 // prober dials from inside the device's network namespace.

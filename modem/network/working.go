@@ -70,5 +70,8 @@ func (s *ATOnly) Working(snapshot []byte) (iccid string, apn modem.APN, ok bool)
 	if json.Unmarshal(snapshot, &snap) != nil || snap.ICCID == "" || snap.Name == "" {
 		return "", modem.APN{}, false
 	}
+	if snap.Data != nil {
+		return snap.ICCID, modem.APN{Name: snap.Data.Name, Type: snap.Data.Type}, true
+	}
 	return snap.ICCID, modem.APN{Name: snap.Name, Type: modem.IPType(snap.Type)}, true
 }

@@ -1,6 +1,7 @@
 package nm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
@@ -53,6 +54,7 @@ func ForProfile(iccid string, apn modem.APN) Settings {
 	d := digits(iccid)
 	v := dbus.MakeVariant
 	s := Settings{
+		user: {"data": v(map[string]string{markICCID: d, markPurposes: cmp.Or(strings.Join(apn.Purposes, ","), modem.PurposeDefault)})},
 		"connection": {"id": v(IDPrefix + d[max(0, len(d)-idDigits):]), "uuid": v(UUID(iccid)), "type": v(gsm),
 			"autoconnect-priority": v(priority),
 			retries:                v(keptRetries)},
@@ -87,6 +89,43 @@ func ForProfile(iccid string, apn modem.APN) Settings {
 	addAuth(s, apn)
 	addDNS(s, apn)
 	addRoutes(s, apn)
+	return s
+}
+
+// The mark of lpad's own connections: user data of a connection (setting "user")
+// that NetworkManager keeps and does not look at.
+const (
+	user         = "user"
+	markICCID    = "lpad.iccid"
+	markPurposes = "lpad.purposes"
+)
+
+// OfProfile reports whether this is a connection of lpad's own for a profile.
+func (s Settings) OfProfile(iccid string) bool {
+	data, ok := s[user]["data"].Value().(map[string]string)
+	return s.Text("connection", "uuid") == UUID(iccid) || ok && data[markICCID] == digits(iccid)
+}
+
+// secondMetric is for routes over a connection for other purposes: behind those
+// of any that carries the device's data (700 is a modem's).
+const secondMetric = int64(2000)
+
+// ForPurpose makes the settings of lpad's own connection for another purpose of
+// a profile than the device's data: it never comes up by itself, and never has
+// the default route.
+func ForPurpose(iccid string, apn modem.APN) Settings {
+	s := ForProfile(iccid, apn)
+	c, v := s["connection"], dbus.MakeVariant
+	name := strings.Join(apn.Purposes, "-")
+	c["id"], c["uuid"] = v(s.Text("connection", "id")+"-"+name), v(UUID(digits(iccid)+"/"+name))
+	c["autoconnect"] = v(false)
+	delete(c, "autoconnect-priority")
+	delete(c, retries)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if s[family]["method"].Value() == "auto" {
+			s[family]["never-default"], s[family]["route-metric"] = v(true), v(secondMetric)
+		}
+	}
 	return s
 }
 

@@ -167,7 +167,11 @@ func TestForProfile(t *testing.T) {
 			if s.Text("connection", "id") != "lpad-000022" || s.Text("connection", "uuid") != nm.UUID("89440200000000000022") || !s.Autoconnect() {
 				t.Errorf("connection %v", s["connection"])
 			}
+			if !s.OfProfile("89440200000000000022") || s.OfProfile("8944020000000000002") {
+				t.Errorf("marked as %v", s["user"])
+			}
 			delete(s, "connection")
+			delete(s, "user")
 			got, err := json.Marshal(s)
 			if err != nil {
 				t.Fatal(err)
@@ -176,5 +180,30 @@ func TestForProfile(t *testing.T) {
 				t.Errorf("settings (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A connection for another purpose is from nothing too, never comes up by itself
+// and never has the default route.
+func TestForPurpose(t *testing.T) {
+	const iccid = "89440200000000000022"
+	s := nm.ForPurpose(iccid, modem.APN{Name: "m", Type: modem.IPv4, User: "u", Password: redact.NewSecret("p"), Purposes: []string{"mms", "supl"},
+		Routes: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}})
+	uuid := s.Text("connection", "uuid")
+	other := nm.ForPurpose("89440200000000000033", modem.APN{Purposes: []string{"mms", "supl"}}).Text("connection", "uuid")
+	if uuid == nm.UUID(iccid) || uuid == other || s.Autoconnect() || !s.OfProfile(iccid) || s.OfProfile("89440200000000000033") {
+		t.Errorf("connection %v, %v", s["connection"], s["user"])
+	}
+	delete(s["connection"], "uuid")
+	got, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"connection":{"autoconnect":{"b":false},"id":{"s":"lpad-000022-mms-supl"},"type":{"s":"gsm"}},` +
+		`"gsm":{"apn":{"s":"m"},"password":{"s":"p"},"username":{"s":"u"}},` +
+		`"ipv4":{"method":{"s":"auto"},"never-default":{"b":true},"route-data":{"aa{sv}":[{"dest":{"s":"10.9.0.0"},"prefix":{"u":16}}]},"route-metric":{"x":"2000"}},` +
+		`"ipv6":{"method":{"s":"disabled"}},"user":{"data":{"a{ss}":{"lpad.iccid":"89440200000000000022","lpad.purposes":"mms,supl"}}}}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
 	}
 }

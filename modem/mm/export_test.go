@@ -1,0 +1,9 @@
+package mm
+
+// What the settings of the radio are made of.
+var (
+	WantedModes = wantedModes
+	WantedBands = wantedBands
+	SettingArg  = settingArg
+	SettingOf   = settingOf
+)
