@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -140,6 +141,34 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program dies with lpad when nobody is left to kill it: here the test kills
+// itself, in another process.
+func TestLpadIsKilled(t *testing.T) {
+	if path := os.Getenv("LPAD_TEST_PROGRAM"); path != "" { // that process
+		_, err := program.Program{Path: path, Env: os.Environ(), Timeout: time.Minute, Alone: true}.Run(t.Context())
+		t.Fatalf("the program has ended: %v", err)
+	}
+	path := script(t, `echo $$ >"$0.pid"; exec sleep 60`)
+	lpad := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLpadIsKilled$")
+	lpad.Env = append(os.Environ(), "LPAD_TEST_PROGRAM="+path)
+	if err := lpad.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if b, err := os.ReadFile(path + ".pid"); err == nil && len(b) > 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatal("the program never begins")
+		}
+	}
+	if err := lpad.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = lpad.Wait() // killed
+	dies(t, pid(t, path))
 }
 
 func TestNoProgram(t *testing.T) {
