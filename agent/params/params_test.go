@@ -20,7 +20,7 @@ import (
 
 var secrets = cmp.Comparer(func(a, b redact.Secret) bool { return a == b })
 
-func iccid(t *testing.T, s string) rsp.ICCID {
+func iccid(t testing.TB, s string) rsp.ICCID {
 	t.Helper()
 	c, err := rsp.ParseICCID(s)
 	if err != nil {

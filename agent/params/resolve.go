@@ -366,10 +366,10 @@ func (r *resolver) try(w spoken) {
 			}
 			add(Leaf[modem.APN]{Value: good, Source: SourceLastGood, Rank: RankDatabase, Scope: ScopeICCID})
 		}
-		for _, c := range r.in.Database[:min(len(r.in.Database), maxDatabase)] {
+		for i, c := range r.in.Database[:min(len(r.in.Database), maxDatabase)] {
 			c.APN.AllowRoaming = roaming
 			source := SourceDatabase + ": " + cmp.Or(c.Provider, "unnamed")
-			if c.Ambiguous {
+			if c.Ambiguous && i == 0 {
 				r.note(source, "", StateAmbiguous, "is one of several providers on this network, and nothing tells which it is")
 			}
 			add(Leaf[modem.APN]{Value: c.APN, Source: source, Rank: RankDatabase, Scope: ScopePLMN})

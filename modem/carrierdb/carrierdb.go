@@ -147,22 +147,43 @@ func lookup(r io.ReaderAt, x *index, q Query, networks []network) ([]Candidate, 
 		if len(places) > maxNetwork {
 			return nil, fmt.Errorf("more than %d providers on one network", maxNetwork)
 		}
-		providers := make([]provider, 0, len(places))
-		s := &scanner{eof: true}
-		for _, e := range places {
-			at, length := int64(e>>lengthBits&(1<<offsetBits-1)), int(e&(1<<lengthBits-1))
-			s.buf, s.pos = slices.Grow(s.buf[:0], length)[:length], 0
-			if n, err := r.ReadAt(s.buf, at); n < length {
-				return nil, unexpected(err)
-			}
-			p, err := s.readProvider()
-			if err != nil {
-				return nil, err
-			}
-			p.country = x.country(uint32(at))
-			providers = append(providers, p)
+		providers, err := read(r, x, places)
+		if err != nil {
+			return nil, err
 		}
 		return choose(providers, q), nil
 	}
 	return nil, nil
+}
+
+// read reads the providers at the places. Those that share a network mostly
+// stand side by side: one piece of the file has them all.
+func read(r io.ReaderAt, x *index, places []uint64) ([]provider, error) {
+	providers := make([]provider, 0, len(places))
+	s := scanner{eof: true}
+	var piece []byte
+	from, to := 0, 0 // what of the file is in it
+	for i, e := range places {
+		at, end := place(e)
+		if end > to {
+			from, to = at, end
+			for _, next := range places[i+1:] {
+				if _, end := place(next); end-from <= maxPiece {
+					to = end
+				}
+			}
+			piece = slices.Grow(piece[:0], to-from)[:to-from]
+			if n, err := r.ReadAt(piece, int64(from)); n < len(piece) {
+				return nil, unexpected(err)
+			}
+		}
+		s.buf, s.pos = piece[at-from:end-from], 0
+		p, err := s.readProvider()
+		if err != nil {
+			return nil, err
+		}
+		p.country = x.country(uint32(at))
+		providers = append(providers, p)
+	}
+	return providers, nil
 }

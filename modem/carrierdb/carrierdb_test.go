@@ -207,6 +207,20 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+func TestSameName(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		same bool
+	}{
+		{"blau.de", "BLAU DE", true}, {"Másmovil", "MASMOVIL", true}, {"Ålands Mobil", "alands mobil", true}, {"ÿ", "Y", true}, {"楽天モバイル", "楽天モバイル", true},
+		{"1&1", "11", true}, {"", "", false}, {"-", "-", false}, {"Tele2", "Tele 3", false}, {"TIM", "TIMO", false},
+	} {
+		if carrierdb.SameName(tc.a, tc.b) != tc.same {
+			t.Errorf("%q and %q: %v", tc.a, tc.b, !tc.same)
+		}
+	}
+}
+
 // All that XML allows in such a list is read.
 func TestXML(t *testing.T) {
 	const list = "\xEF\xBB\xBF<?xml version='1.0' encoding='UTF-8'?>\n<!DOCTYPE x [<!ENTITY e \">\"> <!-- > -->]>" +

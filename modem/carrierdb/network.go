@@ -74,18 +74,24 @@ func (q Query) OnNetwork(plmn string) bool {
 }
 
 // SameName compares two names of an operator, ignoring what people write
-// differently: case, blanks and punctuation. A name of nothing else is no name.
+// differently: case, blanks, punctuation and accents. A name of nothing else is no name.
 func SameName(a, b string) bool {
 	a, b = plain(a), plain(b)
 	return a != "" && a == b
 }
 
-// plain is a name in lower case, letters and digits alone.
+// plain is a name in lower case, letters and digits alone, without the accents
+// of Latin-1: a card's short alphabet has few of them.
 func plain(s string) string {
+	const first, letters = 'à', "aaaaaaaceeeeiiiidnooooo/ouuuuyty"
 	return strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return -1
 		}
-		return -1
+		r = unicode.ToLower(r)
+		if at := int(r - first); at >= 0 && at < len(letters) {
+			return rune(letters[at])
+		}
+		return r
 	}, s)
 }

@@ -37,9 +37,13 @@ type point struct {
 // valid keeps out what is no APN: the real list holds a web address and a
 // value with a blank at its end, which is cut.
 func (a *point) valid() bool {
-	return len(a.apn.Name) <= maxAPN && a.apn.Name != "" &&
-		strings.Trim(a.apn.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == "" &&
-		printable(a.apn.User) && printable(a.apn.Password.Reveal())
+	for i := range len(a.apn.Name) {
+		c := a.apn.Name[i]
+		if lower := c | 0x20; (lower < 'a' || lower > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return len(a.apn.Name) <= maxAPN && a.apn.Name != "" && printable(a.apn.User) && printable(a.apn.Password.Reveal())
 }
 
 // printable keeps out what a modem's command line would take as its own.
@@ -87,6 +91,12 @@ const (
 
 func packEntry(n network, from, to int64) uint64 {
 	return uint64(n)<<(offsetBits+lengthBits) | uint64(from)<<lengthBits | uint64(to-from)
+}
+
+// place is where an entry's provider begins and ends.
+func place(entry uint64) (at, end int) {
+	at = int(entry >> lengthBits & (1<<offsetBits - 1))
+	return at, at + int(entry&(1<<lengthBits-1))
 }
 
 // find returns the places of the providers on a network, in the order of the

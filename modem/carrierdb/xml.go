@@ -19,9 +19,10 @@ const (
 	maxAttrs   = 16      // of one tag
 	maxNetwork = 256     // providers on one network
 	maxNetIDs  = 16 << 10
-	maxPerOne  = 256 // networks, names, access points of one provider, name servers and plans of an access point
-	maxValue   = 256 // bytes of a text
-	maxAPN     = 100 // characters of an APN (TS 23.003, section 9.1)
+	maxPerOne  = 256      // networks, names, access points of one provider, name servers and plans of an access point
+	maxValue   = 256      // bytes of a text
+	maxAPN     = 100      // characters of an APN (TS 23.003, section 9.1)
+	maxPiece   = 32 << 10 // bytes read at once of providers that are side by side
 	window     = 16 << 10
 )
 
