@@ -120,6 +120,7 @@ func New(cfg config.Config, h Host, picked []Parts) (_ *Agent, err error) {
 	if a.trust, err = es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI}); err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
+	tellKeys(cfg.Orders, h.Log)
 	policy, err := policyOf(cfg.API, h.Log)
 	if err != nil {
 		return nil, err

@@ -460,6 +460,10 @@ func jobOf(j job.Job) api.Job {
 	if p := j.Profile; p != nil {
 		out.Profile = &api.Profile{ICCID: p.ICCID.String(), ServiceProvider: p.ServiceProvider, Name: p.Name, Class: p.Class, Rules: p.Rules}
 	}
+	if o := j.Order; o.Verified {
+		out.SignedBy, out.Serial = o.Issuer, o.Serial
+	}
+	out.EnableAt = j.Order.EnableAt
 	out.Network = linkOf(j.Switch.Link)
 	out.Problem = jobProblem(j.Problem)
 	for _, m := range j.Timeline {

@@ -22,7 +22,7 @@ type deviceSource struct {
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	known string // the modem's IMEI
+	known modem.Identity // zero: the modem was not heard yet
 }
 
 // Device is the device information for the next session.
@@ -38,7 +38,7 @@ func (d *deviceSource) Device(ctx context.Context) rsp.DeviceInfo {
 		info.IMEI = d.send
 		return info
 	}
-	imei := d.imei(ctx)
+	imei := d.ask(ctx).IMEI
 	if len(imei) < 14 {
 		return info
 	}
@@ -58,20 +58,27 @@ func (d *deviceSource) told() string {
 	case "off", "tac-only":
 		return ""
 	case "auto", "":
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.known
+		return d.heard().IMEI
 	}
 	return d.send
 }
 
-func (d *deviceSource) imei(ctx context.Context) string {
+// heard is who the modem has said it is, without asking.
+func (d *deviceSource) heard() modem.Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known
+}
+
+// ask has the modem say who it is, once. It belongs to the card's goroutine: card
+// and modem may share a port.
+func (d *deviceSource) ask(ctx context.Context) modem.Identity {
 	if d.identity == nil {
-		return ""
+		return modem.Identity{}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.known != "" {
+	if d.known.IMEI != "" {
 		return d.known
 	}
 	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
@@ -79,8 +86,8 @@ func (d *deviceSource) imei(ctx context.Context) string {
 	id, err := d.identity(ctx)
 	if err != nil {
 		d.log.Info("modem does not tell who it is", "err", err)
-		return ""
+		return modem.Identity{}
 	}
-	d.known = id.IMEI
+	d.known = id
 	return d.known
 }

@@ -128,7 +128,7 @@ func TestReportOverWrongTLS(t *testing.T) {
 // The IMEI is told as it is told to eSIM servers.
 func TestToldIMEI(t *testing.T) {
 	for send, want := range map[string]string{"auto": "123", "": "123", "off": "", "tac-only": "", "490154203237518": "490154203237518"} {
-		if got := (&deviceSource{send: send, known: "123"}).told(); got != want {
+		if got := (&deviceSource{send: send, known: modem.Identity{IMEI: "123"}}).told(); got != want {
 			t.Errorf("%q: %q, want %q", send, got, want)
 		}
 	}

@@ -24,6 +24,7 @@ type unit struct {
 	log      *slog.Logger
 	card     *cardSource
 	clock    *clock
+	device   *deviceSource
 	settings *settingsSource
 	journal  *journal.Journal
 	runner   *runner.Runner
@@ -72,6 +73,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	}
 	u.settings = &settingsSource{cfg: cfg.Params, log: p.Log}
 	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
+	u.device = device
 	var enable func() []string
 	if p.Habits != nil {
 		enable = p.Habits.Enable
@@ -91,6 +93,8 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		Device:   device,
 		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
 			clock: u.clock, log: p.Log},
+		Require:        cfg.Orders.Require,
+		Time:           u.clock.Now,
 		ReportTo:       cfg.Reports.URL,
 		Hooks:          hooks.Dir{Path: cfg.Hooks.Dir, Timeout: cfg.Hooks.Timeout, File: cfg.ParametersFile(), Log: p.Log},
 		Probe:          probe(cfg.Config, p),

@@ -42,6 +42,7 @@ type Config struct {
 	Network Network `key:"network"`
 	Clock   Clock   `key:"clock"`
 	Params  Params  `key:"params"`
+	Orders  Orders  `key:"orders"`
 	RSP     RSP     `key:"rsp"`
 	API     API     `key:"api"`
 	Reports Reports `key:"reports"`
@@ -103,6 +104,12 @@ type Params struct {
 	ProfileOIDs []string `key:"profile_oids"` // dotted; a profile's own parameters (dpProprietaryData) are read when their OID is one of these; empty: never
 }
 
+// Orders says whose signed orders are believed, and what must be signed.
+type Orders struct {
+	KeysDir string `key:"keys_dir"` // public keys of operators, KID.pem; empty: none
+	Require string `key:"require"`  // none, parameters, all: what is refused without a signature
+}
+
 // RSP is about eSIM servers.
 type RSP struct {
 	TrustDir             string            `key:"trust_dir"`              // PEM files of further authorities
@@ -159,6 +166,7 @@ func Default() Config {
 			ProviderDB: "/usr/share/mobile-broadband-provider-info/serviceproviders.xml",
 			OEMDir:     "/etc/lpad/params.d",
 		},
+		Orders: Orders{KeysDir: "/etc/lpad/operators.d", Require: "none"},
 		RSP: RSP{
 			TrustDir: "/etc/lpad/trust.d", Protocol: "gsma/rsp/v2.2.2", SendIMEI: "auto",
 			Consent: "ask", ConsentTimeout: 10 * time.Minute, Timeout: 30 * time.Second,

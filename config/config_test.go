@@ -118,6 +118,8 @@ func TestRefused(t *testing.T) {
 		{"other case", "version: 1\nSocket: /run/s\n", "Socket", "socket"},
 		{"section as value", "version: 1\ncard: auto\n", "card", "section"},
 		{"value as section", "version: 1\nsocket: {a: 1}\n", "socket", "not a text"},
+		{"what must be signed", "version: 1\norders: {require: some}\n", "orders.require", "parameters"},
+		{"keys somewhere", "version: 1\norders: {keys_dir: operators.d}\n", "orders.keys_dir", "absolute"},
 		{"number as text", "version: 1\nrsp: {send_imei: 490154203237518}\n", "rsp.send_imei", "quotes"},
 		{"text as number", "version: 1\ncard: {baud: fast}\n", "card.baud", "not a number"},
 		{"text as switch", "version: 1\nrsp: {allow_test_ci: \"yes\"}\n", "rsp.allow_test_ci", "not a true or false"},

@@ -83,6 +83,10 @@ func (c Config) validate(origins Origins) error {
 			v.fault("params.profile_oids", fmt.Sprintf("%q is not an OID such as 1.3.6.1.4.1.99999.1.1", cut(oid)))
 		}
 	}
+	if c.Orders.KeysDir != "" {
+		v.path("orders.keys_dir", c.Orders.KeysDir)
+	}
+	v.oneOf("orders.require", c.Orders.Require, "none", "parameters", "all")
 	c.RSP.validate(&v)
 	v.group("api.read", c.API.Read)
 	v.group("api.operate", c.API.Operate)

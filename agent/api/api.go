@@ -10,6 +10,7 @@
 //	POST   /v1/probe                                         -> 200 Probe
 //	GET    /v1/profiles                      Profiles
 //	POST   /v1/install                       InstallRequest  -> 202 Job
+//	POST   /v1/orders                        a signed order  -> 202 Job; application/jose, at most 64 KiB
 //	POST   /v1/profiles/{iccid}/enable       EnableRequest   -> 202 Job
 //	POST   /v1/profiles/{iccid}/disable                      -> 202 Job
 //	DELETE /v1/profiles/{iccid}                              -> 202 Job
@@ -55,6 +56,13 @@ const (
 
 // ProblemType is the media type of a [Problem].
 const ProblemType = "application/problem+json"
+
+// OrderType is the media type of a signed order, and MaxOrder bounds one, in
+// bytes. What it says is in the comment of package agent/orders.
+const (
+	OrderType = "application/jose"
+	MaxOrder  = 64 << 10
+)
 
 // Problem is an error as the socket tells it (RFC 9457, with members of ours).
 type Problem struct {
@@ -397,6 +405,10 @@ type Job struct {
 	Undelivered  int      `json:"undelivered,omitempty"`
 	Problem      *Problem `json:"problem,omitempty"`
 	Timeline     []Mark   `json:"timeline,omitempty"`
+
+	SignedBy string    `json:"signed_by,omitempty"` // of a signed order: the name of the key, or "smdp:" and the server
+	Serial   int64     `json:"serial,omitempty"`    // of that order
+	EnableAt time.Time `json:"enable_at,omitzero"`  // when the switch may begin
 }
 
 // Mark is one line of a job's timeline.

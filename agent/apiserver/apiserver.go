@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"lpad/agent/api"
@@ -57,6 +58,9 @@ type Backend interface {
 	ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error)
 
 	Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error)
+	// Order takes a signed order as it came. One that deletes a profile is refused
+	// ([api.CodeForbidden]) unless the caller may.
+	Order(ctx context.Context, by string, jws []byte, mayDelete bool) (api.Job, error)
 	Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error)
 	Disable(ctx context.Context, by, iccid string) (api.Job, error)
 	Delete(ctx context.Context, by, iccid string) (api.Job, error)
@@ -207,6 +211,12 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case f.Code == api.CodeNotFound:
 		return http.StatusNotFound
+	case f.Code == api.CodeForbidden:
+		return http.StatusForbidden
+	case f.Code == "signed-order-replayed":
+		return http.StatusConflict
+	case strings.HasPrefix(f.Code, "signed-order-") && !f.Retry:
+		return http.StatusBadRequest
 	case f.Code == api.CodeBadRequest || f.Who == fault.Technician && !f.Retry:
 		return http.StatusBadRequest
 	case f.Code == api.CodeConflict:
@@ -264,6 +274,11 @@ func decode(r *http.Request, v any) error {
 			err = errors.New("something stands behind the document")
 		}
 	}
+	return unreadable(err)
+}
+
+// unreadable explains why a body was not read, or not understood.
+func unreadable(err error) error {
 	f := fault.Fault{Code: api.CodeBadRequest, Text: "the request is not what this route takes", Who: fault.Technician, Next: "correct the request"}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {

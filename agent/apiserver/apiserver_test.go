@@ -122,6 +122,9 @@ func (b *backend) ReplayReport(ctx context.Context, by, job string, drop bool) (
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "install %s by %s", r.ActivationCode, by)
 }
+func (b *backend) Order(ctx context.Context, by string, jws []byte, mayDelete bool) (api.Job, error) {
+	return someJob, b.note(ctx, "order %s, delete %v, by %s", jws, mayDelete, by)
+}
 func (b *backend) Enable(ctx context.Context, by, iccid string, r api.EnableRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "enable %s %s by %s", iccid, r.Parameters, by)
 }
@@ -284,6 +287,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/profiles", "", 200, "profiles", `"profiles":[]`},
 		{"POST", "/v1/install", `{"activation_code":"LPA:1$a.b$c","enable":true}`, 202, "install LPA:1$a.b$c by " + me(), `"id":"20260101-000000"`},
 		{"POST", "/v1/install", ``, 202, "install  by " + me(), ``},
+		{"POST", "/v1/orders", "a.b.c", 202, "order a.b.c, delete true, by " + me(), `"kind":"install"`},
 		{"POST", "/v1/profiles/8901/enable", `{"parameters":{"a":1}}`, 202, `enable 8901 {"a":1} by ` + me(), `"kind":"install"`},
 		{"POST", "/v1/profiles/8901/disable", "", 202, "disable 8901 by " + me(), ""},
 		{"DELETE", "/v1/profiles/8901", "", 202, "delete 8901 by " + me(), ""},
@@ -400,6 +404,9 @@ func TestRefusals(t *testing.T) {
 		{"half of it", 400, "bad-request", "POST", "/v1/profiles/1/enable", `{"delete_old":`, nil},
 		{"wrong type", 400, "bad-request", "PUT", "/v1/profiles/1/nickname", `{"nickname":1}`, nil},
 		{"too large", 413, "request-too-large", "POST", "/v1/install", `{"activation_code":"` + strings.Repeat("x", apiserver.MaxBody) + `"}`, nil},
+		{"an order that is none", 400, "bad-request", "POST", "/v1/orders", "a.b.c", []string{"Content-Type: application/json"}},
+		{"an order of a form", 400, "bad-request", "POST", "/v1/orders", "a.b.c", []string{"Content-Type: application/x-www-form-urlencoded"}},
+		{"a large order", 413, "request-too-large", "POST", "/v1/orders", strings.Repeat("x", api.MaxOrder+1), []string{"Content-Type: application/jose"}},
 		{"too large behind", 413, "request-too-large", "POST", "/v1/install", `{}` + strings.Repeat(" ", apiserver.MaxBody), nil},
 		{"origin", 403, "not-local", "GET", "/v1/status", "", []string{"Origin: https://example.com"}},
 		{"referer", 403, "not-local", "POST", "/v1/install", "{}", []string{"Referer: https://example.com/"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,6 +35,7 @@ var routes = []route{
 	{"POST", "/probe", Operate, get(Backend.Probe)},
 	{"GET", "/profiles", Read, get(Backend.Profiles)},
 	{"POST", "/install", Operate, install},
+	{"POST", "/orders", Operate, signedOrder},
 	{"POST", "/profiles/{iccid}/enable", Operate, enable},
 	{"POST", "/profiles/{iccid}/disable", Operate, disable},
 	{"DELETE", "/profiles/{iccid}", Admin, remove},
@@ -115,6 +117,26 @@ func install(s *Server, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	j, err := s.backend.Install(r.Context(), by(r), req)
+	s.accepted(w, r, j, err)
+}
+
+// signedOrder hands a signed order on, byte for byte: what it says is nobody's
+// to read before its signature was.
+func signedOrder(s *Server, w http.ResponseWriter, r *http.Request) {
+	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); kind != "" && !strings.EqualFold(strings.TrimSpace(kind), api.OrderType) {
+		s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "a signed order comes as " + api.OrderType, Who: fault.Technician,
+			Next: "send the order alone, with the header Content-Type: " + api.OrderType}, nil))
+		return
+	}
+	jws, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxOrder))
+	if err != nil {
+		s.answer(w, r, 0, nil, unreadable(err))
+		return
+	}
+	if err := unhurried(w); err != nil { // the card or the modem may be asked who they are
+		return
+	}
+	j, err := s.backend.Order(r.Context(), by(r), jws, s.mayDelete(r, true) == nil)
 	s.accepted(w, r, j, err)
 }
 

@@ -129,6 +129,11 @@ func (c *Client) Install(ctx context.Context, r api.InstallRequest) (v api.Job, 
 	return v, c.call(ctx, "POST", "/install", r, &v)
 }
 
+// Order sends a signed order, as it is.
+func (c *Client) Order(ctx context.Context, jws []byte) (v api.Job, err error) {
+	return v, c.call(ctx, "POST", "/orders", signedOrder(jws), &v)
+}
+
 // Enable orders a switch to an installed profile.
 func (c *Client) Enable(ctx context.Context, iccid string, r api.EnableRequest) (v api.Job, err error) {
 	return v, c.call(ctx, "POST", "/profiles/"+url.PathEscape(iccid)+"/enable", r, &v)
@@ -308,10 +313,16 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
+// signedOrder is a body that is sent as it is.
+type signedOrder []byte
+
 // send returns the answer to a request if it is a good one.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
-	if in != nil {
+	kind := "application/json"
+	if jws, ok := in.(signedOrder); ok {
+		body, kind = bytes.NewReader(jws), api.OrderType
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, err
@@ -328,7 +339,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		req.URL.RawQuery = q.Encode()
 	}
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -117,6 +117,9 @@ func (d *daemon) ReplayNotification(_ context.Context, _ string, seq int64) (api
 func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
 	return api.Notifications{}, d.note("drop %d", seq)
 }
+func (d *daemon) Order(_ context.Context, _ string, jws []byte, mayDelete bool) (api.Job, error) {
+	return d.job, d.note("order %s %v", jws, mayDelete)
+}
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
 	return d.job, d.note("install %s %s %v", r.ActivationCode, r.ConfirmationCode, r.Enable)
 }
@@ -259,6 +262,7 @@ func TestMethods(t *testing.T) {
 			v, err := c.Enable(ctx, "89/01", api.EnableRequest{Parameters: []byte(`{"a":1}`), DeleteOld: true})
 			return v.ID, "J1", err
 		}},
+		{"order a.b.c true", func() (any, any, error) { v, err := c.Order(ctx, []byte("a.b.c")); return v.ID, "J1", err }},
 		{"disable 8901", func() (any, any, error) { v, err := c.Disable(ctx, "8901"); return v.ID, "J1", err }},
 		{"delete 8901", func() (any, any, error) { v, err := c.Delete(ctx, "8901"); return v.ID, "J1", err }},
 		{"nickname 8901 Zähler 3", func() (any, any, error) { v, err := c.SetNickname(ctx, "8901", "Zähler 3"); return v.ID, "J1", err }},

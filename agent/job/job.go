@@ -73,6 +73,7 @@ type Order struct {
 	Verified bool   `json:"verified,omitempty"` // the signature is good. Else the certificate of the download's SM-DP+ must say so before anything is loaded
 	JWS      string `json:"jws,omitempty"`      // while it is not verified: the order as it came; secret, for it holds the matching id
 
+	EID      rsp.EID   `json:"eid,omitzero"`       // of Install: the card that the order is for; zero: any
 	Bound    rsp.ICCID `json:"bound,omitzero"`     // of Install: the profile that the server must offer; zero: any
 	EnableAt time.Time `json:"enable_at,omitzero"` // the switch does not begin before; zero: at once
 }

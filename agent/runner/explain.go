@@ -114,6 +114,9 @@ func sameValue(a, b *job.Parameter) bool {
 // SetParameters gives a profile on the card the document that it is to be
 // switched to with, in place of one of a lower generation.
 func (r *Runner) SetParameters(ctx context.Context, iccid rsp.ICCID, document json.RawMessage, source string) error {
+	if err := r.permitted(job.Order{Parameters: document}); err != nil {
+		return err
+	}
 	if err := r.cfg.Settings.CheckDocument(document); err != nil {
 		return err
 	}

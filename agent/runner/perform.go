@@ -140,6 +140,10 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 	if err != nil {
 		return job.Event{}, err
 	}
+	if err := sameEID(j.Order, facts.EID); err != nil {
+		r.card.close(ctx, r.log)
+		return job.Event{}, err
+	}
 	req := procedure.Request{Address: j.Order.SMDP, MatchingID: j.Order.MatchingID, OID: j.Order.OID, Facts: facts}
 	if r.cfg.Device != nil {
 		req.Device = r.cfg.Device.Device(ctx)

@@ -152,3 +152,13 @@ func (r *Runner) believe(ctx context.Context, j job.Job) (verified bool, err err
 	}
 	return false, err
 }
+
+// sameEID refuses a card that the order is not for: another one may have been
+// put in since it was accepted.
+func sameEID(o job.Order, eid rsp.EID) error {
+	if o.EID.IsZero() || o.EID == eid {
+		return nil
+	}
+	return fault.New(fault.Fault{Code: orders.CodeDevice, Text: "the order is for another card: the EID of this one is " + redact.Digits(eid.String()), Who: fault.Operator,
+		Next: "put the card back that the order was signed for, or have another order signed"}, nil)
+}

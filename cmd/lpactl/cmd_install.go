@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -194,11 +195,16 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 	}
 	t := newTimeline(a.ui)
 	answered := 0 // length of the timeline at the last answer: a daemon that was restarted asks again
+	told := false
 	var problem error
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
 	j, err := c.Follow(watch, j.ID, func(j api.Job) {
 		t.update(j)
+		if j.State == "scheduled" && !told {
+			told = true
+			a.ui.note("the switch waits until %s; it does so without this command too", j.EnableAt.Local().Format(time.RFC3339))
+		}
 		if j.State != "consent" || len(j.Timeline) <= answered {
 			return
 		}

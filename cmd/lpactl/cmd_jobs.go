@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -112,8 +113,16 @@ func (a *app) answerCommand() *cobra.Command {
 }
 
 func (u *ui) job(j api.Job) {
+	signed, at := "", ""
+	if j.SignedBy != "" {
+		signed = fmt.Sprintf("%s, order %d", j.SignedBy, j.Serial)
+	}
+	if !j.EnableAt.IsZero() {
+		at = j.EnableAt.Local().Format(time.RFC3339)
+	}
 	u.facts([][2]string{
-		{"job", j.ID}, {"kind", j.Kind}, {"state", j.State}, {"server", j.SMDP}, {"ICCID", j.ICCID}, {"previous", j.Previous}, {"APN", j.APN},
+		{"job", j.ID}, {"kind", j.Kind}, {"state", j.State}, {"signed by", signed}, {"not before", at}, {"server", j.SMDP}, {"ICCID", j.ICCID},
+		{"previous", j.Previous}, {"APN", j.APN},
 	})
 	var rows [][]string
 	for _, m := range j.Timeline {

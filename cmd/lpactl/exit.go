@@ -79,6 +79,11 @@ var exitCodes = []struct {
 
 	{44, []string{"disk-full", "disk-read-only"}}, // jobs stand still until the disk takes the journal
 
+	// signed orders
+	{45, []string{"signed-order-malformed", "signed-order-algorithm", "signed-order-header", "signed-order-key", "signed-order-signature"}}, // not believed
+	{46, []string{"signed-order-invalid", "signed-order-expired", "signed-order-early", "signed-order-device", "signed-order-profile", "signed-order-replayed"}},
+	{47, []string{"signed-order-needed"}}, // the device takes signed orders only
+
 	// the way to the card
 	{50, []string{"wrong-slot", "no-euicc", "pcsc-no-card", "pcsc-card-mute", "sim-missing"}},
 	{51, []string{"pcsc-no-reader", "pcsc-no-service", "pcsc-lost", "modem-absent", "modem-hangup", "port-missing"}},

@@ -272,6 +272,9 @@ func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api
 	return d.order("install", "install %q source=%q cc=%q enable=%v consent=%v ppr=%v delete=%v params=%s", r.ActivationCode, r.Source, r.ConfirmationCode, r.Enable,
 		r.Consent, r.PPRConsent, r.DeleteOld, r.Parameters)
 }
+func (d *daemon) Order(_ context.Context, _ string, jws []byte, mayDelete bool) (api.Job, error) {
+	return d.order("install", "order %q delete=%v", jws, mayDelete)
+}
 func (d *daemon) Enable(_ context.Context, _, iccid string, r api.EnableRequest) (api.Job, error) {
 	return d.order("enable", "enable %s delete=%v params=%s", iccid, r.DeleteOld, r.Parameters)
 }

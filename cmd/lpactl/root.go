@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		a.statusCommand(), a.cardsCommand(), a.euiccCommand(), a.profilesCommand(), a.probeCommand(),
-		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(),
+		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(), a.orderCommand(),
 		a.slotCommand(), a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 		a.paramsCommand(),
 	)
