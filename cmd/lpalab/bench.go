@@ -57,7 +57,7 @@ func (f *figures) device(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := f.sizes(dir); err != nil {
+	if err := errors.Join(f.sizes(dir), f.resolve()); err != nil {
 		return err
 	}
 	for _, b := range []struct {

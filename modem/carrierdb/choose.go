@@ -9,8 +9,11 @@ import (
 func choose(providers []provider, q Query) []Candidate {
 	best, match, sure := narrow(providers, q)
 	ambiguous := !sure && differ(best)
-	var taken []*point
-	found := make([]Candidate, 0, len(providers))
+	points := 0
+	for i := range providers {
+		points += len(providers[i].points)
+	}
+	taken, found := make([]*point, 0, points), make([]Candidate, 0, points)
 	take := func(providers []provider, match Match) {
 		for i := range providers {
 			p := &providers[i]

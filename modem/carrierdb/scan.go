@@ -1,6 +1,7 @@
 package carrierdb
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -203,6 +204,7 @@ func (s *scanner) readProvider() (provider, error) {
 		return provider{}, errSyntax // the file is not what it was when the index was made
 	}
 	p := provider{primary: string(t.attr("primary")) == "true"}
+	p.points = make([]point, 0, min(bytes.Count(s.buf, []byte("<apn")), maxPerOne))
 	for {
 		t, err := s.next()
 		if err != nil {
