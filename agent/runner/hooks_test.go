@@ -356,6 +356,44 @@ func TestHooksOfAFirstProfileOffline(t *testing.T) {
 	}
 }
 
+// All that can be told of parameters and hooks costs little flash.
+func TestJournalOfManyParameters(t *testing.T) {
+	w := newWorld(t, options{})
+	d := newDesk(w)
+	programs := map[string]string{}
+	for i := range 16 {
+		for _, e := range hooks.Events() {
+			programs[fmt.Sprintf("%s/%02d", e.Folder(), i)] = "yes failed | head -c 200 | tr -d '\\n'; exit 1"
+		}
+	}
+	hookDir(t, w, d, programs)
+	change := w.change
+	w.change = func(c *runner.Config) { change(c); c.Settings = verbose{} }
+	l := w.live()
+	j := l.ends(l.submit(order(enabling)).ID, job.Done)
+	d.reports(t, 1)
+	if len(j.Hooks) != 48 || len(j.Parameters) != 64 {
+		t.Errorf("%d hooks, %d parameters", len(j.Hooks), len(j.Parameters))
+	}
+	l.stop()
+	info, err := os.Stat(w.path)
+	if err != nil || info.Size() > 200<<10 {
+		t.Errorf("%v, %d bytes of journal", err, info.Size())
+	}
+	t.Logf("%d bytes", info.Size())
+}
+
+// verbose is a runner.SettingsSource that says as much as there can be.
+type verbose struct{ knowing }
+
+func (verbose) Wanted(q runner.Question) (switchover.Wanted, runner.Effective, error) {
+	wanted, e, err := knowing{}.Wanted(q)
+	for i := range 100 {
+		e.Parameters = append(e.Parameters, job.Parameter{Leaf: fmt.Sprintf("connectivity.check%d", i), Value: json.RawMessage(`"` + strings.Repeat("x", 200) + `"`), Source: "order"})
+	}
+	return wanted, e, err
+}
+
 // alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
