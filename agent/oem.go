@@ -22,8 +22,8 @@ const (
 // oemFolder is what the maker's folder says: documents in the order of their
 // names, and what was wrong with the others.
 type oemFolder struct {
-	given   []given
-	limits  *params.Limits
+	given []given
+
 	skipped []string
 }
 

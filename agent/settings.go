@@ -52,6 +52,15 @@ func (s *settingsSource) Generation(document json.RawMessage) int64 {
 	return d.Generation
 }
 
+// scope is the profile that a document names; zero: none.
+func (s *settingsSource) scope(document json.RawMessage) rsp.ICCID {
+	d, err := s.parse(document)
+	if err != nil || d == nil {
+		return rsp.ICCID{}
+	}
+	return d.Scope.ICCID
+}
+
 // parse reads the document of an order. It came over the local socket, whose
 // other end the kernel vouches for, so it may hold passwords.
 func (s *settingsSource) parse(document json.RawMessage) (*params.Document, error) {
@@ -78,7 +87,7 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 	in := params.Input{Profile: paramsProfile(q.Profile, q.SIM), Good: q.Good, Secrets: map[string]redact.Secret{}}
 	var list []given
 	if d, raw, err := s.ofProfile(q.Profile); err != nil {
-		said.Notes = append(said.Notes, "the parameters in the profile's metadata are left out: "+err.Error())
+		said.Notes = append(said.Notes, fault.Of(err).Code+": the parameters in the profile's metadata are left out: "+err.Error())
 	} else if d != nil {
 		list = append(list, give(d, params.RankProfile, params.SourceProfile, raw))
 	}
@@ -100,7 +109,6 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 	}
 	s.remember(oem.skipped)
 	said.Notes = append(said.Notes, oem.skipped...)
-	in.Limits = oem.limits
 	for _, g := range list {
 		in.Given = append(in.Given, g.Given)
 	}
@@ -119,7 +127,7 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 		return switchover.Wanted{}, said, err
 	}
 	explain(&said, e, list)
-	wanted := switchover.Wanted{Attach: e.Attach()}
+	wanted := switchover.Wanted{Attach: e.Attach(), Radio: e.Radio()}
 	for _, l := range e.Attempts() {
 		wanted.Candidates = append(wanted.Candidates, switchover.Candidate{APN: l.Value, Source: l.Source})
 	}

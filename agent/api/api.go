@@ -15,6 +15,9 @@
 //	POST   /v1/profiles/{iccid}/disable                      -> 202 Job
 //	DELETE /v1/profiles/{iccid}                              -> 202 Job
 //	PUT    /v1/profiles/{iccid}/nickname     NicknameRequest -> 202 Job
+//	GET    /v1/parameters/effective[?iccid=] Effective; of the enabled profile
+//	PUT    /v1/profiles/{iccid}/parameters   the document    -> 200 Effective
+//	DELETE /v1/profiles/{iccid}/parameters                   -> 200 Effective
 //	GET    /v1/slot                          Slot
 //	PUT    /v1/slot                          SlotRequest     -> 200 Slot
 //	GET    /v1/notifications                 Notifications
@@ -369,6 +372,46 @@ type EnableRequest struct {
 	DeleteOld  bool            `json:"delete_old,omitempty"`
 	Automatic  bool            `json:"automatic,omitempty"` // no person stands behind it: refused for a profile in quarantine
 	ReportTo   string          `json:"report_to,omitempty"` // as in InstallRequest
+}
+
+// Effective is what is wanted of the device for a profile: every value with who
+// says so. It holds no password.
+type Effective struct {
+	ICCID      string      `json:"iccid"`
+	Enabled    bool        `json:"enabled"` // the profile is in use
+	Parameters []Parameter `json:"parameters"`
+	Document   *Document   `json:"document,omitempty"` // that the profile has from an order, or was given
+	Suspended  []Suspended `json:"suspended,omitempty"`
+	Notes      []string    `json:"notes,omitempty"` // what is left out, and why; conflicts
+}
+
+// Parameter is one value of the terminal parameters.
+type Parameter struct {
+	Leaf       string          `json:"leaf"`            // "apns.default", "radio.rats"; access points that are tried after the first: "apns.default.2" …
+	Value      json.RawMessage `json:"value,omitempty"` // as a document writes it, but for passwords; none: unset on purpose
+	Source     string          `json:"source"`          // profile, order, set by hand, oem: FILE, last-good, provider-database: NAME, network default
+	Rank       int             `json:"rank"`            // of the source, 1 to 5; the lower wins
+	Scope      string          `json:"scope,omitempty"` // how narrow the source is: iccid, imsi, plmn, any
+	Generation int64           `json:"generation,omitempty"`
+	State      string          `json:"state,omitempty"` // staged, trial, applied, suspended, limited; empty: it is tried when those before it do not do
+}
+
+// Document says which document of terminal parameters a profile has.
+type Document struct {
+	Source     string    `json:"source"`
+	Generation int64     `json:"generation,omitempty"`
+	At         time.Time `json:"at"` // when it came
+	Bytes      int       `json:"bytes"`
+}
+
+// Suspended is a source that is not used for the profile, since the modem found
+// no network with its values, until its generation changes.
+type Suspended struct {
+	Source     string    `json:"source"`
+	Generation int64     `json:"generation,omitempty"`
+	Code       string    `json:"code,omitempty"` // of the problem
+	At         time.Time `json:"at"`
+	Job        string    `json:"job"` // in which it failed
 }
 
 // NicknameRequest names a profile; empty removes the name.

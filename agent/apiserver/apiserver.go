@@ -66,6 +66,13 @@ type Backend interface {
 	Delete(ctx context.Context, by, iccid string) (api.Job, error)
 	SetNickname(ctx context.Context, by, iccid string, r api.NicknameRequest) (api.Job, error)
 
+	// Effective explains the parameters of a profile; no ICCID: of the enabled
+	// one. SetParameters and ClearParameters change the document that the
+	// profile has.
+	Effective(ctx context.Context, iccid string) (api.Effective, error)
+	SetParameters(ctx context.Context, by, iccid string, document json.RawMessage) (api.Effective, error)
+	ClearParameters(ctx context.Context, by, iccid string) (api.Effective, error)
+
 	Jobs(ctx context.Context) (api.Jobs, error)
 	Job(ctx context.Context, id string) (api.Job, error)
 	// WaitJob returns the job at its next change, at its end, or when ctx

@@ -137,6 +137,15 @@ func (b *backend) Delete(ctx context.Context, by, iccid string) (api.Job, error)
 func (b *backend) SetNickname(ctx context.Context, by, iccid string, r api.NicknameRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "nickname %s %q by %s", iccid, r.Nickname, by)
 }
+func (b *backend) Effective(ctx context.Context, iccid string) (api.Effective, error) {
+	return api.Effective{ICCID: "8901", Enabled: true}, b.note(ctx, "effective %s", iccid)
+}
+func (b *backend) SetParameters(ctx context.Context, by, iccid string, document json.RawMessage) (api.Effective, error) {
+	return api.Effective{ICCID: iccid}, b.note(ctx, "parameters of %s %s by %s", iccid, document, by)
+}
+func (b *backend) ClearParameters(ctx context.Context, by, iccid string) (api.Effective, error) {
+	return api.Effective{ICCID: iccid}, b.note(ctx, "no parameters of %s by %s", iccid, by)
+}
 func (b *backend) Jobs(ctx context.Context) (api.Jobs, error) {
 	return api.Jobs{Jobs: []api.Job{someJob}}, b.note(ctx, "jobs")
 }
@@ -283,6 +292,10 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/cards", "", 200, "cards", `{"cards":[{"name":"main"`},
 		{"GET", "/v1/slot", "", 200, "slot", `"active":1`},
 		{"PUT", "/v1/slot", `{"slot":2}`, 200, "slot 2 by " + me(), `"active":2`},
+		{"GET", "/v1/parameters/effective", "", 200, "effective ", `"enabled":true`},
+		{"GET", "/v1/parameters/effective?iccid=8902", "", 200, "effective 8902", `"enabled":true`},
+		{"PUT", "/v1/profiles/8901/parameters", `{"version":1}`, 200, `parameters of 8901 {"version":1} by ` + me(), `"iccid":"8901"`},
+		{"DELETE", "/v1/profiles/8901/parameters", "", 200, "no parameters of 8901 by " + me(), `"iccid":"8901"`},
 		{"GET", "/v1/euicc", "", 200, "euicc", `"eid":"89"`},
 		{"GET", "/v1/profiles", "", 200, "profiles", `"profiles":[]`},
 		{"POST", "/v1/install", `{"activation_code":"LPA:1$a.b$c","enable":true}`, 202, "install LPA:1$a.b$c by " + me(), `"id":"20260101-000000"`},
@@ -342,7 +355,7 @@ func TestSeveralCards(t *testing.T) {
 		if refused := strings.Contains(body, api.CodeCardAmbiguous); refused != (r.Level > apiserver.Read && r.Method != "GET" && !strings.Contains(path, "J1")) || refused && resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s %s without a card: %s %s", r.Method, path, resp.Status, body)
 		}
-		if resp, body := s.ask(r.Method, path+"?card=spare", ""); resp.StatusCode >= 300 && r.Path != "/slot" {
+		if resp, body := s.ask(r.Method, path+"?card=spare", ""); resp.StatusCode >= 300 && r.Path != "/slot" && r.Method+r.Path != "PUT/profiles/{iccid}/parameters" {
 			t.Errorf("%s %s for a card: %s %s", r.Method, path, resp.Status, body)
 		}
 	}
@@ -402,6 +415,9 @@ func TestRefusals(t *testing.T) {
 		{"trailing garbage", 400, "bad-request", "POST", "/v1/install", `{}}`, nil},
 		{"not JSON", 400, "bad-request", "POST", "/v1/jobs/1/answer", `accept=true`, nil},
 		{"half of it", 400, "bad-request", "POST", "/v1/profiles/1/enable", `{"delete_old":`, nil},
+		{"no document", 400, "bad-request", "PUT", "/v1/profiles/1/parameters", "", nil},
+		{"half a document", 400, "bad-request", "PUT", "/v1/profiles/1/parameters", `{"version":`, nil},
+		{"a large document", 413, "request-too-large", "PUT", "/v1/profiles/1/parameters", `"` + strings.Repeat("x", apiserver.MaxBody) + `"`, nil},
 		{"wrong type", 400, "bad-request", "PUT", "/v1/profiles/1/nickname", `{"nickname":1}`, nil},
 		{"too large", 413, "request-too-large", "POST", "/v1/install", `{"activation_code":"` + strings.Repeat("x", apiserver.MaxBody) + `"}`, nil},
 		{"an order that is none", 400, "bad-request", "POST", "/v1/orders", "a.b.c", []string{"Content-Type: application/json"}},
@@ -480,6 +496,9 @@ func TestLevels(t *testing.T) {
 		}
 		if r.Path == "/slot" { // to look may take the network away, and the other slot's SIM may be the only one that works
 			want = map[string]apiserver.Level{"GET": apiserver.Operate, "PUT": apiserver.Admin}[r.Method]
+		}
+		if r.Path == "/profiles/{iccid}/parameters" { // they may hold passwords, and decide whether the device comes back
+			want = apiserver.Admin
 		}
 		if r.Level != want {
 			t.Errorf("%s %s asks for %v, want %v", r.Method, r.Path, r.Level, want)

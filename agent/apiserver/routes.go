@@ -40,6 +40,9 @@ var routes = []route{
 	{"POST", "/profiles/{iccid}/disable", Operate, disable},
 	{"DELETE", "/profiles/{iccid}", Admin, remove},
 	{"PUT", "/profiles/{iccid}/nickname", Operate, nickname},
+	{"GET", "/parameters/effective", Read, effective},
+	{"PUT", "/profiles/{iccid}/parameters", Admin, setParameters},
+	{"DELETE", "/profiles/{iccid}/parameters", Admin, clearParameters},
 	{"GET", "/slot", Operate, get(Backend.Slot)},
 	{"PUT", "/slot", Admin, setSlot},
 	{"GET", "/notifications", Read, get(Backend.Notifications)},
@@ -183,6 +186,41 @@ func nickname(s *Server, w http.ResponseWriter, r *http.Request) {
 	}
 	j, err := s.backend.SetNickname(r.Context(), by(r), r.PathValue("iccid"), req)
 	s.accepted(w, r, j, err)
+}
+
+func effective(s *Server, w http.ResponseWriter, r *http.Request) {
+	if err := unhurried(w); err != nil { // the modem may be asked
+		return
+	}
+	v, err := s.backend.Effective(r.Context(), r.URL.Query().Get("iccid"))
+	s.answer(w, r, http.StatusOK, v, err)
+}
+
+// setParameters takes the document as it is: what it may hold is not the
+// socket's to judge.
+func setParameters(s *Server, w http.ResponseWriter, r *http.Request) {
+	var document json.RawMessage
+	err := decode(r, &document)
+	if err == nil && len(document) == 0 {
+		err = fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "the request holds no document", Who: fault.Technician, Next: "correct the request"}, nil)
+	}
+	if err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	if err := unhurried(w); err != nil {
+		return
+	}
+	v, err := s.backend.SetParameters(r.Context(), by(r), r.PathValue("iccid"), document)
+	s.answer(w, r, http.StatusOK, v, err)
+}
+
+func clearParameters(s *Server, w http.ResponseWriter, r *http.Request) {
+	if err := unhurried(w); err != nil {
+		return
+	}
+	v, err := s.backend.ClearParameters(r.Context(), by(r), r.PathValue("iccid"))
+	s.answer(w, r, http.StatusOK, v, err)
 }
 
 func setSlot(s *Server, w http.ResponseWriter, r *http.Request) {

@@ -154,6 +154,26 @@ func (c *Client) SetNickname(ctx context.Context, iccid, nickname string) (v api
 	return v, c.call(ctx, "PUT", "/profiles/"+url.PathEscape(iccid)+"/nickname", api.NicknameRequest{Nickname: nickname}, &v)
 }
 
+// Effective explains the terminal parameters of a profile; no ICCID: of the
+// enabled one.
+func (c *Client) Effective(ctx context.Context, iccid string) (v api.Effective, err error) {
+	path := "/parameters/effective"
+	if iccid != "" {
+		path += "?iccid=" + url.QueryEscape(iccid)
+	}
+	return v, c.call(ctx, "GET", path, nil, &v)
+}
+
+// SetParameters gives a profile the document that it is switched to with.
+func (c *Client) SetParameters(ctx context.Context, iccid string, document json.RawMessage) (v api.Effective, err error) {
+	return v, c.call(ctx, "PUT", "/profiles/"+url.PathEscape(iccid)+"/parameters", document, &v)
+}
+
+// ClearParameters takes the document of a profile away.
+func (c *Client) ClearParameters(ctx context.Context, iccid string) (v api.Effective, err error) {
+	return v, c.call(ctx, "DELETE", "/profiles/"+url.PathEscape(iccid)+"/parameters", nil, &v)
+}
+
 // ReplayReport sends the report of a job now, and fails if it still waits then.
 func (c *Client) ReplayReport(ctx context.Context, job string) (v api.Notifications, err error) {
 	return v, c.call(ctx, "POST", "/reports/"+url.PathEscape(job)+"/replay", nil, &v)

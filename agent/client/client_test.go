@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,6 +117,15 @@ func (d *daemon) ReplayNotification(_ context.Context, _ string, seq int64) (api
 }
 func (d *daemon) DropNotification(_ context.Context, _ string, seq int64) (api.Notifications, error) {
 	return api.Notifications{}, d.note("drop %d", seq)
+}
+func (d *daemon) Effective(_ context.Context, iccid string) (api.Effective, error) {
+	return api.Effective{ICCID: "8901"}, d.note("effective %s", iccid)
+}
+func (d *daemon) SetParameters(_ context.Context, _, iccid string, document json.RawMessage) (api.Effective, error) {
+	return api.Effective{ICCID: iccid}, d.note("parameters %s %s", iccid, document)
+}
+func (d *daemon) ClearParameters(_ context.Context, _, iccid string) (api.Effective, error) {
+	return api.Effective{ICCID: iccid}, d.note("no parameters %s", iccid)
 }
 func (d *daemon) Order(_ context.Context, _ string, jws []byte, mayDelete bool) (api.Job, error) {
 	return d.job, d.note("order %s %v", jws, mayDelete)
@@ -246,6 +256,13 @@ func TestMethods(t *testing.T) {
 			return v.Notifications[0].SeqNumber, int64(3), err
 		}},
 		{"slot", func() (any, any, error) { v, err := c.Slot(ctx); return v.Active, 1, err }},
+		{"effective ", func() (any, any, error) { v, err := c.Effective(ctx, ""); return v.ICCID, "8901", err }},
+		{"effective 89 02", func() (any, any, error) { v, err := c.Effective(ctx, "89 02"); return v.ICCID, "8901", err }},
+		{`parameters 8902 {"version":1}`, func() (any, any, error) {
+			v, err := c.SetParameters(ctx, "8902", json.RawMessage(`{"version": 1}`))
+			return v.ICCID, "8902", err
+		}},
+		{"no parameters 8902", func() (any, any, error) { v, err := c.ClearParameters(ctx, "8902"); return v.ICCID, "8902", err }},
 		{"slot 2", func() (any, any, error) { v, err := c.SetSlot(ctx, 2); return v.Active, 2, err }},
 		{"cards", func() (any, any, error) { v, err := c.Cards(ctx); return v.Cards[0].Name, "spare", err }},
 		{"probe", func() (any, any, error) { v, err := c.Probe(ctx); return v.Path, "/dev/ttyUSB2", err }},

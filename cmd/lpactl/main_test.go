@@ -39,6 +39,8 @@ type daemon struct {
 	err  error // of the orders
 
 	probed api.Probe
+
+	effective api.Effective
 	cards  []api.CardStatus
 	card   string // that the last request has named
 
@@ -271,6 +273,24 @@ func (d *daemon) ReplayReport(_ context.Context, _, job string, drop bool) (api.
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
 	return d.order("install", "install %q source=%q cc=%q enable=%v consent=%v ppr=%v delete=%v params=%s", r.ActivationCode, r.Source, r.ConfirmationCode, r.Enable,
 		r.Consent, r.PPRConsent, r.DeleteOld, r.Parameters)
+}
+func (d *daemon) Effective(_ context.Context, iccid string) (api.Effective, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, "effective "+iccid)
+	return d.effective, d.err
+}
+func (d *daemon) SetParameters(_ context.Context, _, iccid string, document json.RawMessage) (api.Effective, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, fmt.Sprintf("parameters %s %s", iccid, document))
+	return d.effective, d.err
+}
+func (d *daemon) ClearParameters(_ context.Context, _, iccid string) (api.Effective, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, "no parameters "+iccid)
+	return d.effective, d.err
 }
 func (d *daemon) Order(_ context.Context, _ string, jws []byte, mayDelete bool) (api.Job, error) {
 	return d.order("install", "order %q delete=%v", jws, mayDelete)
