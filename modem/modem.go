@@ -209,11 +209,11 @@ type Settings struct {
 }
 
 // AttachAPN is the access point of the initial attach.
-func (s Settings) AttachAPN() APN {
+func (s *Settings) AttachAPN() *APN {
 	if s.Attach != nil {
-		return *s.Attach
+		return s.Attach
 	}
-	return s.Default
+	return &s.Default
 }
 
 // NotApplied begins what the back-ends say of a setting that could not be made,

@@ -38,8 +38,9 @@ func parseSetting(name string, lines []string) ([]string, error) {
 		f := fields(line)
 		switch name {
 		case EDRX: // a modem lists those that are off with no value, or as technology 0
-			if act, value := field(f, 0), field(f, 1); len(act) == 1 && act > "0" && digits(act) && len(value) == 4 && binary(value) {
-				out = append(out, fmt.Sprintf(`%s,"%s"`, act, value))
+			act, value := field(f, 0), field(f, 1)
+			if entry := act + `,"` + value + `"`; len(act) == 1 && act > "0" && digits(act) && len(value) == 4 && binary(value) && !slices.Contains(out, entry) {
+				out = append(out, entry)
 			}
 		case PSM:
 			const tau, active = 3, 4
@@ -59,10 +60,10 @@ func parseSetting(name string, lines []string) ([]string, error) {
 		return nil, fmt.Errorf("read %s: %w", name, ErrUnreadable)
 	}
 	slices.Sort(out)
-	return slices.Compact(out), nil
+	return out, nil
 }
 
-func psm(tau, active string) string { return fmt.Sprintf(`1,,,"%s","%s"`, tau, active) }
+func psm(tau, active string) string { return `1,,,"` + tau + `","` + active + `"` }
 
 // smsc writes a number with its type: 145 is international, 129 not known.
 func smsc(number, kind string) string {
@@ -72,21 +73,24 @@ func smsc(number, kind string) string {
 			kind = "145"
 		}
 	}
-	return fmt.Sprintf(`"%s",%s`, number, kind)
+	return `"` + number + `",` + kind
 }
 
 func binary(s string) bool { return strings.Trim(s, "01") == "" }
 
 // WantedSetting is what a setting becomes by the wishes about it, in the form of
 // [Modem.Setting]. What of the present value they say nothing about stays.
-func WantedSetting(name string, r modem.Radio, now []string) []string {
+func WantedSetting(name string, r *modem.Radio, now []string) []string {
 	switch {
 	case name == EDRX:
 		want := slices.Clone(now)
 		for _, e := range r.EDRX {
-			act := strconv.Itoa(e.AcT)
-			want = slices.DeleteFunc(want, func(line string) bool { return strings.HasPrefix(line, act+",") })
-			want = append(want, fmt.Sprintf(`%s,"%04b"`, act, e.Value&0xF))
+			entry := fmt.Sprintf(`%d,"%04b"`, e.AcT, e.Value&0xF)
+			if i := ofTechnology(want, entry); i >= 0 {
+				want[i] = entry
+			} else {
+				want = append(want, entry)
+			}
 		}
 		slices.Sort(want)
 		return want
@@ -94,6 +98,16 @@ func WantedSetting(name string, r modem.Radio, now []string) []string {
 		return []string{psm(fmt.Sprintf("%08b", r.PSM.TAU), fmt.Sprintf("%08b", r.PSM.Active))}
 	}
 	return []string{smsc(r.SMSC, "")}
+}
+
+// ofTechnology is where the entry of the same technology is; -1: nowhere.
+func ofTechnology(entries []string, entry string) int {
+	for i, e := range entries {
+		if e != "" && entry != "" && e[0] == entry[0] {
+			return i
+		}
+	}
+	return -1
 }
 
 // Set writes a setting, as [Modem.Setting] or [WantedSetting] has it, over the
@@ -120,13 +134,13 @@ func settingCommands(name string, now, want []string) []string {
 	var out []string
 	if name == EDRX {
 		for _, line := range now {
-			if act, _, _ := strings.Cut(line, ","); !slices.ContainsFunc(want, func(w string) bool { return strings.HasPrefix(w, act+",") }) {
-				out = append(out, "AT+CEDRXS=0,"+act)
+			if line != "" && ofTechnology(want, line) < 0 {
+				out = append(out, "AT+CEDRXS=0,"+line[:1])
 			}
 		}
 	}
 	for _, line := range want {
-		if len(line) > maxSetting || strings.Trim(line, `0123456789,"+`) != "" {
+		if line == "" || len(line) > maxSetting || strings.Trim(line, `0123456789,"+`) != "" {
 			continue
 		}
 		if name == EDRX {

@@ -57,7 +57,7 @@ func TestWantedSetting(t *testing.T) {
 		{"an SMSC that is a command", atmodem.SMSC, modem.Radio{SMSC: `1";+CFUN=0`}, []string{`"1";+CFUN=0",129`}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			want := atmodem.WantedSetting(tc.setting, tc.radio, now)
+			want := atmodem.WantedSetting(tc.setting, &tc.radio, now)
 			if cmds := atmodem.SettingCommands(tc.setting, now, want); !slices.Equal(want, tc.want) || !slices.Equal(cmds, tc.commands) {
 				t.Errorf("%q by %q, want %q by %q", want, cmds, tc.want, tc.commands)
 			}

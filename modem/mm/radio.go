@@ -33,14 +33,20 @@ const (
 	accessLTE = 1 << 14
 )
 
-// tunables say which property has a setting, on the modem or its SIM, and which
-// call makes it.
-var tunables = map[string]struct{ iface, property, call string }{
-	Modes: {ifaceModem, "CurrentModes", "SetCurrentModes"}, Bands: {ifaceModem, "CurrentBands", "SetCurrentBands"},
-	Preferred: {ifaceSIM, "PreferredNetworks", "SetPreferredNetworks"},
+// tunable is what has a setting: of the modem or its SIM, the property, and the
+// call that makes it.
+func tunable(name string) (iface, property, call string) {
+	switch name {
+	case Modes:
+		return ifaceModem, "CurrentModes", ".SetCurrentModes"
+	case Bands:
+		return ifaceModem, "CurrentBands", ".SetCurrentBands"
+	}
+	return ifaceSIM, "PreferredNetworks", ".SetPreferredNetworks"
 }
 
-func (c *Client) pathOf(ctx context.Context, m Modem, iface string) (dbus.ObjectPath, error) {
+// tuned is the object that has a setting.
+func (c *Client) tuned(ctx context.Context, m *Modem, iface string) (dbus.ObjectPath, error) {
 	if iface == ifaceModem {
 		return m.Path, nil
 	}
@@ -49,37 +55,30 @@ func (c *Client) pathOf(ctx context.Context, m Modem, iface string) (dbus.Object
 }
 
 // Setting reads a setting, sorted where order means nothing.
-func (c *Client) Setting(ctx context.Context, m Modem, name string) ([]string, error) {
-	t := tunables[name]
-	path, err := c.pathOf(ctx, m, t.iface)
+func (c *Client) Setting(ctx context.Context, m *Modem, name string) ([]string, error) {
+	iface, property, _ := tunable(name)
+	path, err := c.tuned(ctx, m, iface)
 	if err != nil {
-		return nil, fmt.Errorf("read the %s: %w", name, err)
+		return nil, err
 	}
-	p, err := c.bus.Properties(ctx, Service, path, t.iface)
-	if err != nil {
-		return nil, fmt.Errorf("read the %s: %w", name, err)
-	}
-	return settingOf(p[t.property].Value()), nil
+	p, err := c.bus.Properties(ctx, Service, path, iface)
+	return settingOf(p[property].Value()), err
 }
 
-func settingOf(v any) []string {
-	var out []string
+func settingOf(v any) (out []string) {
 	switch v := v.(type) {
 	case []uint32:
-		v = slices.Clone(v)
-		slices.Sort(v)
 		for _, n := range v {
-			out = append(out, strconv.FormatUint(uint64(n), 10))
+			out = append(out, strconv.Itoa(int(n)))
 		}
+		slices.Sort(out)
 	case []any: // of numbers, one by one
 		for _, n := range v {
 			out = append(out, fmt.Sprint(n))
 		}
 	case [][]any:
 		for _, e := range v {
-			if len(e) == 2 {
-				out = append(out, fmt.Sprint(e[0])+","+fmt.Sprint(e[1]))
-			}
+			out = append(out, strings.Join(settingOf(e), ","))
 		}
 	}
 	return out
@@ -87,19 +86,17 @@ func settingOf(v any) []string {
 
 // Set makes a setting. [systembus.ErrUnsupported] if ModemManager's plugin for
 // the modem does not know how.
-func (c *Client) Set(ctx context.Context, m Modem, name string, want []string) error {
-	t := tunables[name]
-	path, err := c.pathOf(ctx, m, t.iface)
-	if err == nil {
-		var arg any
-		if arg, err = settingArg(name, want); err == nil {
-			err = c.bus.Call(ctx, Service, path, t.iface+"."+t.call, arg).Err()
-		}
-	}
+func (c *Client) Set(ctx context.Context, m *Modem, name string, want []string) error {
+	iface, _, call := tunable(name)
+	path, err := c.tuned(ctx, m, iface)
 	if err != nil {
-		return fmt.Errorf("set the %s: %w", name, notThere(err))
+		return err
 	}
-	return nil
+	arg, err := settingArg(name, want)
+	if err != nil {
+		return err
+	}
+	return notThere(c.bus.Call(ctx, Service, path, iface+call, arg).Err())
 }
 
 type modePair struct{ Allowed, Preferred uint32 }
@@ -139,7 +136,7 @@ func settingArg(name string, want []string) (any, error) {
 
 // WantedSetting is what a setting becomes by the wishes about it. lacking says
 // what of them this modem cannot do: with nothing in want that is all.
-func (c *Client) WantedSetting(ctx context.Context, m Modem, name string, r modem.Radio, now []string) (want []string, lacking string, err error) {
+func (c *Client) WantedSetting(ctx context.Context, m *Modem, name string, r *modem.Radio, now []string) (want []string, lacking string, err error) {
 	if name == Preferred {
 		for _, plmn := range r.PreferredPLMNs {
 			want = append(want, plmn+","+strconv.Itoa(accessLTE))
@@ -147,52 +144,42 @@ func (c *Client) WantedSetting(ctx context.Context, m Modem, name string, r mode
 		return want, "", nil
 	}
 	p, err := c.bus.Properties(ctx, Service, m.Path, ifaceModem)
-	if err != nil {
-		return nil, "", fmt.Errorf("read what the modem supports: %w", err)
-	}
 	if name == Modes {
 		want, lacking = wantedModes(r.RATs, settingOf(p["SupportedModes"].Value()))
 	} else {
 		want, lacking = wantedBands(r.LTEBands, now, settingOf(p["SupportedBands"].Value()))
 	}
-	return want, lacking, nil
+	return want, lacking, err
 }
 
 // wantedModes chooses the combination that allows exactly what is wanted and
 // this modem has.
 func wantedModes(rats, supported []string) (want []string, lacking string) {
-	mask, all := uint64(0), uint64(0)
+	mask, all := 0, 0
 	for _, rat := range rats {
 		switch rat {
 		case "gsm":
 			mask |= mode2G
 		case "umts":
 			mask |= mode3G
-		case "lte":
-			mask |= mode4G
-		case "lte-m", "nb-iot": // ModemManager does not tell them apart
-			mask |= mode4G
-			lacking = "ModemManager does not tell lte-m and nb-iot from lte"
 		case "nr":
 			mask |= mode5G
+		case "lte-m", "nb-iot":
+			lacking = "ModemManager does not tell lte-m and nb-iot from lte"
+			mask |= mode4G
+		default:
+			mask |= mode4G
 		}
 	}
-	pairs := make([][2]uint64, len(supported))
-	for i, s := range supported {
-		first, second, _ := strings.Cut(s, ",")
-		a, err := strconv.ParseUint(first, 10, 8) // "any", which is more, says nothing
-		b, err2 := strconv.ParseUint(second, 10, 32)
-		if err == nil && err2 == nil {
-			pairs[i] = [2]uint64{a &^ modeCS, b}
-			all |= a &^ modeCS
-		}
+	for _, s := range supported {
+		all |= allowed(s)
 	}
 	if mask&^all != 0 {
 		lacking = "the modem does not have all of " + strings.Join(rats, ", ")
 	}
 	best := ""
-	for i, s := range supported { // without a preference, if that can be had
-		if mask&all != 0 && pairs[i][0] == mask&all && (best == "" || pairs[i][1] == 0) {
+	for _, s := range supported { // without a preference, if that can be had
+		if mask&all != 0 && allowed(s) == mask&all && (best == "" || strings.HasSuffix(s, ",0")) {
 			best = s
 		}
 	}
@@ -202,35 +189,42 @@ func wantedModes(rats, supported []string) (want []string, lacking string) {
 	return strings.Split(best, ","), lacking
 }
 
+// allowed are the modes that a combination allows; "any" says nothing about it.
+func allowed(combination string) int {
+	bits, _, _ := strings.Cut(combination, ",")
+	n, err := strconv.Atoi(bits)
+	if err != nil || n > 2*mode5G {
+		return 0
+	}
+	return n &^ modeCS
+}
+
 // wantedBands replaces the LTE bands among the present ones.
 func wantedBands(bands []int, now, supported []string) (want []string, lacking string) {
 	if slices.Contains(now, strconv.Itoa(bandAny)) {
 		now = supported
 	}
-	var numbers []int
 	for _, s := range now {
 		if n, err := strconv.Atoi(s); err == nil && (n < bandLTE1 || n > lastLTE) && n > 0 {
-			numbers = append(numbers, n)
+			want = append(want, s)
 		}
 	}
 	some := false
 	for _, b := range bands {
-		n := bandLTE + b
-		if !slices.Contains(supported, strconv.Itoa(n)) {
+		s := strconv.Itoa(bandLTE + b)
+		switch {
+		case !slices.Contains(supported, s):
 			lacking += " " + strconv.Itoa(b)
-			continue
+		case !slices.Contains(want, s):
+			want, some = append(want, s), true
 		}
-		numbers, some = append(numbers, n), true
-	}
-	if lacking != "" {
-		lacking = "the modem does not have band" + lacking
 	}
 	if !some {
 		return nil, "the modem has none of these bands, or ModemManager does not know"
 	}
-	slices.Sort(numbers)
-	for _, n := range slices.Compact(numbers) {
-		want = append(want, strconv.Itoa(n))
+	if lacking != "" {
+		lacking = "the modem does not have band" + lacking
 	}
+	slices.Sort(want)
 	return want, lacking
 }

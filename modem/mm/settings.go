@@ -125,10 +125,7 @@ func (c *Client) SetProfile(ctx context.Context, m Modem, cid int, a modem.APN) 
 
 // DeleteProfile takes one of the modem's contexts off its list.
 func (c *Client) DeleteProfile(ctx context.Context, m Modem, cid int) error {
-	if err := c.bus.Call(ctx, Service, m.Path, ifaceProfiles+".Delete", variants(map[string]any{"profile-id": int32(cid)})).Err(); err != nil {
-		return fmt.Errorf("delete context %d: %w", cid, notThere(err))
-	}
-	return nil
+	return notThere(c.bus.Call(ctx, Service, m.Path, ifaceProfiles+".Delete", variants(map[string]any{"profile-id": int32(cid)})).Err())
 }
 
 // notThere turns "no such interface" into "not supported": the modem was there

@@ -389,6 +389,49 @@ func TestDialects(t *testing.T) {
 	}
 }
 
+// The settings of the radio outlive a reset; the service centre is on the SIM.
+func TestRadioSettings(t *testing.T) {
+	card := newCard(profileA, profileB)
+	d := modemtest.TelitLE910
+	d.ResetHangsUp = false
+	m := registered(t, modemtest.Config{Card: card, Dialect: d})
+	h := port(t, m)
+	for _, s := range []struct{ send, want string }{
+		{"AT+CEDRXS?", "OK"},
+		{`AT+CEDRXS=1,5,"0010"`, "OK"}, {`AT+CEDRXS=1,4,"0101"`, "OK"},
+		{`AT+CEDRXS=1,4,"01"`, "+CME ERROR: 50"}, {`AT+CEDRXS=1,9,"0101"`, "+CME ERROR: 50"},
+		{"AT+CEDRXS?", `+CEDRXS: 4,"0101" | +CEDRXS: 5,"0010" | OK`},
+		{"AT+CEDRXS=0,5", "OK"},
+		{"AT+CPSMS?", `+CPSMS: 0,,,"00100001","00000101" | OK`},
+		{`AT+CPSMS=1,,,"00100010","00000001"`, "OK"}, {`AT+CPSMS=1,,,"0010"`, "+CME ERROR: 50"},
+		{"AT+WS46=28", "OK"}, {"AT+WS46=99", "+CME ERROR: 50"}, {"AT#BND=3,6,524292", "OK"},
+		{`AT+CSCA="+49171",145`, "OK"}, {`AT+CSCA="x"`, "+CME ERROR: 50"},
+		{"AT+CFUN=0", "OK"}, {"AT+CFUN=1", "OK"},
+	} {
+		if got := h.at(s.send); got != s.want {
+			t.Errorf("%s: got %s, want %s", s.send, got, s.want)
+		}
+	}
+	wait(t, m, "registered", func(s modemtest.State) bool { return s.Registration == modemtest.Registered })
+	for _, s := range []struct{ send, want string }{
+		{"AT+CEDRXS?", `+CEDRXS: 4,"0101" | OK`}, {"AT+CPSMS?", `+CPSMS: 1,,,"00100010","00000001" | OK`}, {"AT+WS46?", "+WS46: 28 | OK"},
+		{"AT#BND?", "#BND: 3,6,80004 | OK"}, {"AT+CSCA?", `+CSCA: "+49171",145 | OK`}, {"AT+CPSMS=2", "OK"}, {"AT+CPSMS?", `+CPSMS: 0,,,"00100001","00000101" | OK`},
+	} {
+		if got := h.at(s.send); got != s.want {
+			t.Errorf("%s: got %s, want %s", s.send, got, s.want)
+		}
+	}
+	card.enable(1)
+	h.at("AT+CFUN=0")
+	h.at("AT+CFUN=1")
+	wait(t, m, "registered", func(s modemtest.State) bool { return s.Registration == modemtest.Registered })
+	if got := h.at("AT+CSCA?"); strings.Contains(got, "49171") {
+		t.Errorf("the other SIM has %s", got)
+	}
+	h.at("AT+WS46=12") // the network is LTE
+	wait(t, m, "searching", func(s modemtest.State) bool { return s.Registration == modemtest.Searching })
+}
+
 // The modem shows the SIM that it read, until it reads again.
 func TestSIMDataAreCached(t *testing.T) {
 	card := newCard(profileA, profileB)

@@ -43,8 +43,8 @@ func (s *ManagerStack) Apply(ctx context.Context, iccid string, want modem.Setti
 	}
 	where = append(where, ViaNetworkManager)
 	keep := []string{nm.UUID(iccid)}
-	for _, apn := range want.Others {
-		settings, name := nm.ForPurpose(iccid, apn), purposesOf(apn)
+	for i := range want.Others {
+		settings, name := nm.ForPurpose(iccid, want.Others[i]), purposesOf(&want.Others[i])
 		uuid := settings.Text("connection", "uuid")
 		if slices.Contains(keep, uuid) {
 			missing = append(missing, notApplied(name, "there is another access point for the same"))
@@ -87,29 +87,26 @@ func (s *managed) applyToModem(ctx context.Context, want modem.Settings, others 
 	var list contextList
 	via := ViaAT
 	if s.at != nil {
-		if err := s.seize(ctx); err != nil {
-			return nil, nil, fmt.Errorf("apply: %w", err)
-		}
-		if err := s.at.SetAPN(ctx, s.cid, want.AttachAPN()); err != nil {
-			return nil, nil, fmt.Errorf("apply: %w", err)
+		if err = s.seize(ctx); err == nil {
+			err = s.at.SetAPN(ctx, s.cid, *want.AttachAPN())
 		}
 		where, list = []string{ViaAT}, atContexts{s.at}
 	} else {
 		waiting, cancel := context.WithTimeout(ctx, settleLimit)
 		defer cancel()
-		m, err := s.mm.WaitSettled(waiting, s.known())
-		if err == nil {
+		var m mm.Modem
+		if m, err = s.mm.WaitSettled(waiting, s.known()); err == nil {
 			where, err = s.applyByMM(ctx, m, want.AttachAPN())
 		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("apply: %w", err)
-		}
-		via, list = ViaProfileManager, mmContexts{s.mm, m}
+		via, list = ViaProfileManager, &mmContexts{s.mm, m}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("apply: %w", err)
 	}
 	_, placed := s.book.place(ctx, list, s.cid, via, others)
 	s.book.plan(&want.Radio, false)
 	_, byAT := s.at.(Setter)
-	return append(where, placed...), beyond(want, byAT, true), nil
+	return append(where, placed...), beyond(&want, byAT, true), nil
 }
 
 // patiently does something with NetworkManager, again for a while if
@@ -131,15 +128,15 @@ func (s *ManagerStack) patiently(ctx context.Context, f func(context.Context) er
 	}
 }
 
-func (s *managed) applyByMM(ctx context.Context, m mm.Modem, apn modem.APN) ([]string, error) {
+func (s *managed) applyByMM(ctx context.Context, m mm.Modem, apn *modem.APN) ([]string, error) {
 	var where []string
 	for _, try := range []struct {
 		name  string
 		write func() error
 	}{
-		{ViaInitialEPS, func() error { return s.mm.SetInitialEPSBearer(ctx, m, apn) }},
+		{ViaInitialEPS, func() error { return s.mm.SetInitialEPSBearer(ctx, m, *apn) }},
 		{ViaProfileManager, func() error {
-			_, err := s.mm.SetProfile(ctx, m, s.cid, apn)
+			_, err := s.mm.SetProfile(ctx, m, s.cid, *apn)
 			return err
 		}},
 	} {
@@ -177,7 +174,7 @@ func (s *managed) Reread(ctx context.Context, iccid string) (string, error) {
 	if err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
-	s.book.tune(ctx, knobsOfAT(s.at))
+	s.book.tuneAT(ctx, s.at)
 	if err := s.release(ctx); err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
@@ -185,7 +182,7 @@ func (s *managed) Reread(ctx context.Context, iccid string) (string, error) {
 	if err != nil {
 		return rung, fmt.Errorf("reread: %w", err)
 	}
-	s.book.tune(ctx, knobsOfMM(s.mm, m))
+	s.book.tuneMM(ctx, s.mm, &m)
 	return rung, nil
 }
 
@@ -196,7 +193,7 @@ func (s *managed) rereadByMM(ctx context.Context, iccid string) (string, error) 
 		return "", fmt.Errorf("reread: %w", err)
 	}
 	if mm.SameICCID(m.SIM.ICCID, iccid) {
-		s.book.tune(ctx, knobsOfMM(s.mm, m))
+		s.book.tuneMM(ctx, s.mm, &m)
 		return RungNone, nil
 	}
 	rungs := []struct {
@@ -221,7 +218,7 @@ func (s *managed) rereadByMM(ctx context.Context, iccid string) (string, error) 
 		m, err = s.mm.WaitSIM(waiting, device, iccid, mm.StateDisabled)
 		cancel()
 		if err == nil {
-			s.book.tune(ctx, knobsOfMM(s.mm, m))
+			s.book.tuneMM(ctx, s.mm, &m)
 			return rung.name, nil
 		}
 		err = errors.Join(err, pulled)

@@ -84,7 +84,7 @@ func (s *ATOnly) Snapshot(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	snap := atSnapshot{Book: s.book.begin()}
+	snap := atSnapshot{Book: *s.book.begin()}
 	for _, c := range contexts {
 		if c.CID == s.cid {
 			snap.Present, snap.Name, snap.Type = true, c.APN.Name, string(c.APN.Type)
@@ -134,13 +134,13 @@ func (s *ATOnly) Gate(ctx context.Context, _ []byte) error {
 // device's data too if the modem is to attach with another.
 func (s *ATOnly) Apply(ctx context.Context, iccid string, want modem.Settings) ([]string, error) {
 	attach, apns := want.AttachAPN(), want.Others
-	apart := !sameAccess(attach, want.Default)
+	apart := !sameAccess(*attach, want.Default)
 	if apart {
 		data := want.Default
 		data.Purposes = []string{modem.PurposeDefault}
 		apns = append([]modem.APN{data}, apns...)
 	}
-	if err := s.at.SetAPN(ctx, s.cid, attach); err != nil {
+	if err := s.at.SetAPN(ctx, s.cid, *attach); err != nil {
 		return nil, err
 	}
 	cids, where := s.book.place(ctx, atContexts{s.at}, s.cid, ViaAT, apns)
@@ -154,10 +154,10 @@ func (s *ATOnly) Apply(ctx context.Context, iccid string, want modem.Settings) (
 		e.Data = data
 		s.book.write(e)
 	}
-	s.want(access{iccid, want.Default}, attach)
+	s.want(access{iccid, want.Default}, *attach)
 	s.book.plan(&want.Radio, false)
 	_, byAT := s.at.(Setter)
-	return append(append([]string{ViaAT}, where...), beyond(want, byAT, false)...), nil
+	return append(append([]string{ViaAT}, where...), beyond(&want, byAT, false)...), nil
 }
 
 // data is the context of the device's data.
@@ -170,7 +170,7 @@ func (s *ATOnly) Reread(ctx context.Context, iccid string) (string, error) {
 	if err != nil {
 		return rung, err
 	}
-	s.book.tune(ctx, knobsOfAT(s.at))
+	s.book.tuneAT(ctx, s.at)
 	return rung, s.attach(ctx)
 }
 
@@ -409,7 +409,7 @@ func (s *ATOnly) Restore(ctx context.Context, snapshot []byte) (modem.Link, erro
 		_, err = s.at.Reread(ctx, snap.ICCID)
 	}
 	s.book.plan(nil, true)
-	s.book.tune(ctx, knobsOfAT(s.at))
+	s.book.tuneAT(ctx, s.at)
 	if err = errors.Join(err, s.attach(ctx)); err != nil {
 		return modem.Link{}, fmt.Errorf("restore: %w", err)
 	}

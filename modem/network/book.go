@@ -27,7 +27,7 @@ type book struct {
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	entry  entry        // guarded by mu; if there is no file
+	kept   []byte       // guarded by mu; the entry, if there is no file
 	radio  *modem.Radio // guarded by mu; what is to be set when the SIM has been read; nil: nothing
 	undo   bool         // guarded by mu; or everything is to be put back then
 	report []string     // guarded by mu; what became of it
@@ -55,27 +55,25 @@ func newBook(keepFile string, log *slog.Logger) *book {
 }
 
 // read is the present entry. A file that cannot be read is as none.
-func (b *book) read() entry {
+func (b *book) read() *entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var e entry
-	if b.file == "" {
-		e = b.entry
-	} else if raw, err := os.ReadFile(b.file); err == nil && json.Unmarshal(raw, &e) != nil {
-		e = entry{}
+	e := &entry{}
+	raw := b.kept
+	if b.file != "" {
+		raw, _ = os.ReadFile(b.file)
+	}
+	if json.Unmarshal(raw, e) != nil {
+		return &entry{}
 	}
 	return e
 }
 
-func (b *book) write(e entry) {
+func (b *book) write(e *entry) {
+	raw, err := json.Marshal(e)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.file == "" {
-		b.entry = e
-		return
-	}
-	raw, err := json.Marshal(e)
-	if err == nil {
+	if b.kept = raw; b.file != "" && err == nil {
 		err = replace(b.file, raw)
 	}
 	if err != nil {
@@ -85,7 +83,7 @@ func (b *book) write(e entry) {
 
 // begin is the beginning of a switch, and the end of one that stays: from here
 // on there is nothing to undo.
-func (b *book) begin() entry {
+func (b *book) begin() *entry {
 	e := b.read()
 	if e.Switching || len(e.Undo) > 0 {
 		e.Switching, e.Undo, e.Junk, e.Old = false, nil, append(e.Junk, e.Old...), nil
@@ -112,22 +110,11 @@ func (b *book) told(line string) {
 func (b *book) Late() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.report)
+	return b.report
 }
 
 // notApplied reports what could not be set, and why.
 func notApplied(what, why string) string { return modem.NotApplied + what + ": " + why }
-
-// knob is one setting of the radio.
-type knob struct {
-	name   string
-	leaf   string // in the operator's document
-	ofCard bool   // it is on the card: each profile has its own
-	via    string
-	get    func(context.Context) ([]string, error)
-	set    func(context.Context, []string) error
-	want   func(ctx context.Context, r modem.Radio, now []string) (want []string, lacking string, err error)
-}
 
 // Setter is an [AT] that can also set the modem's radio, as
 // lpad/modem/atport.Port can.
@@ -136,38 +123,59 @@ type Setter interface {
 	Set(ctx context.Context, name string, want []string) error
 }
 
-// knobsOfAT are the settings that have a standard command.
-func knobsOfAT(port AT) []knob {
-	s, ok := port.(Setter)
-	if !ok {
-		return nil
-	}
-	var out []knob
-	for _, k := range [][2]string{{atmodem.EDRX, leafEDRX}, {atmodem.PSM, leafPSM}, {atmodem.SMSC, leafSMSC}} {
-		name := k[0]
-		out = append(out, knob{name, k[1], name == atmodem.SMSC, ViaAT,
-			func(ctx context.Context) ([]string, error) { return s.Setting(ctx, name) },
-			func(ctx context.Context, want []string) error { return s.Set(ctx, name, want) },
-			func(_ context.Context, r modem.Radio, now []string) ([]string, string, error) {
-				return atmodem.WantedSetting(name, r, now), "", nil
-			}})
-	}
-	return out
+// tuner makes settings of the radio, known by their names.
+type tuner interface {
+	Setter
+	wanted(ctx context.Context, name string, r *modem.Radio, now []string) (want []string, lacking string, err error)
 }
 
-// knobsOfMM are those that ModemManager's plugins know.
-func knobsOfMM(c *mm.Client, m mm.Modem) []knob {
-	var out []knob
-	for _, k := range [][2]string{{mm.Modes, leafRATs}, {mm.Bands, leafBands}, {mm.Preferred, leafPLMNs}} {
-		name := k[0]
-		out = append(out, knob{name, k[1], name == mm.Preferred, ViaBearer,
-			func(ctx context.Context) ([]string, error) { return c.Setting(ctx, m, name) },
-			func(ctx context.Context, want []string) error { return c.Set(ctx, m, name, want) },
-			func(ctx context.Context, r modem.Radio, now []string) ([]string, string, error) {
-				return c.WantedSetting(ctx, m, name, r, now)
-			}})
+// atTuner makes those that have a standard command.
+type atTuner struct{ Setter }
+
+func (atTuner) wanted(_ context.Context, name string, r *modem.Radio, now []string) ([]string, string, error) {
+	return atmodem.WantedSetting(name, r, now), "", nil
+}
+
+// mmTuner makes those that ModemManager's plugins know.
+type mmTuner struct {
+	c *mm.Client
+	m *mm.Modem
+}
+
+func (t mmTuner) wanted(ctx context.Context, name string, r *modem.Radio, now []string) ([]string, string, error) {
+	return t.c.WantedSetting(ctx, t.m, name, r, now)
+}
+
+func (t mmTuner) Setting(ctx context.Context, name string) ([]string, error) {
+	return t.c.Setting(ctx, t.m, name)
+}
+
+func (t mmTuner) Set(ctx context.Context, name string, want []string) error {
+	return t.c.Set(ctx, t.m, name, want)
+}
+
+// knob is one setting of the radio.
+type knob struct {
+	name, leaf string // and as the operator's document has it
+	via        string
+	ofCard     bool // it is on the card: each profile has its own
+}
+
+var knobs = [...]knob{
+	{atmodem.EDRX, leafEDRX, ViaAT, false}, {atmodem.PSM, leafPSM, ViaAT, false}, {atmodem.SMSC, leafSMSC, ViaAT, true},
+	{mm.Modes, leafRATs, ViaBearer, false}, {mm.Bands, leafBands, ViaBearer, false}, {mm.Preferred, leafPLMNs, ViaBearer, true},
+}
+
+// tuneAT makes the settings that the port has, tuneMM those that ModemManager
+// has.
+func (b *book) tuneAT(ctx context.Context, port AT) {
+	if s, ok := port.(Setter); ok {
+		b.tune(ctx, ViaAT, atTuner{s})
 	}
-	return out
+}
+
+func (b *book) tuneMM(ctx context.Context, c *mm.Client, m *mm.Modem) {
+	b.tune(ctx, ViaBearer, mmTuner{c, m})
 }
 
 // Names in the operator's document.
@@ -184,51 +192,62 @@ const (
 // being set of which its plugin has no command.
 const knobLimit = 15 * time.Second
 
-// tune makes the settings that were planned, as far as these knobs go. What an
+// tune makes the settings that were planned, as far as this way goes. What an
 // earlier profile wanted and this one does not is put back as it was. Nothing of
 // it is fatal.
-func (b *book) tune(ctx context.Context, knobs []knob) {
+func (b *book) tune(ctx context.Context, via string, t tuner) {
 	b.mu.Lock()
 	radio, undo := b.radio, b.undo
 	b.mu.Unlock()
-	for _, k := range knobs {
-		ctx, cancel := context.WithTimeout(ctx, knobLimit)
-		defer cancel()
-		e := b.read()
-		before, changed := e.Before[k.name]
-		back, again := e.Undo[k.name]
-		var err error
-		switch {
-		case undo && again:
-			err = k.change(ctx, back)
-		case undo || radio == nil:
-		case b.wish(ctx, k, *radio, e):
-		case changed:
-			if err = k.change(ctx, before, func(now []string) { b.remember(k, &e, now) }); err == nil {
-				delete(e.Before, k.name)
-				b.write(e)
-			}
-		}
-		if err != nil {
-			b.log.Warn("a setting of the radio was not put back", "setting", k.name, "err", err)
+	for i := range knobs {
+		if k := &knobs[i]; k.via == via && (undo || radio != nil) {
+			bounded, cancel := context.WithTimeout(ctx, knobLimit)
+			b.turn(bounded, t, k, radio, undo)
+			cancel()
 		}
 	}
 }
 
-// change makes a setting unless it is so already. Each of first is called before.
-func (k knob) change(ctx context.Context, want []string, first ...func(now []string)) error {
-	now, err := k.get(ctx)
-	if err != nil || slices.Equal(now, want) {
-		return err
+func (b *book) turn(ctx context.Context, t tuner, k *knob, radio *modem.Radio, undo bool) {
+	e := b.read()
+	want, planned := e.Undo[k.name]
+	wish := false
+	if !undo {
+		if want, planned = e.Before[k.name]; k.wished(radio) {
+			wish, planned = true, true
+		}
 	}
-	for _, f := range first {
-		f(now)
+	if !planned { // a modem is not asked for what nobody wants: some are silent about what they do not know
+		return
 	}
-	return k.set(ctx, want)
+	now, err := t.Setting(ctx, k.name)
+	lacking := ""
+	if wish && err == nil {
+		want, lacking, err = t.wanted(ctx, k.name, radio, now)
+	}
+	if err == nil && (want != nil || !wish) && !slices.Equal(now, want) {
+		b.remember(k, e, now)
+		err = t.Set(ctx, k.name, want)
+	}
+	if err != nil {
+		lacking = err.Error()
+	}
+	if lacking != "" {
+		b.told(notApplied(k.leaf, lacking))
+		b.log.Warn("a setting of the radio was not made", "setting", k.leaf, "why", lacking)
+	}
+	switch {
+	case err != nil:
+	case wish && want != nil:
+		b.told(k.via + ": " + k.leaf)
+	case !wish && !undo:
+		delete(e.Before, k.name)
+		b.write(e)
+	}
 }
 
 // remember writes down what a setting is before it is changed.
-func (b *book) remember(k knob, e *entry, now []string) {
+func (b *book) remember(k *knob, e *entry, now []string) {
 	if e.Before == nil {
 		e.Before = map[string][]string{}
 	}
@@ -241,40 +260,11 @@ func (b *book) remember(k knob, e *entry, now []string) {
 	if _, there := e.Undo[k.name]; !there {
 		e.Undo[k.name] = now
 	}
-	b.write(*e)
+	b.write(e)
 }
 
-// wish makes a setting as it is wished, and reports whether it is.
-func (b *book) wish(ctx context.Context, k knob, r modem.Radio, e entry) bool {
-	if !k.wished(r) {
-		return false
-	}
-	now, err := k.get(ctx)
-	var want []string
-	lacking := ""
-	if err == nil {
-		want, lacking, err = k.want(ctx, r, now)
-	}
-	if err == nil && want != nil && !slices.Equal(now, want) {
-		b.remember(k, &e, now)
-		err = k.set(ctx, want)
-	}
-	switch {
-	case err != nil:
-		lacking = err.Error()
-	case want != nil:
-		b.told(k.via + ": " + k.leaf)
-	}
-	if lacking != "" {
-		b.told(notApplied(k.leaf, lacking))
-		b.log.Warn("a setting of the radio was not made", "setting", k.leaf, "why", lacking)
-	}
-	return true
-}
-
-// wished reports whether anything is wished of it: a modem is not asked for what
-// nobody wants, for some are silent about what they do not know.
-func (k knob) wished(r modem.Radio) bool {
+// wished reports whether anything is wished of it.
+func (k *knob) wished(r *modem.Radio) bool {
 	switch k.leaf {
 	case leafEDRX:
 		return len(r.EDRX) > 0
@@ -291,8 +281,8 @@ func (k knob) wished(r modem.Radio) bool {
 }
 
 // beyond reports the wishes that nothing here can fulfil.
-func beyond(want modem.Settings, byAT, byMM bool) (where []string) {
-	r := want.Radio
+func beyond(want *modem.Settings, byAT, byMM bool) (where []string) {
+	r := &want.Radio
 	for _, w := range []struct {
 		there     bool
 		leaf, why string
@@ -319,7 +309,7 @@ type contextList interface {
 	// APNs reads it.
 	APNs(ctx context.Context) ([]modem.Context, error)
 	// put writes one and says which it is: cid, or a free one for 0.
-	put(ctx context.Context, cid int, apn modem.APN) (int, error)
+	put(ctx context.Context, cid int, apn *modem.APN) (int, error)
 	ClearAPN(ctx context.Context, cid int) error
 }
 
@@ -349,8 +339,8 @@ func (b *book) place(ctx context.Context, list contextList, attach int, via stri
 		}
 	}
 	var made []int
-	for i, apn := range apns {
-		name, cid := purposesOf(apn), 2
+	for i := range apns {
+		name, cid := purposesOf(&apns[i]), 2
 		for slices.Contains(taken, cid) {
 			cid++
 		}
@@ -359,7 +349,7 @@ func (b *book) place(ctx context.Context, list contextList, attach int, via stri
 			e.CIDs = append(e.CIDs, cid)
 			b.write(e)
 			taken = append(taken, cid)
-			cids[i], failed = list.put(ctx, cid, apn)
+			cids[i], failed = list.put(ctx, cid, &apns[i])
 		}
 		switch {
 		case failed != nil:
@@ -410,19 +400,18 @@ func (b *book) rollback(ctx context.Context, list contextList) {
 
 // finish ends a rollback: what the snapshot has of the book counts again.
 func (b *book) finish(was entry) {
-	e := b.read()
-	was.Undo, was.Switching, was.Old, was.Junk = nil, false, nil, e.Junk
-	b.write(was)
+	was.Undo, was.Switching, was.Old, was.Junk = nil, false, nil, b.read().Junk
+	b.write(&was)
 	b.plan(nil, false)
 }
 
-func purposesOf(apn modem.APN) string { return strings.Join(apn.Purposes, ",") }
+func purposesOf(apn *modem.APN) string { return strings.Join(apn.Purposes, ",") }
 
 // atContexts is the list over a port of our own.
 type atContexts struct{ AT }
 
-func (l atContexts) put(ctx context.Context, cid int, apn modem.APN) (int, error) {
-	return cid, l.SetAPN(ctx, cid, apn)
+func (l atContexts) put(ctx context.Context, cid int, apn *modem.APN) (int, error) {
+	return cid, l.SetAPN(ctx, cid, *apn)
 }
 
 // ClearAPN takes a context off the list, if the port knows how.
@@ -440,18 +429,20 @@ type mmContexts struct {
 }
 
 // APNs reads it.
-func (l mmContexts) APNs(ctx context.Context) ([]modem.Context, error) { return l.c.Profiles(ctx, l.m) }
+func (l *mmContexts) APNs(ctx context.Context) ([]modem.Context, error) {
+	return l.c.Profiles(ctx, l.m)
+}
 
 // put writes one. ModemManager writes those that are there, and finds the others a number itself.
-func (l mmContexts) put(ctx context.Context, cid int, apn modem.APN) (int, error) {
-	got, err := l.c.SetProfile(ctx, l.m, cid, apn)
+func (l *mmContexts) put(ctx context.Context, cid int, apn *modem.APN) (int, error) {
+	got, err := l.c.SetProfile(ctx, l.m, cid, *apn)
 	if err != nil && ctx.Err() == nil {
-		got, err = l.c.SetProfile(ctx, l.m, 0, apn)
+		got, err = l.c.SetProfile(ctx, l.m, 0, *apn)
 	}
 	return got, err
 }
 
 // ClearAPN deletes one.
-func (l mmContexts) ClearAPN(ctx context.Context, cid int) error {
+func (l *mmContexts) ClearAPN(ctx context.Context, cid int) error {
 	return l.c.DeleteProfile(ctx, l.m, cid)
 }

@@ -152,10 +152,10 @@ func (v snapshot) comesUp(uuid string) bool {
 func (s *managed) restoreSIM(ctx context.Context, v snapshot) error {
 	s.book.plan(nil, true)
 	if v.ICCID == "" {
-		s.book.tune(ctx, knobsOfAT(s.at))
+		s.book.tuneAT(ctx, s.at)
 		err := s.release(ctx)
 		if m, merr := s.mm.Modem(ctx, s.known()); merr == nil {
-			s.book.tune(ctx, knobsOfMM(s.mm, m))
+			s.book.tuneMM(ctx, s.mm, &m)
 		}
 		return err
 	}
@@ -201,7 +201,7 @@ func (s *managed) restoreContextsByMM(ctx context.Context, v snapshot) error {
 	if err != nil {
 		return err
 	}
-	s.book.rollback(ctx, mmContexts{s.mm, m})
+	s.book.rollback(ctx, &mmContexts{s.mm, m})
 	var failed []error
 	if v.InitialEPS != nil {
 		failed = append(failed, s.mm.SetInitialEPSBearer(ctx, m, v.InitialEPS.apn()))

@@ -13,6 +13,9 @@ import (
 	"github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
 
+	"lpad/agent/rsp"
+	"lpad/agent/switchover"
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 	"lpad/modem"
 	"lpad/modem/modemtest"
@@ -182,7 +185,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 	}{
 		{"ModemManager", bareOptions{dialect: modemtest.TelitLE910},
 			[]string{"at", "at: mms,supl", "at: ims", "modemmanager"},
-			[]string{"at: radio.edrx", "at: radio.psm", "at: sms.smsc", "modemmanager: radio.rats", "modemmanager: radio.lteBands", modem.NotApplied + "radio.lteBands: the modem does not have band 99"},
+			[]string{"at: radio.edrx", "at: radio.psm", "at: sms.smsc", "modemmanager: radio.rats", modem.NotApplied + "radio.lteBands: the modem does not have band 99", "modemmanager: radio.lteBands"},
 			map[int]string{1: "new.apn", 2: "mms.apn", 3: "ims"}, "28", "3,6,80004", 2},
 		{"ModemManager, whose plugin cannot", bareOptions{},
 			[]string{"at", "at: mms,supl", "at: ims", "modemmanager"},
@@ -274,6 +277,55 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 				t.Errorf("the book has %s, %v", b, err)
 			}
 		})
+	}
+}
+
+// A setting with which no network is found is taken back by the rollback, and the
+// modem is on the air again. The second lpad knows of it by what the first has
+// written down.
+func TestRadioOnTrial(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	dialect := modemtest.TelitLE910
+	dialect.URCs = nil
+	d := startBare(ctx, t, bareOptions{dialect: dialect})
+	_, err := d.mm.WaitSettled(ctx, "")
+	d.must(err)
+	first, contexts := d.radio(ctx), apns(d.Modem)
+	iccid, err := rsp.ParseICCID(profileB.iccid)
+	d.must(err)
+	target := switchover.Target{ICCID: iccid, Wanted: switchover.Wanted{Candidates: []switchover.Candidate{{APN: newAPN, Source: "test"}}, Others: others,
+		Radio: modem.Radio{RATs: []string{"gsm"}, PSM: &modem.PSM{TAU: 0x21, Active: 5}}}} // the network is LTE
+	back := network.NewMMOnly(d.config)
+	s := &switchover.Switch{Settings: back, Modem: back, Network: back, Log: d.config.Log, RegisterTimeout: 3 * time.Second}
+	snapshot, err := s.Snapshot(ctx)
+	d.must(err)
+	d.must(s.Gate(ctx, snapshot))
+	d.card.enable(1)
+	_, err = s.Apply(ctx, target)
+	d.must(err)
+	_, err = s.Reread(ctx, target)
+	d.must(err)
+	if got := d.radio(ctx); got["+WS46"] != "12" {
+		t.Errorf("on trial: %q", got)
+	}
+	if _, err = s.Verify(ctx, snapshot, target); fault.Of(err).Code != "not-registered" {
+		t.Errorf("verified: %v", err)
+	}
+	d.must(back.Close(ctx))
+	back = network.NewMMOnly(d.config)
+	s = &switchover.Switch{Settings: back, Modem: back, Network: back, Log: d.config.Log}
+	_, err = s.Rollback(ctx, snapshot, func(context.Context) error { d.card.enable(0); return nil })
+	d.must(err)
+	if diff := cmp.Diff(first, d.radio(ctx)); diff != "" {
+		t.Errorf("radio after the rollback (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(contexts, apns(d.Modem)); diff != "" {
+		t.Errorf("contexts after the rollback (-want +got):\n%s", diff)
+	}
+	if r, err := back.Register(ctx); err != nil || !r.State.Registered() {
+		t.Errorf("registration %+v, %v", r, err)
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *managed) settled(ctx context.Context, online func(context.Context) erro
 	}
 	s.learn(m.Device)
 	return m, snapshot{Version: snapshotVersion, Device: m.Device, DeviceIdentifier: m.DeviceIdentifier, Control: m.PrimaryPort, ICCID: m.SIM.ICCID, IMEI: m.Identity.IMEI,
-		Book: s.book.begin()}, nil
+		Book: *s.book.begin()}, nil
 }
 
 // activeOn finds the connection that is up, or coming up, on the modem.

@@ -587,7 +587,10 @@ func (u *up) ended(d Device) (bool, error) {
 		u.over = true
 		return false, &ActivationError{ID: u.con.ID()}
 	}
-	e := &ActivationError{ID: u.con.ID(), Reason: stateReasons[n]}
+	e := &ActivationError{ID: u.con.ID()}
+	if n < uint32(len(stateReasons)) {
+		e.Reason = stateReasons[n]
+	}
 	if told && e.Reason == "" {
 		e.Reason = fmt.Sprintf("NetworkManager's reason %d", n)
 	}
@@ -598,7 +601,7 @@ func (u *up) ended(d Device) (bool, error) {
 const unknownReason = 1
 
 // stateReasons are the reasons of NMDeviceStateReason that modems give.
-var stateReasons = map[uint32]string{
+var stateReasons = [...]string{
 	5: "no IP configuration could be got", 6: "the IP configuration has expired", 7: "secrets were required and not given",
 	12: "PPP failed", 13: "PPP disconnected", 14: "PPP could not be started", 24: "the modem could not be initialised",
 	25: "the APN was refused", 26: "the network search was not running", 27: "the network denied the registration",

@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
@@ -52,45 +53,50 @@ const (
 // survive in it. NetworkManager may activate it by itself.
 func ForProfile(iccid string, apn modem.APN) Settings {
 	d := digits(iccid)
-	v := dbus.MakeVariant
-	s := Settings{
-		user: {"data": v(map[string]string{markICCID: d, markPurposes: cmp.Or(strings.Join(apn.Purposes, ","), modem.PurposeDefault)})},
-		"connection": {"id": v(IDPrefix + d[max(0, len(d)-idDigits):]), "uuid": v(UUID(iccid)), "type": v(gsm),
-			"autoconnect-priority": v(priority),
-			retries:                v(keptRetries)},
-		gsm:    {},
-		"ipv4": {"method": v("auto")},
-		"ipv6": {"method": v("auto")},
-	}
-	g := s[gsm]
-	if apn.Name != "" {
-		g["apn"] = v(apn.Name)
-	}
-	if apn.User != "" {
-		g["username"] = v(apn.User)
-	}
-	if !apn.Password.IsZero() {
-		g["password"] = v(apn.Password.Reveal())
+	s := Settings{}
+	s.put("connection", "id", IDPrefix+d[max(0, len(d)-idDigits):])
+	s.put("connection", "uuid", UUID(iccid))
+	s.put("connection", "type", gsm)
+	s.put("connection", "autoconnect-priority", priority)
+	s.put("connection", retries, keptRetries)
+	s.put(user, "data", map[string]string{markICCID: d, markPurposes: cmp.Or(strings.Join(apn.Purposes, ","), modem.PurposeDefault)})
+	s[gsm] = map[string]dbus.Variant{}
+	for _, p := range []struct{ property, value string }{{"apn", apn.Name}, {"username", apn.User}, {"password", apn.Password.Reveal()}} {
+		if p.value != "" {
+			s.put(gsm, p.property, p.value)
+		}
 	}
 	if apn.AllowRoaming != nil && !*apn.AllowRoaming {
-		g["home-only"] = v(true)
+		s.put(gsm, "home-only", true)
 	}
 	if apn.MTU > 0 {
-		g["mtu"] = v(uint32(apn.MTU))
+		s.put(gsm, "mtu", uint32(apn.MTU))
 	}
 	// No sim-id: it is compared as text with what ModemManager makes of the
 	// ICCID, and guards nothing when it would have to.
-	switch apn.Type {
-	case modem.IPv4:
-		s["ipv6"]["method"] = v("disabled")
-	case modem.IPv6:
-		s["ipv4"]["method"] = v("disabled")
+	for family, other := range map[string]modem.IPType{"ipv4": modem.IPv6, "ipv6": modem.IPv4} {
+		method := "auto"
+		if apn.Type == other {
+			method = "disabled"
+		}
+		s.put(family, "method", method)
 	}
-	addAuth(s, apn)
-	addDNS(s, apn)
-	addRoutes(s, apn)
+	addAuth(s, apn.Auth)
+	addDNS(s, apn.DNS)
+	addRoutes(s, apn.Routes)
 	return s
 }
+
+// put sets a property of settings that are being made.
+func (s Settings) put(setting, property string, value any) {
+	if s[setting] == nil {
+		s[setting] = map[string]dbus.Variant{}
+	}
+	s[setting][property] = dbus.MakeVariant(value)
+}
+
+// auto reports whether the settings have this IP version.
+func (s Settings) auto(family string) bool { return s.Text(family, "method") == "auto" }
 
 // The mark of lpad's own connections: user data of a connection (setting "user")
 // that NetworkManager keeps and does not look at.
@@ -115,15 +121,16 @@ const secondMetric = int64(2000)
 // the default route.
 func ForPurpose(iccid string, apn modem.APN) Settings {
 	s := ForProfile(iccid, apn)
-	c, v := s["connection"], dbus.MakeVariant
 	name := strings.Join(apn.Purposes, "-")
-	c["id"], c["uuid"] = v(s.Text("connection", "id")+"-"+name), v(UUID(digits(iccid)+"/"+name))
-	c["autoconnect"] = v(false)
-	delete(c, "autoconnect-priority")
-	delete(c, retries)
-	for _, family := range []string{"ipv4", "ipv6"} {
-		if s[family]["method"].Value() == "auto" {
-			s[family]["never-default"], s[family]["route-metric"] = v(true), v(secondMetric)
+	s.put("connection", "id", s.Text("connection", "id")+"-"+name)
+	s.put("connection", "uuid", UUID(digits(iccid)+"/"+name))
+	s.put("connection", "autoconnect", false)
+	delete(s["connection"], "autoconnect-priority")
+	delete(s["connection"], retries)
+	for _, family := range families {
+		if s.auto(family) {
+			s.put(family, "never-default", true)
+			s.put(family, "route-metric", secondMetric)
 		}
 	}
 	return s
@@ -147,11 +154,14 @@ func (c *Client) Keep(ctx context.Context, con Connection) error {
 	return c.update(ctx, con, con.Settings.with("connection", retries, keptRetries), OnDisk)
 }
 
+// families are the settings of the IP versions.
+var families = []string{"ipv4", "ipv6"}
+
 // addAuth names the one method that is allowed; NetworkManager takes it from
 // the PPP setting also for modems that need no PPP.
-func addAuth(s Settings, apn modem.APN) {
+func addAuth(s Settings, auth modem.Auth) {
 	refuse := []string{"refuse-eap", "refuse-mschap", "refuse-mschapv2"}
-	switch apn.Auth {
+	switch auth {
 	case modem.AuthPAP:
 		refuse = append(refuse, "refuse-chap")
 	case modem.AuthCHAP:
@@ -160,54 +170,47 @@ func addAuth(s Settings, apn modem.APN) {
 	default:
 		return
 	}
-	s["ppp"] = map[string]dbus.Variant{}
 	for _, r := range refuse {
-		s["ppp"][r] = dbus.MakeVariant(true)
+		s.put("ppp", r, true)
 	}
 }
 
 // addDNS gives our resolvers instead of the network's.
-func addDNS(s Settings, apn modem.APN) {
+func addDNS(s Settings, servers []netip.Addr) {
 	var v4 []uint32
 	var v6 [][]byte
-	for _, a := range apn.DNS {
+	for _, a := range servers {
 		if a = a.Unmap(); a.Is4() {
-			b := a.As4()
-			// in network byte order, whatever the machine's
-			v4 = append(v4, nativeUint32(b))
+			v4 = append(v4, nativeUint32(a.As4())) // in network byte order, whatever the machine's
 		} else {
 			v6 = append(v6, a.AsSlice())
 		}
 	}
-	if len(v4) > 0 && s["ipv4"]["method"].Value() == "auto" {
-		s["ipv4"]["dns"], s["ipv4"]["ignore-auto-dns"] = dbus.MakeVariant(v4), dbus.MakeVariant(true)
+	add := func(family string, servers any, n int) {
+		if n > 0 && s.auto(family) {
+			s.put(family, "dns", servers)
+			s.put(family, "ignore-auto-dns", true)
+		}
 	}
-	if len(v6) > 0 && s["ipv6"]["method"].Value() == "auto" {
-		s["ipv6"]["dns"], s["ipv6"]["ignore-auto-dns"] = dbus.MakeVariant(v6), dbus.MakeVariant(true)
-	}
+	add("ipv4", v4, len(v4))
+	add("ipv6", v6, len(v6))
 }
 
 // addRoutes sends only certain networks over the link, and never the default.
-func addRoutes(s Settings, apn modem.APN) {
-	var routes = map[string][]map[string]dbus.Variant{}
-	for _, r := range apn.Routes {
-		family := "ipv6"
-		if r.Addr().Is4() {
-			family = "ipv4"
-		}
-		routes[family] = append(routes[family], map[string]dbus.Variant{"dest": dbus.MakeVariant(r.Masked().Addr().String()),
-			"prefix": dbus.MakeVariant(uint32(r.Bits()))})
-	}
-	if len(apn.Routes) == 0 {
-		return
-	}
-	for _, family := range []string{"ipv4", "ipv6"} {
-		if s[family]["method"].Value() != "auto" {
+func addRoutes(s Settings, list []netip.Prefix) {
+	for _, family := range families {
+		if len(list) == 0 || !s.auto(family) {
 			continue
 		}
-		s[family]["never-default"] = dbus.MakeVariant(true)
-		if len(routes[family]) > 0 {
-			s[family]["route-data"] = dbus.MakeVariant(routes[family])
+		s.put(family, "never-default", true)
+		var routes []map[string]dbus.Variant
+		for _, r := range list {
+			if r.Addr().Is4() == (family == "ipv4") {
+				routes = append(routes, map[string]dbus.Variant{"dest": dbus.MakeVariant(r.Masked().Addr().String()), "prefix": dbus.MakeVariant(uint32(r.Bits()))})
+			}
+		}
+		if len(routes) > 0 {
+			s.put(family, "route-data", routes)
 		}
 	}
 }
