@@ -205,6 +205,9 @@ func TestParametersAreReported(t *testing.T) {
 			case !strings.HasSuffix(strings.Join(h.told, " "), "enable"):
 				t.Errorf("the report came before the notification: %v", h.told)
 			}
+			if len(j.Parameters) != len(h.report.Parameters) || len(j.Hooks) != len(h.report.Hooks) || j.Activation != h.report.Activation || !j.AppliedAt.Equal(h.report.AppliedAt) {
+				t.Errorf("the socket tells %+v", j)
+			}
 			seen, err := os.ReadFile(filepath.Join(dir, "seen"))
 			if err != nil || strings.Contains(h.body+string(seen), "s3cret") || !strings.Contains(string(seen), `"leaf":"servers.cmp"`) {
 				t.Errorf("%v: a password, or nothing at all, in %s or %s", err, h.body, seen)

@@ -466,6 +466,13 @@ func jobOf(j job.Job) api.Job {
 	out.EnableAt = j.Order.EnableAt
 	out.Network = linkOf(j.Switch.Link)
 	out.Problem = jobProblem(j.Problem)
+	out.AppliedAt, out.Activation = j.AppliedAt, j.Activation
+	for _, p := range j.Parameters {
+		out.Parameters = append(out.Parameters, api.Parameter(p))
+	}
+	for _, h := range j.Hooks {
+		out.Hooks = append(out.Hooks, api.HookRun(h))
+	}
 	for _, m := range j.Timeline {
 		out.Timeline = append(out.Timeline, api.Mark{State: string(m.State), Step: m.State.Number(), At: m.At, Note: m.Note})
 	}

@@ -452,6 +452,19 @@ type Job struct {
 	SignedBy string    `json:"signed_by,omitempty"` // of a signed order: the name of the key, or "smdp:" and the server
 	Serial   int64     `json:"serial,omitempty"`    // of that order
 	EnableAt time.Time `json:"enable_at,omitzero"`  // when the switch may begin
+
+	Parameters []Parameter `json:"parameters,omitempty"` // what is wanted, or set; after a rollback what was not
+	AppliedAt  time.Time   `json:"applied_at,omitzero"`  // when the device had come online with them
+	Activation int64       `json:"activation,omitempty"` // sequence number of the enable notification
+	Hooks      []HookRun   `json:"hooks,omitempty"`
+}
+
+// HookRun is what became of a program of the device's maker.
+type HookRun struct {
+	Event   string `json:"event"` // staged, activated, applied, rolled-back
+	Name    string `json:"name"`
+	Millis  int64  `json:"ms"`
+	Problem string `json:"problem,omitempty"` // empty: it did what it should
 }
 
 // Mark is one line of a job's timeline.

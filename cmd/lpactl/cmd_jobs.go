@@ -133,6 +133,20 @@ func (u *ui) job(j api.Job) {
 		rows = append(rows, []string{fmt.Sprintf("%.1f s", m.At.Sub(j.Created).Seconds()), step, m.State, m.Note})
 	}
 	u.table([]string{"TIME", "STEP", "STATE", "NOTE"}, rows)
+	rows = nil
+	for _, p := range j.Parameters {
+		rows = append(rows, []string{p.Leaf, string(p.Value), p.Source, p.State})
+	}
+	if len(rows) > 0 {
+		u.table([]string{"PARAMETER", "VALUE", "SOURCE", "STATE"}, rows)
+	}
+	rows = nil
+	for _, h := range j.Hooks {
+		rows = append(rows, []string{h.Event, h.Name, fmt.Sprintf("%.1f s", float64(h.Millis)/1000), first(h.Problem, "done")})
+	}
+	if len(rows) > 0 {
+		u.table([]string{"HOOK", "NAME", "TOOK", "OUTCOME"}, rows)
+	}
 	if j.Problem != nil {
 		u.problem(j.Problem)
 	}
