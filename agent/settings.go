@@ -33,7 +33,8 @@ type settingsSource struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	skipped []string // what was wrong with the maker's folder the last time
+	skipped []string      // what was wrong with the maker's folder the last time
+	list    *carrierdb.DB // kept once it has been opened: it holds an index of some kilobytes
 }
 
 // CheckDocument refuses terminal parameters that make no sense, before the
@@ -176,19 +177,32 @@ func paramsProfile(p rsp.Profile, sim modem.SIM) params.Profile {
 // lookUp asks the provider list. A list that is missing or damaged is no
 // reason to give a switch up: the network may know its default.
 func (s *settingsSource) lookUp(p params.Profile) []carrierdb.Candidate {
-	db, err := carrierdb.Open(s.cfg.ProviderDB)
-	if errors.Is(err, os.ErrNotExist) {
-		s.log.Info("no provider list on this device", "path", s.cfg.ProviderDB)
-		return nil
-	}
+	db, err := s.openList()
 	if err == nil {
 		var found []carrierdb.Candidate
 		if found, err = db.Lookup(p.Query()); err == nil {
 			return found
 		}
 	}
+	if errors.Is(err, os.ErrNotExist) {
+		s.log.Info("no provider list on this device", "path", s.cfg.ProviderDB)
+		return nil
+	}
 	s.log.Warn("provider list not read", "path", s.cfg.ProviderDB, "err", err)
 	return nil
+}
+
+func (s *settingsSource) openList() (*carrierdb.DB, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.list != nil {
+		return s.list, nil
+	}
+	db, err := carrierdb.Open(s.cfg.ProviderDB)
+	if err == nil {
+		s.list = db
+	}
+	return db, err
 }
 
 // maxSecret bounds a password in a file, in bytes.

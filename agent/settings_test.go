@@ -85,7 +85,7 @@ func TestCandidates(t *testing.T) {
 	if err != nil || wanted.Candidates[0].APN.Password.Reveal() != "s3cret" {
 		t.Errorf("the password did not arrive: %v", err)
 	}
-	s.cfg.ProviderDB = filepath.Join(dir, "missing.xml")
+	s.cfg.ProviderDB, s.list = filepath.Join(dir, "missing.xml"), nil
 	if wanted, _, err := s.Wanted(runner.Question{Profile: owned}); err != nil || len(wanted.Candidates) != 1 {
 		t.Errorf("without a provider list: %v %v", wanted, err)
 	}
