@@ -26,7 +26,7 @@ func (a *app) paramsCommand() *cobra.Command {
 		}
 		return cmd.Help()
 	}
-	cmd.AddCommand(a.paramsEncodeCommand(), a.paramsDecodeCommand())
+	cmd.AddCommand(a.paramsEffectiveCommand(), a.paramsSetCommand(), a.paramsClearCommand(), a.paramsEncodeCommand(), a.paramsDecodeCommand())
 	return cmd
 }
 

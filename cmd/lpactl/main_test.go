@@ -38,11 +38,10 @@ type daemon struct {
 	end  func(*api.Job)
 	err  error // of the orders
 
-	probed api.Probe
-
+	probed    api.Probe
 	effective api.Effective
-	cards  []api.CardStatus
-	card   string // that the last request has named
+	cards     []api.CardStatus
+	card      string // that the last request has named
 
 	codeRequired bool
 
@@ -828,7 +827,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has a number that is not used: %d", n)
 	}
 	var help bytes.Buffer
-	for _, name := range []string{"", "jobs", "notifications", "slot"} {
+	for _, name := range []string{"", "jobs", "notifications", "params", "slot"} {
 		help.Reset()
 		if exit := run(t.Context(), append(strings.Fields(name), "--help"), strings.NewReader(""), &help, io.Discard); exit != 0 {
 			t.Errorf("help: exit %d", exit)
