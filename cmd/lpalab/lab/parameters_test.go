@@ -107,6 +107,25 @@ func TestParametersOfTheProfile(t *testing.T) {
 	}
 }
 
+// TestBrokenParametersOfTheProfile: what is wrong in the metadata costs these
+// parameters, never the profile.
+func TestBrokenParametersOfTheProfile(t *testing.T) {
+	broken := []byte{0xE1, 15, 0xC0, 3, 0x10, 0, 7, 0xC9, 1, 4, 0xC9, 1, 4, 0xE2, 2, 0xC1, 0} // C9 is there twice
+	b8, err := params.ToMetadata(parametersOID, broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, lab.Options{Order: func(o *smdp.Order) { o.Proprietary = b8 }})
+	ctx, d := startDevice(t, w, lab.DeviceOptions{Backend: lab.Neither, Config: "params: {profile_oids: [\"" + parametersOID + "\"]}\n"})
+	r := lpactl(ctx, t, d.Daemon, 0, "install", w.ActivationCode(), "--enable", "--yes")
+	if !strings.Contains(r.Stderr, `APN "`+lab.NewOperator.APN+`" (`+params.SourceDatabase) || !onModem(d, lab.NewOperator.APN) {
+		t.Errorf("lpactl says\n%s\ncontexts %+v", r.Stderr, d.Stack.Modem.State().Contexts)
+	}
+	if log := d.Log(); !strings.Contains(log, "parameters-invalid") || !strings.Contains(log, "E1/C9: is there twice") {
+		t.Error("lpad does not say what is wrong with the parameters")
+	}
+}
+
 // onModem reports whether a context of the modem has an access point.
 func onModem(d *lab.Device, apn string) bool {
 	return slices.ContainsFunc(d.Stack.Modem.State().Contexts, func(c modemtest.Context) bool { return c.APN == apn })
