@@ -24,6 +24,7 @@ import (
 	"os/user"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lpad/agent/api"
@@ -41,10 +42,18 @@ import (
 
 // Host is what the process brings along, for all cards.
 type Host struct {
-	Listener net.Listener // of the local socket, from systemd; nil: New makes it
-	Notify   func(state string)
+	Listener net.Listener       // of the local socket, from systemd; nil: New makes it
+	Notify   func(state string) // tells systemd, in the words of sd_notify(3); nil: nobody
 	Version  string
 	Log      *slog.Logger // nil: discards
+
+	// Watchdog is how long whoever has started lpad waits for WATCHDOG=1; 0: it
+	// does not. Patience is how long one exchange with a card may take before lpad
+	// is taken for hung; 0: [runner.Patience]. Abort ends the process then, with a
+	// record of what it was at; nil: it is only told.
+	Watchdog time.Duration
+	Patience time.Duration
+	Abort    func()
 }
 
 // Parts are what cmd/lpad picks for a card.
@@ -98,7 +107,7 @@ func (p CardPath) now() string {
 type Agent struct {
 	host     Host
 	main     *slog.Logger
-	trust    *es9p.Trust
+	trust    atomic.Pointer[es9p.Trust]
 	hub      *runner.Hub
 	state    *stateFile
 	names    []string // of the cards, in order
@@ -108,6 +117,11 @@ type Agent struct {
 	since    time.Time
 	claims   claims
 	heard    heard
+	reloaded reloaded
+
+	telling sync.Mutex
+	told    string // the last status line
+	ready   bool   // and whether READY=1 was said
 }
 
 // New builds the parts: picked are those of the units of the configuration, in
@@ -117,9 +131,12 @@ func New(cfg config.Config, h Host, picked []Parts) (_ *Agent, err error) {
 		h.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{host: h, main: h.Log, hub: runner.NewHub(), state: newStateFile(cfg.Socket, h.Log), since: time.Now().UTC()}
-	if a.trust, err = es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI}); err != nil {
+	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI})
+	if err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
 	}
+	a.trust.Store(trust)
+	a.reloaded.running = cfg
 	tellKeys(cfg.Orders, h.Log)
 	policy, err := policyOf(cfg.API, h.Log)
 	if err != nil {
@@ -227,10 +244,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, u := range a.units {
 		u.greet()
 	}
-	a.main.Info("ready", "version", a.host.Version, "cards", len(a.units))
-	a.notify("READY=1")
+	parts.Go(func() { a.attend(ctx) })
+	parts.Go(func() { a.watch(ctx) })
+	<-ctx.Done()
+	a.notify("STOPPING=1\nSTATUS=stopping")
 	parts.Wait()
-	a.notify("STOPPING=1")
 	err := errors.Join(runnerErr, serverErr)
 	for _, u := range a.units {
 		err = errors.Join(err, u.parts.Card.Close(), u.journal.Close())
@@ -247,11 +265,20 @@ func (a *Agent) notify(state string) {
 
 // warnings are what must not be overlooked.
 func (a *Agent) warnings() []string {
-	var w []string
-	if text := a.trust.Warning(); text != "" {
+	w := a.trustWarnings()
+	if text := a.reloaded.line(); text != "" {
 		w = append(w, text)
 	}
-	for _, text := range a.trust.Skipped() {
+	return w
+}
+
+func (a *Agent) trustWarnings() []string {
+	var w []string
+	trust := a.trust.Load()
+	if text := trust.Warning(); text != "" {
+		w = append(w, text)
+	}
+	for _, text := range trust.Skipped() {
 		w = append(w, "an authority is not trusted, its file was skipped (rsp.trust_dir): "+text)
 	}
 	return w

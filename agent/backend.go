@@ -63,7 +63,7 @@ func (b *backend) Status(ctx context.Context) (api.Status, error) {
 	}
 	s.Queued = s.Card.Queued
 	s.Notifications, s.Reports = noteStatus(&v), reportStatus(&v)
-	for _, r := range b.trust.Describe() {
+	for _, r := range b.trust.Load().Describe() {
 		s.Trust = append(s.Trust, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test})
 	}
 	s.State, s.Next = stateOf(s, v)

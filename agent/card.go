@@ -44,6 +44,9 @@ type cardSource struct {
 	slots Slots  // nil: there are none
 	slot  string // that must be in use; empty: any
 
+	pulse    *runner.Pulse // nil: nobody looks
+	patience time.Duration // with one exchange
+
 	admit func(rsp.EID) error // refuses a card that another path leads to; nil: there is no other
 }
 
@@ -74,7 +77,7 @@ func (s *cardSource) open(ctx context.Context) (runner.Card, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openCard{es10.New(whole{ch}, s.size()), ch.Close}, nil
+	return &openCard{es10.New(whole{ch, s}, s.size()), ch.Close}, nil
 }
 
 // size is how many bytes a block has.
@@ -139,7 +142,9 @@ const (
 func (s *cardSource) openPatiently(ctx context.Context, aid rsp.AID) (*apdu.Channel, error) {
 	limit := time.Now().Add(busyLimit)
 	for {
+		end := s.pulse.Begin("opening a channel to the card", s.patience)
 		ch, err := s.card.OpenChannel(ctx, aid)
+		end()
 		if !errors.Is(err, apdu.ErrBusy) || time.Now().After(limit) {
 			return ch, err
 		}
@@ -163,13 +168,21 @@ func (c *openCard) Close(ctx context.Context) error { return c.end(ctx) }
 // whole lets a context end between two APDUs and never in the middle of one:
 // a card that was cut off has done something nobody knows, and a modem gives
 // its answer to the next question.
-type whole struct{ channel *apdu.Channel }
+type whole struct {
+	channel *apdu.Channel
+	source  *cardSource
+}
 
 func (w whole) Transmit(ctx context.Context, cmd apdu.Command) (apdu.Response, error) {
+	return w.source.transmit(ctx, w.channel, cmd)
+}
+
+func (s *cardSource) transmit(ctx context.Context, ch *apdu.Channel, cmd apdu.Command) (apdu.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return apdu.Response{}, err
 	}
+	defer s.pulse.Begin("a command to the card", s.patience)()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apduLimit)
 	defer cancel()
-	return w.channel.Transmit(ctx, cmd)
+	return ch.Transmit(ctx, cmd)
 }

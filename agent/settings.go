@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"lpad/agent/params"
 	"lpad/agent/rsp"
@@ -32,9 +33,27 @@ type settingsSource struct {
 	cfg config.Params
 	log *slog.Logger
 
+	reloaded atomic.Pointer[config.Params] // takes the place of cfg; see [Agent.Reload]
+
 	mu      sync.Mutex
 	skipped []string      // what was wrong with the maker's folder the last time
 	list    *carrierdb.DB // kept once it has been opened: it holds an index of some kilobytes
+}
+
+// config is what is configured at present.
+func (s *settingsSource) config() *config.Params {
+	if p := s.reloaded.Load(); p != nil {
+		return p
+	}
+	return &s.cfg
+}
+
+// use takes other settings into use, at a reload.
+func (s *settingsSource) use(p config.Params) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reloaded.Store(&p)
+	s.list = nil
 }
 
 // CheckDocument refuses terminal parameters that make no sense, before the
@@ -141,10 +160,10 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 // ofProfile reads the parameters that the profile itself carries, and that the
 // eUICC has authenticated with it; nil: it carries none that are for us.
 func (s *settingsSource) ofProfile(p rsp.Profile) (*params.Document, []byte, error) {
-	if len(p.Proprietary) == 0 || len(s.cfg.ProfileOIDs) == 0 {
+	if len(p.Proprietary) == 0 || len(s.config().ProfileOIDs) == 0 {
 		return nil, nil, nil
 	}
-	e1, ok, err := params.FromMetadata(p.Proprietary, s.cfg.ProfileOIDs)
+	e1, ok, err := params.FromMetadata(p.Proprietary, s.config().ProfileOIDs)
 	if err != nil || !ok {
 		return nil, nil, err
 	}
@@ -185,10 +204,10 @@ func (s *settingsSource) lookUp(p params.Profile) []carrierdb.Candidate {
 		}
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		s.log.Info("no provider list on this device", "path", s.cfg.ProviderDB)
+		s.log.Info("no provider list on this device", "path", s.config().ProviderDB)
 		return nil
 	}
-	s.log.Warn("provider list not read", "path", s.cfg.ProviderDB, "err", err)
+	s.log.Warn("provider list not read", "path", s.config().ProviderDB, "err", err)
 	return nil
 }
 
@@ -198,7 +217,7 @@ func (s *settingsSource) openList() (*carrierdb.DB, error) {
 	if s.list != nil {
 		return s.list, nil
 	}
-	db, err := carrierdb.Open(s.cfg.ProviderDB)
+	db, err := carrierdb.Open(s.config().ProviderDB)
 	if err == nil {
 		s.list = db
 	}
@@ -215,7 +234,7 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 	if len(doc.SecretRefs()) == 0 {
 		return nil
 	}
-	root, err := os.OpenRoot(s.cfg.OEMDir)
+	root, err := os.OpenRoot(s.config().OEMDir)
 	if err != nil {
 		return secretError("the folder for passwords cannot be opened", err)
 	}
@@ -223,10 +242,10 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 	for _, ref := range doc.SecretRefs() {
 		name, ok := strings.CutPrefix(ref, "file:")
 		if ok && filepath.IsAbs(name) {
-			name, err = filepath.Rel(s.cfg.OEMDir, name)
+			name, err = filepath.Rel(s.config().OEMDir, name)
 		}
 		if !ok || err != nil || !filepath.IsLocal(name) {
-			return secretError("a password must be in a file of "+s.cfg.OEMDir, err)
+			return secretError("a password must be in a file of "+s.config().OEMDir, err)
 		}
 		text, err := readSecret(root, name)
 		if err != nil {

@@ -32,6 +32,8 @@ type turns struct {
 	open    func(context.Context) (*apdu.Channel, error)
 	log     *slog.Logger
 	channel *apdu.Channel // nil: the network's turn
+
+	transmit func(context.Context, *apdu.Channel, apdu.Command) (apdu.Response, error)
 }
 
 // card makes it the card's turn.
@@ -77,7 +79,7 @@ func (t *turns) Transmit(ctx context.Context, cmd apdu.Command) (apdu.Response, 
 	if err != nil {
 		return apdu.Response{}, err
 	}
-	return whole{ch}.Transmit(ctx, cmd)
+	return t.transmit(ctx, ch, cmd)
 }
 
 // identity asks the modem in the card's turn.

@@ -48,7 +48,7 @@ func TestTurns(t *testing.T) {
 	m := &sharedModem{card: apdutest.UICC{Channels: 1, Apps: map[string]apdutest.App{
 		string(rsp.ISDR): func(apdu.Command) apdu.Response { return apdu.Response{SW: 0x9000} }}}}
 	source := &cardSource{card: apdutest.Attach(&m.card, 255), aids: []rsp.AID{rsp.ISDR}, log: slog.New(slog.DiscardHandler)}
-	source.turns = &turns{shared: m, open: source.channel, log: source.log}
+	source.turns = &turns{shared: m, open: source.channel, transmit: source.transmit, log: source.log}
 	server := turnedServer{m, source.turns}
 	ask := func() error { _, err := source.turns.Transmit(ctx, apdu.Command{CLA: 0x80, INS: 0xE2}); return err }
 	for _, step := range []struct {
@@ -83,7 +83,7 @@ func TestNoTurns(t *testing.T) {
 	m := &sharedModem{alone: true, card: apdutest.UICC{Channels: 1, Apps: map[string]apdutest.App{
 		string(rsp.ISDR): func(apdu.Command) apdu.Response { return apdu.Response{SW: 0x9000} }}}}
 	source := &cardSource{card: apdutest.Attach(&m.card, 255), aids: []rsp.AID{rsp.ISDR}, log: slog.New(slog.DiscardHandler)}
-	source.turns = &turns{shared: m, open: source.channel, log: source.log}
+	source.turns = &turns{shared: m, open: source.channel, transmit: source.transmit, log: source.log}
 	if _, err := source.turns.identity(m.Identity)(ctx); err != nil {
 		t.Error(err)
 	}

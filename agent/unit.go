@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -19,15 +20,19 @@ import (
 
 // unit is one card with the path to it, its jobs and what they need.
 type unit struct {
-	cfg      config.Unit
-	parts    Parts
-	log      *slog.Logger
-	card     *cardSource
-	clock    *clock
-	device   *deviceSource
+	cfg     config.Unit
+	parts   Parts
+	log     *slog.Logger
+	card    *cardSource
+	clock   *clock
+	device  *deviceSource
+	journal *journal.Journal
+	runner  *runner.Runner
+
+	// What a reload changes of; see [Agent.Reload].
+	servers  *serverSource
 	settings *settingsSource
-	journal  *journal.Journal
-	runner   *runner.Runner
+	reporter *reporter
 }
 
 // newUnit builds what belongs to one card.
@@ -47,10 +52,11 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if u.journal, err = journal.Open(filepath.Join(cfg.StateDir, "journal"), o); err != nil {
 		return nil, err
 	}
-	card := &cardSource{card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, slots: p.Slots, slot: cfg.Modem.Slot, log: p.Log}
+	pulse := &runner.Pulse{}
+	card := &cardSource{pulse: pulse, patience: cmp.Or(a.host.Patience, runner.Patience), card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, slots: p.Slots, slot: cfg.Modem.Slot, log: p.Log}
 	u.card = card
 	if p.Shared != nil {
-		card.turns = &turns{shared: p.Shared, open: card.channel, log: p.Log}
+		card.turns = &turns{shared: p.Shared, open: card.channel, transmit: card.transmit, log: p.Log}
 		if p.Identity != nil {
 			p.Identity = card.turns.identity(p.Identity)
 		}
@@ -78,21 +84,23 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if p.Habits != nil {
 		enable = p.Habits.Enable
 	}
+	u.servers = &serverSource{cfg: cfg.RSP, trust: a.trust.Load(), turns: card.turns, now: u.clock.Now, log: p.Log}
+	u.reporter = &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend, clock: u.clock, log: p.Log}
 	u.runner = runner.New(runner.Config{
+		Pulse:       pulse,
 		EnableOrder: enable,
 		Journal:     u.journal,
 		Card:        card,
-		Servers:     &serverSource{cfg: cfg.RSP, trust: a.trust, turns: card.turns, now: u.clock.Now, log: p.Log},
+		Servers:     u.servers,
 		ClockReady:  u.clock.Ready,
 		OnState:     func(s runner.State) { a.onState(u, s) },
 		Hub:         a.hub,
 		Name:        cfg.Name,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,
 			RegisterTimeout: cfg.Network.RegisterTimeout, ProbeTimeout: cfg.Network.ProbeTimeout},
-		Settings: u.settings,
-		Device:   device,
-		Reporter: &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend,
-			clock: u.clock, log: p.Log},
+		Settings:       u.settings,
+		Device:         device,
+		Reporter:       u.reporter,
 		Require:        cfg.Orders.Require,
 		Time:           u.clock.Now,
 		ReportTo:       cfg.Reports.URL,

@@ -25,6 +25,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"lpad/agent/api"
@@ -110,7 +111,7 @@ type Options struct {
 // Server serves the socket.
 type Server struct {
 	backend Backend
-	policy  Policy
+	policy  *atomic.Pointer[Policy]
 	log     *slog.Logger
 }
 
@@ -119,8 +120,14 @@ func New(b Backend, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{backend: b, policy: o.Policy, log: o.Log}
+	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, log: o.Log}
+	s.SetPolicy(o.Policy)
+	return s
 }
+
+// SetPolicy changes who may do what, from the next request on, also for callers
+// who are connected.
+func (s *Server) SetPolicy(p Policy) { s.policy.Store(&p) }
 
 // Serve answers on l until ctx ends, lets answers under way finish for a short
 // while, and closes l.
@@ -189,7 +196,7 @@ func (s *Server) onlyLocal(next http.Handler) http.Handler {
 func (s *Server) guard(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := r.Context().Value(peerKey{}).(Peer)
-		if !ok || s.policy.Level(peer) < rt.level {
+		if !ok || s.policy.Load().Level(peer) < rt.level {
 			s.log.Warn("refused", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern)
 			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeForbidden,
 				Text: "you may not do this: it needs the level " + rt.level.String(), Who: fault.Configuration,

@@ -44,7 +44,9 @@ type backend struct {
 	err    error // of every method
 	events []api.Event
 	more   chan api.Event
-	wait   time.Duration // that a question takes
+
+	watching sync.WaitGroup // streams that take from more
+	wait     time.Duration  // that a question takes
 
 	several bool // cards
 }
@@ -165,7 +167,7 @@ func (b *backend) Abort(ctx context.Context, by, id string) (api.Job, error) {
 
 func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 	out := make(chan api.Event)
-	go func() {
+	b.watching.Go(func() {
 		defer close(out)
 		for _, e := range b.events {
 			if e.ID <= after {
@@ -189,7 +191,7 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 				return
 			}
 		}
-	}()
+	})
 	return out
 }
 
@@ -667,6 +669,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s: %s", tc.query, got)
 		}
 		st.resp.Body.Close()
+		b.watching.Wait() // or the old stream would take what is meant for the next
 	}
 }
 

@@ -161,7 +161,7 @@ func enable(s *Server, w http.ResponseWriter, r *http.Request) {
 // not delete one.
 func (s *Server) mayDelete(r *http.Request, wanted bool) error {
 	p, _ := r.Context().Value(peerKey{}).(Peer)
-	if !wanted || s.policy.Level(p) >= Admin {
+	if !wanted || s.policy.Load().Level(p) >= Admin {
 		return nil
 	}
 	return fault.New(fault.Fault{Code: api.CodeForbidden, Text: "you may not have a profile deleted: it needs the level " + Admin.String(), Who: fault.Configuration,

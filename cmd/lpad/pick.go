@@ -16,6 +16,7 @@ import (
 	"lpad/apdu/pcsc"
 	"lpad/config"
 	"lpad/internal/systembus"
+	"lpad/internal/systemd"
 	"lpad/modem/atcard"
 	"lpad/modem/atport"
 	"lpad/modem/network"
@@ -88,11 +89,18 @@ func apduPath(name string) atcard.Path {
 	return atcard.Auto
 }
 
-func handler(cfg config.Log) slog.Handler {
-	level := map[string]slog.Level{"error": slog.LevelError, "warn": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": slog.LevelDebug - 4}[cfg.Level]
+// levels are those of the log, by their names in the configuration.
+var levels = map[string]slog.Level{"error": slog.LevelError, "warn": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": slog.LevelDebug - 4}
+
+// handler writes the log to where it is wanted: to systemd's journal, with fields,
+// when standard error leads there and nothing else is asked for.
+func handler(cfg config.Log, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
 		return slog.NewJSONHandler(os.Stderr, o)
+	}
+	if h := systemd.Journal(level); h != nil {
+		return h
 	}
 	return slog.NewTextHandler(os.Stderr, o)
 }
