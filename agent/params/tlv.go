@@ -120,8 +120,10 @@ func (t *tlv) ignore(where string) {
 	}
 }
 
-// field is what may stand in an element: where it goes, and how often.
+// field is an element that is known. Few are tried one after the other: a map
+// of them would be more program than all that reads them.
 type field struct {
+	tag         byte
 	least, most int // bytes
 	repeats     bool
 	read        func(where string, v []byte)
@@ -129,7 +131,7 @@ type field struct {
 
 // fields reads a string of elements with tags and lengths of one byte. What is
 // not known is passed over if it is primitive.
-func (t *tlv) fields(where string, b []byte, known map[byte]field) {
+func (t *tlv) fields(where string, b []byte, known []field) {
 	var seen [256]bool
 	for len(b) > 0 && t.err == nil {
 		tag := b[0]
@@ -150,7 +152,13 @@ func (t *tlv) fields(where string, b []byte, known map[byte]field) {
 		}
 		value := b[2 : 2+b[1]]
 		b = b[2+b[1]:]
-		f, ok := known[tag]
+		var f field
+		ok := false
+		for _, k := range known {
+			if k.tag == tag {
+				f, ok = k, true
+			}
+		}
 		switch {
 		case !ok && tag&0x20 != 0:
 			t.fail(at, "is not known")
@@ -178,7 +186,7 @@ func (t *tlv) fields(where string, b []byte, known map[byte]field) {
 func ParseTLV(e1 []byte) (*Document, error) {
 	d, t := &Document{}, &tlv{}
 	found := false
-	t.fields("", e1, map[byte]field{tagParameters: {0, maxTLV, false, func(_ string, v []byte) { found = true; t.document(v, d) }}})
+	t.fields("", e1, []field{{tagParameters, 0, maxTLV, false, func(_ string, v []byte) { found = true; t.document(v, d) }}})
 	if !found {
 		t.fail("E1", "is missing")
 	}
@@ -192,8 +200,8 @@ func ParseTLV(e1 []byte) (*Document, error) {
 func (t *tlv) document(v []byte, d *Document) {
 	version := false
 	var apns []APN
-	t.fields("E1", v, map[byte]field{
-		tagVersion: {3, 3, false, func(at string, v []byte) {
+	t.fields("E1", v, []field{
+		{tagVersion, 3, 3, false, func(at string, v []byte) {
 			version = true
 			if v[0]>>4 != Version {
 				t.fail(at, "version %d is not known", v[0]>>4)
@@ -206,19 +214,19 @@ func (t *tlv) document(v []byte, d *Document) {
 			}
 			d.Generation = int64(binary.BigEndian.Uint16(v[1:]))
 		}},
-		tagAPN: {0, maxTLV, true, func(at string, v []byte) {
+		{tagAPN, 0, maxTLV, true, func(at string, v []byte) {
 			if len(apns) == maxTLVAPNs {
 				t.fail(at, "is there more than %d times", maxTLVAPNs)
 			}
 			apns = append(apns, t.apn(at, v))
 		}},
-		tagRATs: {1, 1, false, func(at string, v []byte) {
+		{tagRATs, 1, 1, false, func(at string, v []byte) {
 			d.RATs = some(t, at, bits(int(v[0]), rats))
 			if v[0] == 0 {
 				t.fail(at, "names none")
 			}
 		}},
-		tagBands: {1, maxTLVBands, false, func(at string, v []byte) {
+		{tagBands, 1, maxTLVBands, false, func(at string, v []byte) {
 			for i := range 8 * len(v) {
 				if v[len(v)-1-i/8]>>(i%8)&1 != 0 {
 					d.LTEBands.Value = append(d.LTEBands.Value, i+1)
@@ -228,7 +236,7 @@ func (t *tlv) document(v []byte, d *Document) {
 				t.fail(at, "names none")
 			}
 		}},
-		tagEDRX: {2, 2, false, func(at string, v []byte) {
+		{tagEDRX, 2, 2, false, func(at string, v []byte) {
 			window := int(v[1] >> 4)
 			e := Opt[EDRX]{EDRX{int(v[1] & 0xF), &window}, Set}
 			switch v[0] {
@@ -240,16 +248,16 @@ func (t *tlv) document(v []byte, d *Document) {
 				t.ignore(at)
 			}
 		}},
-		tagPSM: {2, 2, false, func(_ string, v []byte) {
+		{tagPSM, 2, 2, false, func(_ string, v []byte) {
 			if v[0]>>5 == unitOff || v[1]>>5 == unitOff {
 				d.PSM.State = Null
 				return
 			}
 			d.PSM = Opt[PSM]{PSM{timer3[v[0]>>5] * int64(v[0]&timerValue), timer2[v[1]>>5] * int64(v[1]&timerValue)}, Set}
 		}},
-		tagSMSC: {2, maxTLVSMSC, false, func(at string, v []byte) { d.SMSC = Opt[string]{t.smsc(at, v), Set} }},
-		tagECS:  {0, maxTLVHost, false, func(at string, v []byte) { d.ECS = t.host(at, v) }},
-		tagCMP:  {0, maxTLVHost, false, func(at string, v []byte) { d.CMP = t.host(at, v) }},
+		{tagSMSC, 2, maxTLVSMSC, false, func(at string, v []byte) { d.SMSC = Opt[string]{t.smsc(at, v), Set} }},
+		{tagECS, 0, maxTLVHost, false, func(at string, v []byte) { d.ECS = t.host(at, v) }},
+		{tagCMP, 0, maxTLVHost, false, func(at string, v []byte) { d.CMP = t.host(at, v) }},
 	})
 	if !version {
 		t.fail("E1/C0", "is missing")
@@ -278,14 +286,14 @@ func (t *tlv) apn(where string, v []byte) APN {
 		}
 		return names[n]
 	}
-	t.fields(where, v, map[byte]field{
-		tagName: {0, maxTLVName, false, func(at string, v []byte) {
+	t.fields(where, v, []field{
+		{tagName, 0, maxTLVName, false, func(at string, v []byte) {
 			named, a.Name = true, string(v)
 			if err := CheckAPN(a.Name); err != nil && a.Name != "" {
 				t.fail(at, "%v", err)
 			}
 		}},
-		tagPurposes: {1, 1, false, func(at string, v []byte) {
+		{tagPurposes, 1, 1, false, func(at string, v []byte) {
 			a.Purposes = bits(int(v[0]), bitPurposes)
 			switch {
 			case v[0] == 0:
@@ -294,21 +302,21 @@ func (t *tlv) apn(where string, v []byte) APN {
 				t.ignore(at)
 			}
 		}},
-		tagPDNType: {1, 1, false, func(at string, v []byte) {
+		{tagPDNType, 1, 1, false, func(at string, v []byte) {
 			a.PDNType = number(at, v[0]>>4, pdnNumbers)
 			if roaming := v[0] & 0xF; roaming != asHome {
 				a.PDNTypeRoaming = number(at, roaming, pdnNumbers)
 			}
 		}},
-		tagAuth:   {1, 1, false, func(at string, v []byte) { a.Auth = number(at, v[0], authNumbers) }},
-		tagUser:   {0, maxTLVCredential, false, func(at string, v []byte) { a.User = t.credential(at, v) }},
-		tagSecret: {0, maxTLVCredential, false, func(at string, v []byte) { a.Secret = redact.NewSecret(t.credential(at, v)) }},
-		tagMTU: {2, 2, false, func(at string, v []byte) {
+		{tagAuth, 1, 1, false, func(at string, v []byte) { a.Auth = number(at, v[0], authNumbers) }},
+		{tagUser, 0, maxTLVCredential, false, func(at string, v []byte) { a.User = t.credential(at, v) }},
+		{tagSecret, 0, maxTLVCredential, false, func(at string, v []byte) { a.Secret = redact.NewSecret(t.credential(at, v)) }},
+		{tagMTU, 2, 2, false, func(at string, v []byte) {
 			if a.MTU = int(binary.BigEndian.Uint16(v)); a.MTU < minMTUv4 || a.MTU > maxMTU {
 				t.fail(at, "%d is not of %d to %d", a.MTU, minMTUv4, maxMTU)
 			}
 		}},
-		tagDNS: {4, 16, true, func(at string, v []byte) {
+		{tagDNS, 4, 16, true, func(at string, v []byte) {
 			ip, ok := netip.AddrFromSlice(v)
 			switch {
 			case !ok:
