@@ -22,13 +22,22 @@ const (
 // oemFolder is what the maker's folder says: documents in the order of their
 // names, and what was wrong with the others.
 type oemFolder struct {
-	given []given
-
+	given   []given
+	limits  *params.Limits // instead of those that cannot be read
 	skipped []string
 }
 
 func (o *oemFolder) skip(name string, err error) {
 	o.skipped = append(o.skipped, name+" is left out: "+err.Error())
+}
+
+// limitsFile is read before all others. If it cannot be, nobody may change
+// what it could have forbidden: the radio stays as it is, and no server is
+// taken over. Roaming is not forbidden then, which could cut the device off.
+const limitsFile = "limits.json"
+
+func (o *oemFolder) loseLimits() {
+	o.limits = &params.Limits{LTEBands: []int{}, RATs: []string{}, ServerHosts: []string{}}
 }
 
 // readFolder reads the documents of the device's maker. A folder that is not
@@ -63,6 +72,9 @@ func (s *settingsSource) readFolder() oemFolder {
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".json") || strings.HasPrefix(n, ".") })
 	slices.Sort(names)
+	if at, ok := slices.BinarySearch(names, limitsFile); ok {
+		names = slices.Concat(names[at:at+1], names[:at], names[at+1:])
+	}
 	if len(names) > maxOEMFiles {
 		o.skip(s.cfg.OEMDir, fmt.Errorf("%d of its files are too many: %d are read", len(names)-maxOEMFiles, maxOEMFiles))
 		names = names[:maxOEMFiles]
@@ -75,6 +87,9 @@ func (s *settingsSource) readFolder() oemFolder {
 		}
 		if err != nil {
 			o.skip(source, err)
+			if name == limitsFile {
+				o.loseLimits()
+			}
 		}
 	}
 	return o

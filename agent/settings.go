@@ -122,11 +122,11 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 	oem := s.readFolder()
 	for _, g := range oem.given {
 		if err := s.secrets(g.Document, in.Secrets); err != nil {
-			oem.skip(g.Source, err)
-			continue
+			oem.skipped = append(oem.skipped, g.Source+": an access point is left out: "+err.Error()) // what else it says stays, limits above all
 		}
 		list = append(list, g)
 	}
+	in.Limits = oem.limits
 	s.remember(oem.skipped)
 	said.Notes = append(said.Notes, oem.skipped...)
 	for _, g := range list {
