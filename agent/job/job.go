@@ -90,6 +90,9 @@ func (o Order) LogValue() slog.Value {
 	if o.By != "" {
 		attrs = append(attrs, slog.String("by", o.By))
 	}
+	if o.Issuer != "" {
+		attrs = append(attrs, slog.String("issuer", o.Issuer), slog.Int64("serial", o.Serial))
+	}
 	return slog.GroupValue(attrs...)
 }
 

@@ -71,6 +71,9 @@ func TestSignedOrder(t *testing.T) {
 	if !j.Order.Verified || j.Order.JWS == "" || j.State != job.Preparing {
 		t.Errorf("after it was found to be good: %+v", j)
 	}
+	if kept, _ := drive(t, o, "start authenticated prepared loaded"); kept.Order.JWS != "" {
+		t.Error("kept when no session needs it any more")
+	}
 	j, _, err := job.Step(j, job.Event{Kind: job.Fail, At: t0, Problem: &job.Problem{Code: "x"}})
 	if err != nil || j.Order.JWS != "" || j.Order.Issuer == "" || j.Order.Serial != 3 {
 		t.Errorf("%v: at the end %+v", err, j.Order)

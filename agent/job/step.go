@@ -167,7 +167,7 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Preparing, Abort}:    aborted(Cancelling),
 	{Preparing, Fail}:     broken(Failed),
 
-	{Loading, Loaded}:      to(Reporting),
+	{Loading, Loaded}:      loaded,
 	{Loading, Interrupted}: to(Authenticating), // the order is still good; the server counts the tries
 	{Loading, Fail}:        broken(Notifying),  // a failed installation has a notification too
 
@@ -390,6 +390,11 @@ func cancelled(j *Job, _ Event) State {
 		return Cancelled
 	}
 	return Failed
+}
+
+func loaded(j *Job, _ Event) State {
+	j.Order.JWS = "" // no session will be asked again whether it has signed that
+	return Reporting
 }
 
 func reported(j *Job, e Event) State {

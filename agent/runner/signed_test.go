@@ -231,6 +231,18 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// The card must be the one of the order, also when another was put in since.
+func TestOtherCard(t *testing.T) {
+	w := newWorld(t, options{})
+	l := w.live()
+	j := l.fails(l.submit(order(signed("fleet", 1), enabling, func(o *job.Order) { o.EID[3] = 9 })).ID, "signed-order-device")
+	w.untouched("another card")
+	if calls := w.smdp.Calls(); len(calls) != 0 || strings.Contains(j.Problem.Text, w.card.EID().String()) {
+		t.Errorf("the server was asked: %+v; told %s", calls, j.Problem.Text)
+	}
+	l.ends(l.submit(order(signed("fleet", 2), func(o *job.Order) { o.EID = w.card.EID() })).ID, job.Done)
+}
+
 // smdpWorld is a world and the key of its server's CERT.DPauth.
 func smdpWorld(t *testing.T) (*world, *ecdsa.PrivateKey) {
 	t.Helper()
