@@ -17,7 +17,7 @@ import (
 )
 
 // bookName is the file of a book, beside [Config.KeepFile].
-const bookName = "modem.json"
+const bookName = "changed.json"
 
 // book is what lpad has changed on the modem for the profile that is enabled:
 // so that the next profile does not find it, and a rollback takes it back. What

@@ -272,7 +272,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 			if diff := cmp.Diff(contexts, apns(d.Modem)); diff != "" {
 				t.Errorf("contexts of the next profile (-want +got):\n%s", diff)
 			}
-			b, err := os.ReadFile(filepath.Join(filepath.Dir(d.config.KeepFile), "modem.json"))
+			b, err := os.ReadFile(filepath.Join(filepath.Dir(d.config.KeepFile), "changed.json"))
 			if err != nil || string(b) != "{}" {
 				t.Errorf("the book has %s, %v", b, err)
 			}
