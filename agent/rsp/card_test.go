@@ -353,8 +353,8 @@ func TestResultsExplainThemselves(t *testing.T) {
 			t.Errorf("got %s, want %s", tc.got, tc.want)
 		}
 	}
-	for reason := range errorReasons {
-		e := &InstallationError{Reason: reason}
+	for _, c := range errorReasons {
+		e := &InstallationError{Reason: ErrorReason(c.n)}
 		if f := e.Fault(); f.Code == "" || f.Text == "" || f.Who == "" || f.Next == "" || e.Error() == "" {
 			t.Errorf("%v: %+v", e, f)
 		}

@@ -107,27 +107,27 @@ const (
 	askOperator    = "ask the operator for another profile package"
 )
 
-var errorReasons = map[ErrorReason]code{
-	1:                        {"incorrectInputValues", fault.Fault{Code: "package-malformed", Text: "the card cannot read the profile package", Retry: true, Who: fault.Operator, Next: "try once more, then ask the operator"}},
-	2:                        {"invalidSignature", fault.Fault{Code: "package-signature", Text: "the signature of the profile package is wrong", Who: fault.Operator, Next: askOperator}},
-	3:                        {"invalidTransactionId", fault.Fault{Code: "package-stale", Text: "the profile package belongs to another session", Retry: true, Who: fault.Device, Next: restartSession}},
-	4:                        {"unsupportedCrtValues", fault.Fault{Code: "package-keys-unsupported", Text: "the profile package uses keys that the card does not support", Who: fault.Operator, Next: askOperator}},
-	5:                        {"unsupportedRemoteOperationType", fault.Fault{Code: "package-operation-unsupported", Text: "the profile package asks for an operation that the card does not support", Who: fault.Operator, Next: askOperator}},
-	6:                        {"unsupportedProfileClass", fault.Fault{Code: "profile-class-unsupported", Text: "the card does not accept profiles of this class, such as test profiles", Who: fault.Operator, Next: "ask the operator for an operational profile"}},
-	7:                        {"scp03tStructureError", fault.Fault{Code: "package-structure", Text: "the structure of the profile package is broken", Retry: true, Who: fault.Operator, Next: "try once more, then ask the operator"}},
-	8:                        {"scp03tSecurityError", fault.Fault{Code: "package-security", Text: "the profile package does not decrypt: parts are damaged or lost", Retry: true, Who: fault.Device, Next: "try once more; if it stays, look at the link to the card"}},
-	ReasonICCIDAlreadyExists: {"installFailedDueToIccidAlreadyExistsOnEuicc", fault.Fault{Code: "profile-already-installed", Text: "this profile is already on the card", Who: fault.Technician, Next: "use the installed profile, or delete it first"}},
-	ReasonInsufficientMemory: {"installFailedDueToInsufficientMemoryForProfile", fault.Fault{Code: "card-full", Text: "the card has no room for this profile", Who: fault.Technician, Next: "delete a profile that is not needed and start again"}},
-	ReasonInterruption:       {"installFailedDueToInterruption", fault.Fault{Code: "installation-interrupted", Text: "the installation was interrupted by a loss of power or of the link to the card", Retry: true, Who: fault.Device, Next: restartSession}},
-	ReasonPEProcessingError:  {"installFailedDueToPEProcessingError", fault.Fault{Code: "profile-not-supported", Text: "the card's firmware cannot process this profile", Who: fault.CardVendor, Next: "ask the operator for a profile for this card type; the activation code may be used up"}},
-	13:                       {"installFailedDueToDataMismatch", fault.Fault{Code: "profile-data-mismatch", Text: "the profile is not the one that its description announces", Who: fault.Operator, Next: askOperator}},
-	14:                       {"testProfileInstallFailedDueToInvalidNaaKey", fault.Fault{Code: "test-profile-key", Text: "the test profile has a key that is not for tests", Who: fault.Operator, Next: askOperator}},
-	ReasonPPRNotAllowed:      {"pprNotAllowed", fault.Fault{Code: "ppr-not-allowed", Text: "the card does not allow the policy rules of this profile", Who: fault.Operator, Next: "ask the operator for a profile without these rules"}},
-	127:                      {"installFailedDueToUnknownError", fault.Fault{Code: "installation-failed", Text: "the card could not install the profile and does not say why", Retry: true, Who: fault.CardVendor, Next: "try once more, then ask the operator"}},
+var errorReasons = codes{
+	{1, code{"incorrectInputValues", fault.Fault{Code: "package-malformed", Text: "the card cannot read the profile package", Retry: true, Who: fault.Operator, Next: "try once more, then ask the operator"}}},
+	{2, code{"invalidSignature", fault.Fault{Code: "package-signature", Text: "the signature of the profile package is wrong", Who: fault.Operator, Next: askOperator}}},
+	{3, code{"invalidTransactionId", fault.Fault{Code: "package-stale", Text: "the profile package belongs to another session", Retry: true, Who: fault.Device, Next: restartSession}}},
+	{4, code{"unsupportedCrtValues", fault.Fault{Code: "package-keys-unsupported", Text: "the profile package uses keys that the card does not support", Who: fault.Operator, Next: askOperator}}},
+	{5, code{"unsupportedRemoteOperationType", fault.Fault{Code: "package-operation-unsupported", Text: "the profile package asks for an operation that the card does not support", Who: fault.Operator, Next: askOperator}}},
+	{6, code{"unsupportedProfileClass", fault.Fault{Code: "profile-class-unsupported", Text: "the card does not accept profiles of this class, such as test profiles", Who: fault.Operator, Next: "ask the operator for an operational profile"}}},
+	{7, code{"scp03tStructureError", fault.Fault{Code: "package-structure", Text: "the structure of the profile package is broken", Retry: true, Who: fault.Operator, Next: "try once more, then ask the operator"}}},
+	{8, code{"scp03tSecurityError", fault.Fault{Code: "package-security", Text: "the profile package does not decrypt: parts are damaged or lost", Retry: true, Who: fault.Device, Next: "try once more; if it stays, look at the link to the card"}}},
+	{int(ReasonICCIDAlreadyExists), code{"installFailedDueToIccidAlreadyExistsOnEuicc", fault.Fault{Code: "profile-already-installed", Text: "this profile is already on the card", Who: fault.Technician, Next: "use the installed profile, or delete it first"}}},
+	{int(ReasonInsufficientMemory), code{"installFailedDueToInsufficientMemoryForProfile", fault.Fault{Code: "card-full", Text: "the card has no room for this profile", Who: fault.Technician, Next: "delete a profile that is not needed and start again"}}},
+	{int(ReasonInterruption), code{"installFailedDueToInterruption", fault.Fault{Code: "installation-interrupted", Text: "the installation was interrupted by a loss of power or of the link to the card", Retry: true, Who: fault.Device, Next: restartSession}}},
+	{int(ReasonPEProcessingError), code{"installFailedDueToPEProcessingError", fault.Fault{Code: "profile-not-supported", Text: "the card's firmware cannot process this profile", Who: fault.CardVendor, Next: "ask the operator for a profile for this card type; the activation code may be used up"}}},
+	{13, code{"installFailedDueToDataMismatch", fault.Fault{Code: "profile-data-mismatch", Text: "the profile is not the one that its description announces", Who: fault.Operator, Next: askOperator}}},
+	{14, code{"testProfileInstallFailedDueToInvalidNaaKey", fault.Fault{Code: "test-profile-key", Text: "the test profile has a key that is not for tests", Who: fault.Operator, Next: askOperator}}},
+	{int(ReasonPPRNotAllowed), code{"pprNotAllowed", fault.Fault{Code: "ppr-not-allowed", Text: "the card does not allow the policy rules of this profile", Who: fault.Operator, Next: "ask the operator for a profile without these rules"}}},
+	{127, code{"installFailedDueToUnknownError", fault.Fault{Code: "installation-failed", Text: "the card could not install the profile and does not say why", Retry: true, Who: fault.CardVendor, Next: "try once more, then ask the operator"}}},
 }
 
 // Name returns the specification's name of the reason.
-func (r ErrorReason) Name() string { return codeName(errorReasons, r) }
+func (r ErrorReason) Name() string { return errorReasons.nameOf(int(r)) }
 
 // Error implements error.
 func (e *InstallationError) Error() string {
@@ -140,7 +140,7 @@ func (e *InstallationError) Error() string {
 
 // Fault implements fault.Explainer.
 func (e *InstallationError) Fault() fault.Fault {
-	f := codeFault(errorReasons, e.Reason)
+	f := errorReasons.faultOf(int(e.Reason))
 	if e.Reason == ReasonPEProcessingError {
 		if pe, ok := e.SIMA.Failed(); ok {
 			f.Text += ": " + pe.String()
