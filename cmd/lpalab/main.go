@@ -2,6 +2,7 @@
 // the real services of a device around lpad, on a machine without hardware.
 //
 //	lpalab demo [--keep]       the main job, from an activation code to a connected device; --modem NAME: on this modem
+//	lpalab flow                the founding flow: signed orders of an operator server, parameters, reports
 //	lpalab modem               the simulated modems; --modem NAME: one of them on two ttys
 //	lpalab bench               figures with their bounds
 //	lpalab matrix              the main job on every modem, by every way to its card, with every back-end
@@ -11,7 +12,7 @@
 //	lpalab params              terminal parameters in the form of a profile's metadata, and back
 //	lpalab size FOLDER         the sizes of the programs in a folder
 //
-// Demo, bench and matrix need root, and so do the faults of disks; all but size and params need lpad, lpactl and lpad-pcsc beside
+// Demo, flow, bench and matrix need root, and so do the faults of disks; all but size and params need lpad, lpactl and lpad-pcsc beside
 // lpalab.
 package main
 
@@ -30,7 +31,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "lpalab", Short: "the lab for lpad", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(demoCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand(), matrixCommand())
+	root.AddCommand(demoCommand(), flowCommand(), modemCommand(), benchCommand(), sizeCommand(), faultsCommand(), lifeCommand(), soakCommand(), matrixCommand())
 	root.AddCommand(paramsCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errOver) && !errors.Is(err, errLost) {

@@ -156,7 +156,8 @@ func New(c Config) (*Server, error) {
 
 // Enrol writes what makes a device one of this operator's into dir, and returns
 // lpad's configuration of it: the key that orders are signed with, and the
-// authority of the receiver of reports. Every order must be signed there.
+// authority of the receiver of reports. Every order to install must be signed
+// there, and nobody is asked for consent.
 func (s *Server) Enrol(dir string) (string, error) {
 	public, err := orderstest.PublicPEM(s.key)
 	if err != nil {
@@ -170,7 +171,7 @@ func (s *Server) Enrol(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("enrol a device: %w", err)
 	}
-	return fmt.Sprintf("reports: {ca: %s}\n", ca), nil
+	return fmt.Sprintf("orders: {keys_dir: %s, require: all}\nreports: {ca: %s}\nrsp: {consent: auto}\n", keys, ca), nil
 }
 
 // write puts a line into the record.

@@ -26,7 +26,17 @@ type Story struct {
 	Calls         []smdp.Call         // at the SM-DP+
 	Notifications []smdp.Notification // the same
 	Jobs          []api.Job           // of the daemon
+	Hooks         []HookCall          // of the device's maker: how its programs were called
 	Modem         []modemtest.Entry
+}
+
+// HookCall is one call of a program in lpad's folder of hooks, as the program
+// itself has noted it.
+type HookCall struct {
+	At    time.Time
+	Event string // staged, activated, applied, rolled-back
+	ICCID string
+	APN   string
 }
 
 // Subscriber is a profile in its operator's network.
@@ -112,7 +122,7 @@ func (s *Story) Steps() (steps []Step, err error) {
 // way round the order.
 func (s *Story) Check() ([]Step, error) {
 	steps, err := s.Steps()
-	return steps, errors.Join(err, s.checkAir(), s.checkStaged())
+	return steps, errors.Join(err, s.checkAir(), s.checkStaged(), s.checkHooks(steps))
 }
 
 // entry is a step in the server's own record.
@@ -266,6 +276,44 @@ func (s *Story) checkStaged() error {
 	return nil
 }
 
+// checkHooks finds a hook that was not called once, with the new profile, or not
+// at its place among the steps.
+func (s *Story) checkHooks(steps []Step) error {
+	at := func(name string) time.Time {
+		i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == name })
+		if i < 0 {
+			return time.Time{}
+		}
+		return steps[i].At
+	}
+	var errs []error
+	expected := 0
+	for _, want := range []struct{ event, after, before, apn string }{
+		{"staged", "load", "enable", ""},
+		{"activated", "activation notification of the eUICC", "parameters report", ""},
+		{"applied", "refresh", "parameters report", s.New.APN},
+	} {
+		i := slices.IndexFunc(s.Hooks, func(h HookCall) bool { return h.Event == want.event })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("the hook %q was not called", want.event))
+			continue
+		}
+		expected++
+		switch h := s.Hooks[i]; {
+		case h.ICCID != s.New.ICCID:
+			errs = append(errs, fmt.Errorf("the hook %q was called for the profile %s", h.Event, h.ICCID))
+		case want.apn != "" && h.APN != want.apn:
+			errs = append(errs, fmt.Errorf("the hook %q was told the APN %q", h.Event, h.APN))
+		case h.At.Before(at(want.after)), h.At.After(at(want.before)):
+			errs = append(errs, fmt.Errorf("the hook %q was not called between %q and %q", h.Event, want.after, want.before))
+		}
+	}
+	if len(s.Hooks) > expected {
+		errs = append(errs, fmt.Errorf("%d hooks were called, want one for each of three events", len(s.Hooks)))
+	}
+	return errors.Join(errs...)
+}
+
 // swapped is an ICCID as a card stores it: its digits in pairs, each swapped.
 func swapped(iccid string) string {
 	digits := []byte(iccid)
@@ -309,6 +357,9 @@ func (s *Story) lines() []line {
 			list = append(list, line{at: m.At, device: text})
 		}
 	}
+	for _, h := range s.Hooks {
+		list = append(list, line{at: h.At, device: "hook: " + h.Event})
+	}
 	load := regexp.MustCompile(`E2(?:11|91)00[0-9A-F]{2}BF36`)
 	for _, e := range s.Modem {
 		switch {
@@ -334,7 +385,7 @@ func from(text string, peer netip.Addr) string {
 }
 
 // columnWidth is that of the server's column, in characters.
-const columnWidth = 84
+const columnWidth = 96
 
 // Print writes what servers and device have logged side by side, in the order
 // of time, from the first line of the process on.

@@ -1,0 +1,447 @@
+package operator
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"lpad/agent/api"
+	"lpad/agent/rsp/rsptest/euicc"
+	"lpad/agent/rsp/rsptest/smdp"
+	"lpad/cmd/lpalab/lab"
+	"lpad/modem/modemtest"
+)
+
+// programs is the folder with lpad, lpactl and lpad-pcsc, built for this run.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "lpad-test-")
+	if err != nil {
+		return failed(err)
+	}
+	defer os.RemoveAll(dir)
+	// The Makefile knows the flags; what is tested is what is shipped.
+	if modemtest.Missing() == "" {
+		if out, err := exec.Command("make", "-C", "../../..", "programs", "BUILD="+dir).CombinedOutput(); err != nil {
+			return failed(fmt.Errorf("build the programs: %w\n%s", err, out))
+		}
+	}
+	programs = dir
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		return failed(err)
+	}
+	return code
+}
+
+func failed(err error) int {
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// limit is the longest that a test may take.
+const limit = 2 * time.Minute
+
+// startLab starts a lab that ends with the test.
+func startLab(t *testing.T, o LabOptions) (context.Context, *Lab) {
+	t.Helper()
+	modemtest.RequireStack(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	o.Programs, o.Answer = programs, time.Minute
+	l, err := StartLab(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("lpad:\n%s", l.Device.Log())
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ctx, l
+}
+
+// TestFlow is the founding flow over the real ModemManager and NetworkManager,
+// and the proof that its check finds what is not in order: the same story with
+// one thing in it changed.
+func TestFlow(t *testing.T) {
+	ctx, l := startLab(t, LabOptions{})
+	story, err := l.Flow(ctx, l.Staged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := story.Check()
+	if err != nil || len(steps) != len(founding) {
+		t.Fatalf("%d steps: %v", len(steps), err)
+	}
+	profile, row := l.Server.Profiles()[0], l.Server.Parameters()[1]
+	if profile.State != Active || row.Applied != 1 || row.Last == nil || row.Last.ICCID != profile.ICCID || row.Last.At.IsZero() {
+		t.Errorf("registries: %+v, %+v", profile, row)
+	}
+	apn := slices.IndexFunc(row.Last.Values, func(v Value) bool { return v.Leaf == "apns.default" })
+	if apn < 0 || !bytes.Contains(row.Last.Values[apn].Value, []byte(l.New.APN)) || row.Last.Values[apn].State != "applied" || !strings.HasPrefix(row.Last.Values[apn].Source, "order") {
+		t.Errorf("reported: %+v", row.Last.Values)
+	}
+	if other := l.Server.Parameters()[0]; other.Applied != 0 || other.Last != nil {
+		t.Errorf("the row of other terminals: %+v", other)
+	}
+	var out strings.Builder
+	if err := story.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"operator: order 1 to install " + l.New.ICCID + ", by smdp, with parameters", "SM-DP+: getBoundProfilePackage ok [from " + l.Old.Address.String() + "]", "lpad: install loading",
+		"modem: the eUICC confirms the activation", `modem: AT+CGDCONT=1,"IP","` + l.New.APN, "modem: SIM read: ICCID " + l.New.ICCID, "[from " + l.New.Address.String() + "]"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the logs side by side have no %q:\n%s", want, out.String())
+		}
+	}
+
+	at := func(name string) time.Time {
+		i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == name })
+		return steps[i].At
+	}
+	moveModem := func(s *Story, pattern string, to time.Time) {
+		re := regexp.MustCompile(pattern)
+		for i := range s.Modem {
+			if re.MatchString(s.Modem[i].Text) {
+				s.Modem[i].Time = to
+			}
+		}
+		slices.SortStableFunc(s.Modem, func(a, b modemtest.Entry) int { return a.Time.Compare(b.Time) })
+	}
+	moveEntry := func(s *Story, what What, change func(*Entry)) {
+		for i := range s.Record {
+			if s.Record[i].What == what {
+				change(&s.Record[i])
+			}
+		}
+	}
+	notifications := func(s *Story, event string, change func(*smdp.Notification)) {
+		for i := range s.Notifications {
+			if s.Notifications[i].EventName == event {
+				change(&s.Notifications[i])
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(*Story)
+		want   string
+	}{
+		"configuration after the refresh":     {func(s *Story) { moveModem(s, `AT\+CGDCONT=1,.*`+l.New.APN, at("refresh").Add(time.Millisecond)) }, `"refresh": it is there, but before "configuration"`},
+		"configuration before the activation": {func(s *Story) { moveModem(s, `AT\+CGDCONT=1,.*`+l.New.APN, at("enable").Add(-time.Millisecond)) }, "applied before the activation"},
+		"no configuration":                    {func(s *Story) { moveModem(s, `AT\+CGDCONT=1,.*`+l.New.APN, time.Time{}) }, `"configuration"`},
+		"activation requested before the loaded notification": {func(s *Story) {
+			moveEntry(s, ActivationOrdered, func(e *Entry) { e.At = at("loaded notification").Add(-time.Millisecond) })
+		}, `"activation request"`},
+		"loaded before the signature": {func(s *Story) { moveModem(s, `BF36`, at("staged")) }, `"load"`},
+		"loaded notification of another network": {func(s *Story) {
+			notifications(s, "install", func(n *smdp.Notification) { n.Peer = l.New.Address })
+		}, "came from " + l.New.Address.String()},
+		"activation notification over the old network": {func(s *Story) {
+			notifications(s, "enable", func(n *smdp.Notification) { n.Peer = l.Old.Address })
+		}, "came from " + l.Old.Address.String()},
+		"activation notification not signed": {func(s *Story) {
+			notifications(s, "enable", func(n *smdp.Notification) { n.Verified = false })
+		}, "cannot be believed"},
+		"activation procedure before the refresh": {func(s *Story) {
+			notifications(s, "enable", func(n *smdp.Notification) { n.Time = at("enable") })
+		}, `"activation procedure`},
+		"report over the old network":  {func(s *Story) { moveEntry(s, Reported, func(e *Entry) { e.Peer = l.Old.Address }) }, "the report came from"},
+		"report of another activation": {func(s *Story) { moveEntry(s, Reported, func(e *Entry) { e.Seq++ }) }, "the report is of the activation"},
+		"report over no network":       {func(s *Story) { moveEntry(s, Reported, func(e *Entry) { e.Peer = netip.Addr{} }) }, "the report came from"},
+		"no report":                    {func(s *Story) { moveEntry(s, Reported, func(e *Entry) { e.What = "lost" }) }, "no report of the switch"},
+		"report of another process":    {func(s *Story) { moveEntry(s, Reported, func(e *Entry) { e.Process++ }) }, "no report of the switch"},
+		"the daemon has no job":        {func(s *Story) { s.Jobs = nil }, `"staged"`},
+		"the eUICC has not answered":   {func(s *Story) { moveModem(s, `BF3103800100`, time.Time{}) }, "activation notification of the eUICC"},
+		"an attach with the old access point": {func(s *Story) {
+			s.Modem = append(s.Modem, modemtest.Entry{Time: at("refresh"), Kind: modemtest.Happened, Text: fmt.Sprintf("attach of %s, APN %q", l.New.IMSI, l.Old.APN)})
+		}, "the network was asked with the SIM"},
+	} {
+		changed := *story
+		changed.Record, changed.Notifications, changed.Modem = slices.Clone(story.Record), slices.Clone(story.Notifications), slices.Clone(story.Modem)
+		test.change(&changed)
+		if _, err := changed.Check(); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// tampering is a link that changes orders on their way.
+type tampering struct {
+	Link
+	change func([]byte) []byte
+	sent   [][]byte
+}
+
+func (l *tampering) Submit(ctx context.Context, order []byte) (string, error) {
+	if l.change != nil {
+		order = l.change(bytes.Clone(order))
+	}
+	l.sent = append(l.sent, order)
+	return l.Link.Submit(ctx, order)
+}
+
+// flipSignature changes the first bits of a signature.
+func flipSignature(order []byte) []byte {
+	at := bytes.LastIndexByte(order, '.') + 1
+	if order[at] == 'A' {
+		order[at] = 'B'
+	} else {
+		order[at] = 'A'
+	}
+	return order
+}
+
+// TestRefusals has a refusal at every step of the flow: each suspends the
+// process, and nothing was applied. The device is the same one all the time, and
+// everything on it is compared before and after.
+func TestRefusals(t *testing.T) {
+	ctx, l := startLab(t, LabOptions{Config: "network: {dead_man: 8s}\n", ByOperator: true})
+	normalize(ctx, t, l)
+	t.Run("no signature", func(t *testing.T) {
+		before := settings(ctx, t, l)
+		var p *api.Problem
+		if _, err := l.client.Install(ctx, api.InstallRequest{ActivationCode: l.World.ActivationCode(), Consent: true}); !errors.As(err, &p) || p.Code != "signed-order-needed" {
+			t.Errorf("an order without a signature: %v", err)
+		}
+		if after := settings(ctx, t, l); after != before {
+			t.Errorf("before (-) and after (+):\n%s", cmp.Diff(before, after))
+		}
+	})
+	key := l.Server.config
+	asSMDP := func() error { // orders to install in the name of the SM-DP+, by the wrong key
+		l.Server.config.SMDPKey = l.Server.key
+		return nil
+	}
+	elsewhere := l.Terminal
+	elsewhere.EID[15] ^= 1
+	another := l.Terminal
+	another.IMEI = l.Terminal.TAC() + "0000000"
+	broken := smdp.Fault{Function: smdp.GetBoundProfilePackage, Kind: smdp.BadMAC}
+	replay := &tampering{Link: l.Link()}
+	const enableProfile = 0xBF31
+	for _, test := range []struct {
+		name     string
+		terminal Terminal
+		link     func(order []byte) []byte
+		arrange  func() error
+		stage    string
+		code     string // of the problem
+		other    bool   // the SM-DP+ has another profile for the activation code
+		trial    bool   // what was staged has failed its trial: it stays, and is not used again as it is
+	}{
+		{name: "bad signature", link: flipSignature, stage: stageInstallOrder, code: "signed-order-signature"},
+		{name: "bad signature of the SM-DP+", arrange: asSMDP, stage: stageLoad, code: "signed-order-signature"},
+		{name: "wrong device by its EID", terminal: elsewhere, stage: stageInstallOrder, code: "signed-order-device"},
+		{name: "wrong device by its IMEI", terminal: another, stage: stageInstallOrder, code: "signed-order-device"},
+		{name: "wrong profile at the SM-DP+", other: true, stage: stageLoad, code: "signed-order-profile"},
+		{name: "load failed", arrange: func() error { l.World.SMDP.Inject(broken); return nil }, stage: stageLoad, code: ""},
+		{name: "replayed serial", link: func([]byte) []byte { return replay.sent[0] }, stage: stageInstallOrder, code: "signed-order-replayed"},
+		{name: "bad signature of the activation request", link: func(o []byte) []byte {
+			if strings.Contains(payloadOf(o), `"action":"enable"`) {
+				return flipSignature(o)
+			}
+			return o
+		}, stage: stageEnableOrder, code: "signed-order-signature"},
+		{name: "activation refused by the eUICC", arrange: func() error {
+			l.World.Card.Inject(euicc.Fault{Do: euicc.AnswerResult, Function: enableProfile, Result: 127, Times: -1})
+			return nil
+		}, stage: stageActivation, code: "card-undefined-error"},
+		{name: "activation refused by the network", stage: "", code: "registration-denied", trial: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stock(t, l, test.other)
+			if test.terminal.IMEI == "" {
+				test.terminal = l.Terminal
+			}
+			if test.arrange != nil {
+				if err := test.arrange(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := settings(ctx, t, l)
+			link := &tampering{Link: l.Link(), change: test.link}
+			if test.name == "load failed" {
+				link = replay
+			}
+			p, err := l.Server.Provision(ctx, Request{Terminal: test.terminal, Plan: l.Plan, Link: link, Activation: func(context.Context, Process) error {
+				before = settings(ctx, t, l) // with the profile loaded, and its parameters staged
+				return nil
+			}})
+			l.World.SMDP.ClearFaults()
+			l.World.Card.ClearFaults()
+			l.Server.config = key
+			var suspended *SuspendedError
+			if !errors.As(err, &suspended) || p.State != Suspended || test.stage != "" && p.Stage != test.stage || !strings.Contains(p.Reason, test.code) {
+				t.Fatalf("process %s at %q: %v, want %q at %q", p.State, p.Stage, err, test.code, test.stage)
+			}
+			t.Logf("suspended at %s: %s", p.Stage, p.Reason)
+			idle(ctx, t, l)
+			if after := settings(ctx, t, l); after != before {
+				t.Errorf("before (-) and after (+):\n%s", cmp.Diff(before, after))
+			}
+			if p.InstallJob != "" && p.Stage != stageLoad { // the profile is on the card
+				e, err := l.client.Effective(ctx, p.ICCID.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Document == nil || (len(e.Suspended) == 1) != test.trial {
+					t.Errorf("of the profile is staged %+v, suspended %+v", e.Document, e.Suspended)
+				}
+			}
+			if up, err := l.Device.Stack.ActiveConnections(ctx); err != nil || len(up) != 1 || up[0] != "altnetz" {
+				t.Errorf("connections %q are up, %v", up, err)
+			}
+		})
+	}
+	checkRolledBack(t, l, 2)
+}
+
+// checkRolledBack holds the hooks of the maker against refusals: what was taken
+// back was, and nothing was ever applied.
+func checkRolledBack(t *testing.T, l *Lab, want int) {
+	t.Helper()
+	calls, err := l.hookCalls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := 0
+	for _, c := range calls {
+		switch c.Event {
+		case "applied":
+			t.Errorf("a hook was told that %s was applied", c.ICCID)
+		case "rolled-back":
+			back++
+		}
+	}
+	if back != want {
+		t.Errorf("hooks were told of %d switches that were taken back, not of %d: %+v", back, want, calls)
+	}
+}
+
+// payloadOf is what an order says.
+func payloadOf(order []byte) string {
+	parts := strings.Split(string(order), ".")
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// stocked counts the profiles of the tests.
+var stocked = 30
+
+// stock puts a fresh profile into stock, of a subscriber whom the network does
+// not know. The SM-DP+ may have another one for it.
+func stock(t *testing.T, l *Lab, other bool) {
+	t.Helper()
+	stocked++
+	s := lab.NewOperator
+	s.ICCID, s.IMSI = fmt.Sprintf("89358050000000000%d2", stocked), fmt.Sprintf("2440500000000%d", stocked)
+	order, err := lab.NewOrder(fmt.Sprintf("SPARE-%d", stocked), s, 4000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Server.mu.Lock()
+	l.Server.profiles = nil
+	l.Server.mu.Unlock()
+	iccid := order.Metadata.ICCID
+	if other {
+		iccid[9] ^= 1
+	}
+	if err := l.Server.AddProfile(Profile{ICCID: iccid, Plan: s.Plan, Order: order}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// idle waits until the daemon has no job.
+func idle(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	for {
+		jobs, err := l.client.Jobs(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(jobs.Jobs, func(j api.Job) bool { return !j.Ended }) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal("a job does not end")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// normalize has NetworkManager write its connection in its own form, as it does
+// with one that lpad puts back.
+func normalize(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	for _, retries := range []string{"3", "-1"} {
+		if out, err := l.Device.Stack.Command(ctx, "nmcli", "connection", "modify", "altnetz", "connection.autoconnect-retries", retries).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+}
+
+// lastUp is NetworkManager's own note of when a connection was up.
+var lastUp = regexp.MustCompile(`(?m)^timestamp=\d+\n`)
+
+// settings is all that an order may change: the contexts of the modem, the files
+// of NetworkManager's connections, the profiles on the card, and what is staged.
+func settings(ctx context.Context, t *testing.T, l *Lab) string {
+	t.Helper()
+	var out strings.Builder
+	fmt.Fprintf(&out, "%+v\n", l.Device.Stack.Modem.State().Contexts)
+	files, err := filepath.Glob(filepath.Join(l.Device.Stack.Dir(), "nm", "*", "system-connections", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Base(file) != "lo.nmconnection" {
+			fmt.Fprintf(&out, "%s:\n%s", filepath.Base(file), lastUp.ReplaceAll(b, nil))
+		}
+	}
+	for _, p := range l.World.Card.Profiles() {
+		fmt.Fprintf(&out, "profile %s enabled %v\n", p.ICCID, p.Enabled)
+		e, err := l.client.Effective(ctx, p.ICCID.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(e.Document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "    staged %s\n", text)
+	}
+	return out.String()
+}
