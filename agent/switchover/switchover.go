@@ -174,6 +174,7 @@ type Switch struct {
 	ProbeTimeout    time.Duration
 
 	applied   Applied // by this process; zero if not known
+	appliedOf Wanted
 	appliedTo rsp.ICCID
 }
 
@@ -234,7 +235,7 @@ func (s *Switch) apply(ctx context.Context, t Target, i int) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("apn %s (%s): %w", c.APN, c.Source, err)
 	}
-	s.applied, s.appliedTo = Applied{Candidate: c, Index: i}, t.ICCID
+	s.applied, s.appliedOf, s.appliedTo = Applied{Candidate: c, Index: i}, t.Wanted, t.ICCID
 	s.applied.add(where)
 	s.log().Info("parameters applied", "iccid", t.ICCID, "apn", c.APN.String(), "source", c.Source, "where", strings.Join(s.applied.Where, "+"),
 		"not_applied", strings.Join(s.applied.NotApplied, "; "))
@@ -322,13 +323,14 @@ func (e *VerifyError) Fault() fault.Fault { return fault.Of(e.furthest().Err) }
 // Verify waits until the target is registered, its link is up, and the probe
 // passes. When that does not come about with the access point that was
 // applied, the others are tried in order, each with gate, apply and re-read as
-// the first, within the time that ctx leaves, shared out among them. After a
+// the first, within the time that ctx leaves, shared out among them. An access
+// point of the attach with which no network was found is not tried again. After a
 // restart it begins with the first candidate.
 func (s *Switch) Verify(ctx context.Context, snapshot []byte, t Target) (Online, error) {
 	candidates := t.candidates()
 	// The candidates may have changed since Apply: the SIM that the modem shows
 	// now tells more than the card did before it was enabled.
-	first, fresh := 0, s.appliedTo == t.ICCID && !t.ICCID.IsZero() && same(candidates[0].APN, s.applied.APN)
+	first, fresh := 0, s.appliedTo == t.ICCID && !t.ICCID.IsZero() && same(candidates[0].APN, s.applied.APN) && alike(t.Wanted, s.appliedOf)
 	var attempts []Attempt
 	for i := first; i < len(candidates) && ctx.Err() == nil; i++ {
 		online, stage, err := s.try(ctx, snapshot, t, i, fresh && i == first, len(candidates)-i)
@@ -337,6 +339,9 @@ func (s *Switch) Verify(ctx context.Context, snapshot []byte, t Target) (Online,
 			return online, nil
 		}
 		attempts = append(attempts, Attempt{candidates[i], stage, err})
+		if stage <= StageRegister { // no network lets the modem in with that; it may with what the next candidate says
+			t.Attach = nil
+		}
 		s.log().Warn("access point does not do", "iccid", t.ICCID, "apn", candidates[i].APN.String(), "source", candidates[i].Source,
 			"stage", stage.String(), "err", err)
 	}
@@ -363,6 +368,12 @@ func (s *Switch) Afresh() { s.appliedTo = rsp.ICCID{} }
 
 // same reports whether two access points are one.
 func same(a, b modem.APN) bool { return reflect.DeepEqual(a, b) }
+
+// alike reports whether the same is wanted beside the candidates.
+func alike(a, b Wanted) bool {
+	a.Candidates, b.Candidates = nil, nil
+	return reflect.DeepEqual(a, b)
+}
 
 // SIM is the subscription that the modem shows, if the back-end can tell: the
 // zero value if it cannot.

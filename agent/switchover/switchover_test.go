@@ -27,6 +27,7 @@ type backend struct {
 	calls      []string
 	fail, hang map[string]bool
 	apn        string
+	attaches   []string // the access points of the attach that Apply was told
 	probes     int // that go wrong first
 }
 
@@ -52,6 +53,7 @@ func (b *backend) Snapshot(ctx context.Context) ([]byte, error) {
 func (b *backend) Gate(ctx context.Context, s []byte) error { return b.do(ctx, "gate "+string(s)) }
 func (b *backend) Apply(ctx context.Context, iccid string, settings modem.Settings) ([]string, error) {
 	b.apn = settings.Default.Name
+	b.attaches = append(b.attaches, settings.AttachAPN().Name)
 	return []string{"at"}, b.do(ctx, "apply "+settings.Default.Name)
 }
 func (b *backend) Reread(ctx context.Context, iccid string) (string, error) {
@@ -238,6 +240,42 @@ func TestConfiguredLimits(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// An access point of the attach that no network takes does not spoil the other
+// candidates; one with which a network was found stays. What else is wanted may
+// change until Verify.
+func TestAttach(t *testing.T) {
+	for _, tc := range []struct {
+		fail     string
+		late     bool
+		attaches string
+	}{
+		{"", false, "ia"},
+		{"", true, "ia ia"},
+		{"register a", false, "ia b"},
+		{"connect a", false, "ia ia"},
+	} {
+		b := &backend{fail: set(tc.fail)}
+		s, w := newSwitch(b), target(t, "", "a", "b")
+		w.Attach = &modem.APN{Name: "ia"}
+		snapshot, err := s.Snapshot(t.Context())
+		if err == nil {
+			_, err = s.Apply(t.Context(), w)
+		}
+		if err == nil {
+			_, err = s.Reread(t.Context(), w)
+		}
+		if tc.late {
+			w.Radio.SMSC = "+49171"
+		}
+		if err == nil {
+			_, err = s.Verify(t.Context(), snapshot, w)
+		}
+		if got := strings.Join(b.attaches, " "); err != nil || got != tc.attaches {
+			t.Errorf("%q: attached with %s, %v, want %s", tc.fail, got, err, tc.attaches)
+		}
 	}
 }
 
