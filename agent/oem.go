@@ -44,30 +44,30 @@ func (o *oemFolder) loseLimits() {
 // there is empty.
 func (s *settingsSource) readFolder() oemFolder {
 	var o oemFolder
-	if s.cfg.OEMDir == "" {
+	if s.config().OEMDir == "" {
 		return o
 	}
-	root, err := os.OpenRoot(s.cfg.OEMDir)
+	root, err := os.OpenRoot(s.config().OEMDir)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			o.skip(s.cfg.OEMDir, err)
+			o.skip(s.config().OEMDir, err)
 		}
 		return o
 	}
 	defer root.Close()
 	dir, err := root.Open(".")
 	if err != nil {
-		o.skip(s.cfg.OEMDir, err)
+		o.skip(s.config().OEMDir, err)
 		return o
 	}
 	defer dir.Close()
 	if err := trusted(dir); err != nil {
-		o.skip(s.cfg.OEMDir, err)
+		o.skip(s.config().OEMDir, err)
 		return o
 	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		o.skip(s.cfg.OEMDir, err)
+		o.skip(s.config().OEMDir, err)
 		return o
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".json") || strings.HasPrefix(n, ".") })
@@ -76,7 +76,7 @@ func (s *settingsSource) readFolder() oemFolder {
 		names = slices.Concat(names[at:at+1], names[:at], names[at+1:])
 	}
 	if len(names) > maxOEMFiles {
-		o.skip(s.cfg.OEMDir, fmt.Errorf("%d of its files are too many: %d are read", len(names)-maxOEMFiles, maxOEMFiles))
+		o.skip(s.config().OEMDir, fmt.Errorf("%d of its files are too many: %d are read", len(names)-maxOEMFiles, maxOEMFiles))
 		names = names[:maxOEMFiles]
 	}
 	for _, name := range names {

@@ -239,21 +239,24 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 		return secretError("the folder for passwords cannot be opened", err)
 	}
 	defer root.Close()
+	var failed error
 	for _, ref := range doc.SecretRefs() {
 		name, ok := strings.CutPrefix(ref, "file:")
 		if ok && filepath.IsAbs(name) {
 			name, err = filepath.Rel(s.config().OEMDir, name)
 		}
 		if !ok || err != nil || !filepath.IsLocal(name) {
-			return secretError("a password must be in a file of "+s.config().OEMDir, err)
+			failed = secretError("a password must be in a file of "+s.config().OEMDir, err)
+			continue
 		}
 		text, err := readSecret(root, name)
 		if err != nil {
-			return secretError("a password cannot be read", err)
+			failed = secretError("a password cannot be read", err)
+			continue
 		}
 		out[ref] = redact.NewSecret(text)
 	}
-	return nil
+	return failed
 }
 
 func readSecret(root *os.Root, name string) (string, error) {

@@ -94,9 +94,13 @@ func (v *View) stateOf(p *job.Parameter, profile rsp.Profile, j job.Job) string 
 		return p.State
 	case j.ID != "" && j.Switch.Enabled && slices.ContainsFunc(j.Parameters, func(q job.Parameter) bool { return q.State == job.ParameterTrial && sameValue(&q, p) }):
 		return job.ParameterTrial
-	case profile.State == rsp.Enabled && v.Memory.Applied.ICCID == profile.ICCID && slices.ContainsFunc(v.Memory.Applied.Parameters, func(q job.Parameter) bool { return sameValue(&q, p) }):
-		return job.ParameterApplied
-	case p.Rank <= maxStagedRank:
+	}
+	if a := &v.Memory.Applied; profile.State == rsp.Enabled && a.ICCID == profile.ICCID {
+		if at := slices.IndexFunc(a.Parameters, func(q job.Parameter) bool { return sameValue(&q, p) }); at >= 0 {
+			return a.Parameters[at].State
+		}
+	}
+	if p.Rank <= maxStagedRank {
 		return job.ParameterStaged
 	}
 	return ""

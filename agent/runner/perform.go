@@ -584,7 +584,7 @@ func (r *Runner) apply(ctx context.Context, j job.Job) (job.Event, error) {
 		applied, err := r.cfg.Switch.Apply(ctx, t)
 		if len(applied.Where) > 0 { // else there is nothing on this device that has an APN
 			e.APN, e.Source = applied.APN.Name, applied.Source
-			e.Parameters = r.card.effective.with(applied.Index)
+			e.Parameters = r.card.effective.set(applied)
 		}
 		return err
 	})
@@ -670,7 +670,7 @@ func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job
 	e := job.Event{Kind: job.Online}
 	if len(online.Where) > 0 {
 		e.APN, e.Source = online.APN.Name, online.Source
-		e.Parameters = r.card.effective.with(online.Index)
+		e.Parameters = r.card.effective.set(online.Applied)
 		if e.Good, err = goodAPN(j.ICCID(), online.APN); err != nil {
 			return job.Event{}, err
 		}

@@ -385,12 +385,16 @@ func isDefault(leaf string) bool {
 	return leaf == leafDefault || strings.HasPrefix(leaf, leafDefault+".")
 }
 
-// with is the set in which the access point of a candidate does, the first
-// being 0.
-func (e Effective) with(candidate int) []job.Parameter {
+// stateUnsupported is the state of what this modem, or who manages it, could not
+// be set to.
+const stateUnsupported = "unsupported"
+
+// set is the set of which the access point of a candidate was applied, and the
+// rest as far as it could be.
+func (e Effective) set(a switchover.Applied) []job.Parameter {
 	want := leafDefault
-	if candidate > 0 {
-		want += "." + strconv.Itoa(candidate+1)
+	if a.Index > 0 {
+		want += "." + strconv.Itoa(a.Index+1)
 	}
 	var out []job.Parameter
 	for _, p := range e.Parameters {
@@ -400,9 +404,27 @@ func (e Effective) with(candidate int) []job.Parameter {
 		case isDefault(p.Leaf):
 			continue
 		}
+		if lacks(a.NotApplied, p.Leaf) {
+			p.State = stateUnsupported
+		}
 		out = append(out, p)
 	}
 	return out
+}
+
+// lacks reports whether a leaf is among the settings that could not be made: by
+// its name, by that of its group, or an access point by one of its purposes.
+func lacks(notApplied []string, leaf string) bool {
+	for _, text := range notApplied {
+		what, _, _ := strings.Cut(text, ": ")
+		if leaf == what || strings.HasPrefix(leaf, what+".") {
+			return true
+		}
+		if purpose, ok := strings.CutPrefix(leaf, "apns."); ok && slices.Contains(strings.Split(what, ","), purpose) {
+			return true
+		}
+	}
+	return false
 }
 
 // failedTrial names the sources of what did not pass, when err tells that the
