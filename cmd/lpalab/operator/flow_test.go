@@ -158,6 +158,17 @@ func TestFlow(t *testing.T) {
 			moveEntry(s, ActivationOrdered, func(e *Entry) { e.At = at("loaded notification").Add(-time.Millisecond) })
 		}, `"activation request"`},
 		"loaded before the signature": {func(s *Story) { moveModem(s, `BF36`, at("staged")) }, `"load"`},
+		"package given before the signature was checked": {func(s *Story) {
+			for i := range s.Calls {
+				s.Calls[i].Time = at("staged")
+			}
+		}, "before the signature was checked"},
+		"a hook not called":    {func(s *Story) { s.Hooks = s.Hooks[:2] }, `the hook "applied" was not called`},
+		"a hook of a way back": {func(s *Story) { s.Hooks = append(slices.Clone(s.Hooks), HookCall{Event: "rolled-back"}) }, "4 hooks were called"},
+		"a hook too early": {func(s *Story) {
+			s.Hooks = slices.Clone(s.Hooks)
+			s.Hooks[2].At = at("enable")
+		}, `the hook "applied" was not called between`},
 		"loaded notification of another network": {func(s *Story) {
 			notifications(s, "install", func(n *smdp.Notification) { n.Peer = l.New.Address })
 		}, "came from " + l.New.Address.String()},
@@ -182,7 +193,8 @@ func TestFlow(t *testing.T) {
 		}, "the network was asked with the SIM"},
 	} {
 		changed := *story
-		changed.Record, changed.Notifications, changed.Modem = slices.Clone(story.Record), slices.Clone(story.Notifications), slices.Clone(story.Modem)
+		changed.Record, changed.Notifications = slices.Clone(story.Record), slices.Clone(story.Notifications)
+		changed.Calls, changed.Modem = slices.Clone(story.Calls), slices.Clone(story.Modem)
 		test.change(&changed)
 		if _, err := changed.Check(); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
@@ -220,7 +232,7 @@ func flipSignature(order []byte) []byte {
 // process, and nothing was applied. The device is the same one all the time, and
 // everything on it is compared before and after.
 func TestRefusals(t *testing.T) {
-	ctx, l := startLab(t, LabOptions{Config: "network: {dead_man: 8s}\n", ByOperator: true})
+	ctx, l := startLab(t, LabOptions{Config: "network: {dead_man: 15s}\n", ByOperator: true})
 	normalize(ctx, t, l)
 	t.Run("no signature", func(t *testing.T) {
 		before := settings(ctx, t, l)
@@ -232,7 +244,6 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("before (-) and after (+):\n%s", cmp.Diff(before, after))
 		}
 	})
-	key := l.Server.config
 	asSMDP := func() error { // orders to install in the name of the SM-DP+, by the wrong key
 		l.Server.config.SMDPKey = l.Server.key
 		return nil
@@ -252,6 +263,7 @@ func TestRefusals(t *testing.T) {
 		stage    string
 		code     string // of the problem
 		other    bool   // the SM-DP+ has another profile for the activation code
+		loads    bool   // a package was asked for
 		trial    bool   // what was staged has failed its trial: it stays, and is not used again as it is
 	}{
 		{name: "bad signature", link: flipSignature, stage: stageInstallOrder, code: "signed-order-signature"},
@@ -259,19 +271,19 @@ func TestRefusals(t *testing.T) {
 		{name: "wrong device by its EID", terminal: elsewhere, stage: stageInstallOrder, code: "signed-order-device"},
 		{name: "wrong device by its IMEI", terminal: another, stage: stageInstallOrder, code: "signed-order-device"},
 		{name: "wrong profile at the SM-DP+", other: true, stage: stageLoad, code: "signed-order-profile"},
-		{name: "load failed", arrange: func() error { l.World.SMDP.Inject(broken); return nil }, stage: stageLoad, code: ""},
+		{name: "load failed", arrange: func() error { l.World.SMDP.Inject(broken); return nil }, stage: stageLoad, loads: true},
 		{name: "replayed serial", link: func([]byte) []byte { return replay.sent[0] }, stage: stageInstallOrder, code: "signed-order-replayed"},
 		{name: "bad signature of the activation request", link: func(o []byte) []byte {
 			if strings.Contains(payloadOf(o), `"action":"enable"`) {
 				return flipSignature(o)
 			}
 			return o
-		}, stage: stageEnableOrder, code: "signed-order-signature"},
+		}, loads: true, stage: stageEnableOrder, code: "signed-order-signature"},
 		{name: "activation refused by the eUICC", arrange: func() error {
 			l.World.Card.Inject(euicc.Fault{Do: euicc.AnswerResult, Function: enableProfile, Result: 127, Times: -1})
 			return nil
-		}, stage: stageActivation, code: "card-undefined-error"},
-		{name: "activation refused by the network", stage: "", code: "registration-denied", trial: true},
+		}, stage: stageActivation, code: "card-undefined-error", loads: true},
+		{name: "activation refused by the network", stage: "", code: "rolled-back", loads: true, trial: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			stock(t, l, test.other)
@@ -283,7 +295,7 @@ func TestRefusals(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := settings(ctx, t, l)
+			before, packages := settings(ctx, t, l), packagesGiven(l)
 			link := &tampering{Link: l.Link(), change: test.link}
 			if test.name == "load failed" {
 				link = replay
@@ -294,10 +306,13 @@ func TestRefusals(t *testing.T) {
 			}})
 			l.World.SMDP.ClearFaults()
 			l.World.Card.ClearFaults()
-			l.Server.config = key
+			l.Server.config.SMDPKey = nil
 			var suspended *SuspendedError
 			if !errors.As(err, &suspended) || p.State != Suspended || test.stage != "" && p.Stage != test.stage || !strings.Contains(p.Reason, test.code) {
 				t.Fatalf("process %s at %q: %v, want %q at %q", p.State, p.Stage, err, test.code, test.stage)
+			}
+			if given := packagesGiven(l) - packages; (given > 0) != test.loads {
+				t.Errorf("the SM-DP+ has given %d packages", given)
 			}
 			t.Logf("suspended at %s: %s", p.Stage, p.Reason)
 			idle(ctx, t, l)
@@ -319,6 +334,16 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	checkRolledBack(t, l, 2)
+}
+
+// packagesGiven counts how often the SM-DP+ was asked for a package.
+func packagesGiven(l *Lab) (n int) {
+	for _, c := range l.World.SMDP.Calls() {
+		if c.Function == smdp.GetBoundProfilePackage {
+			n++
+		}
+	}
+	return n
 }
 
 // checkRolledBack holds the hooks of the maker against refusals: what was taken

@@ -70,6 +70,16 @@ type Step struct {
 // finder looks for a step that comes after a time.
 type finder func(s *Story, after time.Time) (Step, error)
 
+// Steps that others are held against.
+const (
+	stepSigned    = "signature checked"
+	stepLoad      = "load"
+	stepEnable    = "enable"
+	stepConfirmed = "activation notification of the eUICC"
+	stepRefresh   = "refresh"
+	stepReport    = "parameters report"
+)
+
 // founding is the flow that the product is for, in its order, with where each
 // step leaves its mark.
 var founding = []struct {
@@ -78,16 +88,16 @@ var founding = []struct {
 }{
 	{"request with profile and parameters", entry(OrderSigned)},
 	{"staged", mark(install, "queued")},
-	{"signature checked", mark(install, "preparing")},
-	{"load", onModem(modemtest.Sent, func(*Story) string { return `"[0-9A-F]{2}E2(?:11|91)00[0-9A-F]{2}BF36` })},
+	{stepSigned, mark(install, "preparing")},
+	{stepLoad, onModem(modemtest.Sent, func(*Story) string { return `"[0-9A-F]{2}E2(?:11|91)00[0-9A-F]{2}BF36` })},
 	{"loaded notification", notification("install", func(s *Story) Subscriber { return s.New }, func(s *Story) Subscriber { return s.Old })},
 	{"activation request", entry(ActivationOrdered)},
-	{"enable", onModem(modemtest.Sent, func(s *Story) string { return `BF31..A0..5A0A` + swapped(s.New.ICCID) })},
-	{"activation notification of the eUICC", onModem(modemtest.Answered, func(*Story) string { return `BF3103800100` })},
+	{stepEnable, onModem(modemtest.Sent, func(s *Story) string { return `BF31..A0..5A0A` + swapped(s.New.ICCID) })},
+	{stepConfirmed, onModem(modemtest.Answered, func(*Story) string { return `BF3103800100` })},
 	{"configuration", onModem(modemtest.Sent, func(s *Story) string { return `^AT\+CGDCONT=1,"[^"]*","` + regexp.QuoteMeta(s.New.APN) + `"` })},
-	{"refresh", onModem(modemtest.Happened, func(s *Story) string { return `^SIM read: ICCID ` + s.New.ICCID })},
+	{stepRefresh, onModem(modemtest.Happened, func(s *Story) string { return `^SIM read: ICCID ` + s.New.ICCID })},
 	{"activation procedure with the server over the new network", notification("enable", func(s *Story) Subscriber { return s.New }, func(s *Story) Subscriber { return s.New })},
-	{"parameters report", report},
+	{stepReport, report},
 }
 
 // Kinds of jobs.
@@ -122,7 +132,7 @@ func (s *Story) Steps() (steps []Step, err error) {
 // way round the order.
 func (s *Story) Check() ([]Step, error) {
 	steps, err := s.Steps()
-	return steps, errors.Join(err, s.checkAir(), s.checkStaged(), s.checkHooks(steps))
+	return steps, errors.Join(err, s.checkAir(), s.checkStaged(), s.checkHooks(steps), s.checkPackage(steps))
 }
 
 // entry is a step in the server's own record.
@@ -289,9 +299,9 @@ func (s *Story) checkHooks(steps []Step) error {
 	var errs []error
 	expected := 0
 	for _, want := range []struct{ event, after, before, apn string }{
-		{"staged", "load", "enable", ""},
-		{"activated", "activation notification of the eUICC", "parameters report", ""},
-		{"applied", "refresh", "parameters report", s.New.APN},
+		{"staged", stepLoad, stepEnable, ""},
+		{"activated", stepConfirmed, stepReport, ""},
+		{"applied", stepRefresh, stepReport, s.New.APN},
 	} {
 		i := slices.IndexFunc(s.Hooks, func(h HookCall) bool { return h.Event == want.event })
 		if i < 0 {
@@ -312,6 +322,21 @@ func (s *Story) checkHooks(steps []Step) error {
 		errs = append(errs, fmt.Errorf("%d hooks were called, want one for each of three events", len(s.Hooks)))
 	}
 	return errors.Join(errs...)
+}
+
+// checkPackage finds a package that was given before the order's signature was
+// known to be good.
+func (s *Story) checkPackage(steps []Step) error {
+	i := slices.IndexFunc(steps, func(s Step) bool { return s.Name == stepSigned })
+	if i < 0 {
+		return nil // which is an error already
+	}
+	for _, c := range s.Calls {
+		if c.Function == smdp.GetBoundProfilePackage && c.Time.Before(steps[i].At) {
+			return errors.New("the package was asked for before the signature was checked")
+		}
+	}
+	return nil
 }
 
 // swapped is an ICCID as a card stores it: its digits in pairs, each swapped.
