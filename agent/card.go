@@ -46,6 +46,7 @@ type cardSource struct {
 
 	pulse    *runner.Pulse // nil: nobody looks
 	patience time.Duration // with one exchange
+	figures  *figures      // nil: nobody counts
 
 	admit func(rsp.EID) error // refuses a card that another path leads to; nil: there is no other
 }
@@ -145,6 +146,9 @@ func (s *cardSource) openPatiently(ctx context.Context, aid rsp.AID) (*apdu.Chan
 		end := s.pulse.Begin("opening a channel to the card", s.patience)
 		ch, err := s.card.OpenChannel(ctx, aid)
 		end()
+		if !errors.Is(err, apdu.ErrNotFound) {
+			s.figures.cardFailed(ctx, err)
+		}
 		if !errors.Is(err, apdu.ErrBusy) || time.Now().After(limit) {
 			return ch, err
 		}
@@ -182,7 +186,9 @@ func (s *cardSource) transmit(ctx context.Context, ch *apdu.Channel, cmd apdu.Co
 		return apdu.Response{}, err
 	}
 	defer s.pulse.Begin("a command to the card", s.patience)()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apduLimit)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), apduLimit)
 	defer cancel()
-	return ch.Transmit(ctx, cmd)
+	r, err := ch.Transmit(limited, cmd)
+	s.figures.cardFailed(ctx, err)
+	return r, err
 }

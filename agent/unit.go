@@ -29,6 +29,8 @@ type unit struct {
 	journal *journal.Journal
 	runner  *runner.Runner
 
+	figures *figures
+
 	// What a reload changes of; see [Agent.Reload].
 	servers  *serverSource
 	settings *settingsSource
@@ -40,7 +42,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if p.Log == nil {
 		p.Log = a.main
 	}
-	u := &unit{cfg: cfg, parts: p, log: p.Log}
+	u := &unit{cfg: cfg, parts: p, log: p.Log, figures: newFigures()}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -53,7 +55,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		return nil, err
 	}
 	pulse := &runner.Pulse{}
-	card := &cardSource{pulse: pulse, patience: cmp.Or(a.host.Patience, runner.Patience), card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, slots: p.Slots, slot: cfg.Modem.Slot, log: p.Log}
+	card := &cardSource{figures: u.figures, pulse: pulse, patience: cmp.Or(a.host.Patience, runner.Patience), card: p.Card, aids: aids(cfg.RSP.ISDRAIDs), blockSize: cfg.Card.BlockSize, habits: p.Habits, slots: p.Slots, slot: cfg.Modem.Slot, log: p.Log}
 	u.card = card
 	if p.Shared != nil {
 		card.turns = &turns{shared: p.Shared, open: card.channel, transmit: card.transmit, log: p.Log}
@@ -94,6 +96,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		Servers:     u.servers,
 		ClockReady:  u.clock.Ready,
 		OnState:     func(s runner.State) { a.onState(u, s) },
+		OnEnd:       u.figures.jobEnded,
 		Hub:         a.hub,
 		Name:        cfg.Name,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,

@@ -4,6 +4,7 @@
 //
 // The protocol is HTTP/1.1 over a unix socket, every path under [Prefix]:
 //
+//	GET    /metrics                          OpenMetrics text
 //	GET    /v1/status                        Status
 //	GET    /v1/cards                         Cards
 //	GET    /v1/euicc                         EUICC

@@ -46,6 +46,8 @@ type Backend interface {
 	SetSlot(ctx context.Context, by string, slot int) (api.Slot, error)
 
 	Status(ctx context.Context) (api.Status, error)
+	// Metrics are figures of all cards, as OpenMetrics text.
+	Metrics(ctx context.Context) (string, error)
 	EUICC(ctx context.Context) (api.EUICC, error)
 	// Probe finds out what the way to the card can do.
 	Probe(ctx context.Context) (api.Probe, error)
@@ -173,6 +175,7 @@ func (s *Server) handler() http.Handler {
 	for _, r := range routes {
 		mux.HandleFunc(r.method+" "+api.Prefix+r.path, s.guard(r))
 	}
+	mux.HandleFunc(metricsRoute.method+" "+metricsRoute.path, s.guard(metricsRoute))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, http.StatusNotFound, fault.New(fault.Fault{Code: api.CodeNotFound, Text: "there is no " + r.Method + " " + r.URL.Path,
 			Who: fault.Technician, Next: "see the list of routes; client and daemon may be of different versions"}, nil))

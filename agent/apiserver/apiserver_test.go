@@ -161,6 +161,10 @@ func (b *backend) WaitJob(ctx context.Context, id string) (api.Job, error) {
 func (b *backend) Answer(ctx context.Context, by, id string, r api.AnswerRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "answer %s %v by %s", id, r.Accept, by)
 }
+func (b *backend) Metrics(ctx context.Context) (string, error) {
+	return "# EOF\n", b.note(ctx, "metrics")
+}
+
 func (b *backend) Abort(ctx context.Context, by, id string) (api.Job, error) {
 	return someJob, b.note(ctx, "abort %s by %s", id, by)
 }
@@ -340,6 +344,21 @@ func TestRoutes(t *testing.T) {
 		if !tried[r.Method+r.Path] && r.Path != "/events" {
 			t.Errorf("%s %s was not tried", r.Method, r.Path)
 		}
+	}
+}
+
+// Figures are for whoever may look, and for no browser.
+func TestMetrics(t *testing.T) {
+	b := &backend{}
+	s := serve(t, b, apiserver.Options{})
+	resp, body := s.ask("GET", "/metrics", "")
+	if resp.StatusCode != 200 || body != "# EOF\n" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/openmetrics-text; version=1.0.0") {
+		t.Errorf("%s, %s, %q", resp.Status, resp.Header, body)
+	}
+	s.problem(404, "not-found", "POST", "/metrics", "")
+	s.problem(404, "not-found", "GET", "/v1/metrics", "")
+	if l := apiserver.MetricsLevel; l != apiserver.Read {
+		t.Errorf("the level is %v", l)
 	}
 }
 

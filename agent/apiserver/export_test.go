@@ -25,5 +25,8 @@ func Routes() []Route {
 	return list
 }
 
+// MetricsLevel is the level of the one route that is not in the table.
+var MetricsLevel = metricsRoute.level
+
 // PeerOf reads who is at the other end.
 func PeerOf(c net.Conn) (Peer, error) { return peerOf(c) }

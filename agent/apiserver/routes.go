@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lpad/agent/api"
+	"lpad/agent/metrics"
 	"lpad/internal/fault"
 )
 
@@ -57,6 +58,20 @@ var routes = []route{
 	{"POST", "/jobs/{id}/abort", Operate, abortJob},
 	{"GET", "/events", Read, events},
 }
+
+// metricsRoute is for collectors of figures. It is where they look for it, outside
+// of the prefix: the format has a version of its own.
+var metricsRoute = route{"GET", "/metrics", Read, func(s *Server, w http.ResponseWriter, r *http.Request) {
+	text, err := s.backend.Metrics(r.Context())
+	if err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	w.Header().Set("Content-Type", metrics.ContentType)
+	if _, err := io.WriteString(w, text); err != nil {
+		s.log.Debug("caller went away", "err", err)
+	}
+}}
 
 // get serves a question without arguments.
 func get[T any](ask func(Backend, context.Context) (T, error)) func(*Server, http.ResponseWriter, *http.Request) {

@@ -91,6 +91,8 @@ func (d *daemon) Slot(context.Context) (api.Slot, error) { return api.Slot{Activ
 func (d *daemon) SetSlot(_ context.Context, by string, slot int) (api.Slot, error) {
 	return api.Slot{Active: slot}, d.note("slot %d", slot)
 }
+func (d *daemon) Metrics(context.Context) (string, error) { return "", nil }
+
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{State: "ready", LastEvent: 7}, d.note("status")
 }

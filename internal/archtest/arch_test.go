@@ -65,7 +65,9 @@ var arrows = []struct {
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
 	{"agent/runner", []string{"agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
-	{"agent/apiserver", []string{"agent/api"}, "the socket"},
+	{"agent/metrics", nil, "a text format"},
+	{"agent/metrics/metricstest", nil, "reads it strictly"},
+	{"agent/apiserver", []string{"agent/api", "agent/metrics"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
 	{"agent", []string{"agent/...", "apdu", "modem", "modem/carrierdb", "config", "internal/release"}, "wiring, no policy"},
 
@@ -85,7 +87,7 @@ var arrows = []struct {
 var everybody = []string{"internal/fault", "internal/redact"}
 
 // never may anything but tests and the lab import these.
-var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "agent/orders/orderstest", "internal/systembus/bustest", "packaging/packagetest"}
+var testOnly = []string{"apdu/apdutest", "modem/at/attest", "modem/modemtest", "agent/rsp/rsptest", "agent/orders/orderstest", "internal/systembus/bustest", "packaging/packagetest", "agent/metrics/metricstest"}
 
 // fences name the only importer of a module.
 var fences = map[string][]string{
