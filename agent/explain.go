@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"lpad/agent/job"
@@ -81,8 +80,9 @@ func (x explainer) add(p job.Parameter, v any, trial bool) {
 		return
 	}
 	for _, g := range x.list {
-		if g.Source == p.Source && g.origin.Generation == p.Generation && !slices.Contains(x.to.Trial, g.origin) {
-			x.to.Trial = append(x.to.Trial, g.origin)
+		if g.Source == p.Source && g.origin.Generation == p.Generation {
+			x.to.Trial = append(x.to.Trial, runner.Trial{Leaf: p.Leaf, Origin: g.origin})
+			return
 		}
 	}
 }

@@ -147,6 +147,9 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 		return switchover.Wanted{}, said, err
 	}
 	explain(&said, e, list)
+	for _, g := range list {
+		said.Given = append(said.Given, g.origin)
+	}
 	wanted := switchover.Wanted{Attach: e.Attach(), Radio: e.Radio()}
 	for _, l := range e.Attempts() {
 		wanted.Candidates = append(wanted.Candidates, switchover.Candidate{APN: l.Value, Source: l.Source})

@@ -109,10 +109,10 @@ func (v *View) stateOf(p *job.Parameter, profile rsp.Profile, j job.Job) string 
 // maxStagedRank is the lowest rank of documents; what is below is only tried.
 const maxStagedRank = 3
 
-// sameValue reports whether two values are one; that of an access point may have
-// been the first to be tried, or a later one.
+// sameValue reports whether two values are one, whoever says so; that of an
+// access point may have been the first to be tried, or a later one.
 func sameValue(a, b *job.Parameter) bool {
-	return a.Source == b.Source && a.Generation == b.Generation && bytes.Equal(a.Value, b.Value) && (a.Leaf == b.Leaf || isDefault(a.Leaf) && isDefault(b.Leaf))
+	return bytes.Equal(a.Value, b.Value) && (a.Leaf == b.Leaf || isDefault(a.Leaf) && isDefault(b.Leaf))
 }
 
 // SetParameters gives a profile on the card the document that it is to be

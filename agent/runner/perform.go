@@ -24,7 +24,7 @@ func (r *Runner) perform(ctx context.Context, j job.Job, a job.Action, code reda
 	r.activated(ctx, j)
 	e, err := r.carryOut(ctx, j, a, code)
 	if err != nil {
-		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err), Trial: r.failedTrial(err), Activation: e.Activation}
+		e = job.Event{Kind: job.Fail, Problem: job.ProblemOf(err), Trial: r.failedTrial(j, err), Activation: e.Activation}
 	}
 	e.Hooks = append(r.endedHooks(j), e.Hooks...)
 	return e
@@ -671,6 +671,13 @@ func (r *Runner) prove(ctx context.Context, j job.Job, t switchover.Target) (job
 	if len(online.Where) > 0 {
 		e.APN, e.Source = online.APN.Name, online.Source
 		e.Parameters = r.card.effective.set(online.Applied)
+		failed := r.card.effective.failed(online.Attempts, true)
+		if len(failed) > 0 {
+			suspend(e.Parameters, leafAttach)
+		}
+		if e.Trial, err = r.verdict(j, failed); err != nil {
+			return job.Event{}, err
+		}
 		if e.Good, err = goodAPN(j.ICCID(), online.APN); err != nil {
 			return job.Event{}, err
 		}

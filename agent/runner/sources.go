@@ -49,6 +49,12 @@ type SettingsSource interface {
 	Generation(document json.RawMessage) int64
 }
 
+// same reports whether two documents are one: by their generation, or without
+// one by their content.
+func (o Origin) same(p Origin) bool {
+	return o.Source == p.Source && o.Generation == p.Generation && (o.Generation > 0 || o.Digest == p.Digest)
+}
+
 // Question asks what a profile wants.
 type Question struct {
 	Profile rsp.Profile
@@ -77,9 +83,19 @@ type Effective struct {
 	Parameters []job.Parameter `json:"parameters"`      // in force, or what is tried in turn: "apns.default", then "apns.default.2" …
 	Notes      []string        `json:"notes,omitempty"` // what a person should hear: documents that are left out, conflicts
 
-	// Trial are the sources of values that decide whether the modem finds a
-	// network: a source that does not pass is suspended.
-	Trial []Origin `json:"-"`
+	// Trial are the leaves that decide whether the modem finds a network, with
+	// their sources: a source that does not pass is suspended.
+	Trial []Trial `json:"-"`
+
+	// Given are all documents that were looked at, also those that say nothing
+	// for this profile.
+	Given []Origin `json:"-"`
+}
+
+// Trial is a leaf that decides whether the modem finds a network.
+type Trial struct {
+	Leaf string
+	Origin
 }
 
 // DeviceSource knows what servers may be told of the device.

@@ -167,14 +167,24 @@ func (m Memory) resume(iccid rsp.ICCID, source string) Memory {
 	return m
 }
 
+// acquit ends the suspension of sources whose values the device has come online
+// with after all.
+func (m Memory) acquit(a AppliedSet) Memory {
+	m.Suspended = slices.DeleteFunc(slices.Clone(m.Suspended), func(s Suspension) bool {
+		return s.ICCID == a.ICCID && slices.ContainsFunc(a.Parameters, func(p job.Parameter) bool {
+			return p.Source == s.Source && p.Generation == s.Generation && p.State == job.ParameterApplied
+		})
+	})
+	return m
+}
+
 // suspended reports whether a source has failed its trial with a profile. A
 // document that the order of job j itself brings is on a new trial, until it
 // fails in that job.
 func (m Memory) suspended(j job.Job, fresh bool) func(Origin) bool {
 	return func(o Origin) bool {
 		return slices.ContainsFunc(m.Suspended, func(s Suspension) bool {
-			return s.ICCID == j.ICCID() && s.Source == o.Source && s.Generation == o.Generation && (o.Generation > 0 || s.Digest == o.Digest) &&
-				(!fresh || s.Source != orderSource(j.Order) || s.Job == j.ID)
+			return s.ICCID == j.ICCID() && s.Origin.same(o) && (!fresh || s.Source != orderSource(j.Order) || s.Job == j.ID)
 		})
 	}
 }
@@ -220,12 +230,22 @@ func (m Memory) question(j job.Job, p rsp.Profile, generation func(json.RawMessa
 func (m Memory) judge(next job.Job, e job.Event) Memory {
 	if e.Kind == job.Online && e.Source != "" { // there is something on this device that has an APN
 		m.Applied = AppliedSet{ICCID: next.ICCID(), At: e.At, Parameters: next.Parameters}
+		m = m.acquit(m.Applied)
 	}
-	var origins []Origin
-	if len(e.Trial) > 0 && json.Unmarshal(e.Trial, &origins) == nil {
-		m = m.suspend(next, origins, e.Problem, e.At)
+	var v verdict
+	if len(e.Trial) > 0 && json.Unmarshal(e.Trial, &v) == nil {
+		for _, o := range v.Gone {
+			m = m.resume(next.ICCID(), o.Source)
+		}
+		m = m.suspend(next, v.Failed, e.Problem, e.At)
 	}
 	return m
+}
+
+// verdict is what an event says of sources on trial.
+type verdict struct {
+	Failed []Origin `json:"failed,omitempty"`
+	Gone   []Origin `json:"gone,omitempty"` // that had failed, and are there no more as they were
 }
 
 // staging files the document of an order under its profile: once the profile is
@@ -387,7 +407,10 @@ func isDefault(leaf string) bool {
 
 // stateUnsupported is the state of what this modem, or who manages it, could not
 // be set to.
-const stateUnsupported = "unsupported"
+const (
+	stateUnsupported = "unsupported"
+	stateSuspended   = "suspended" // it has failed its trial
+)
 
 // set is the set of which the access point of a candidate was applied, and the
 // rest as far as it could be.
@@ -412,6 +435,15 @@ func (e Effective) set(a switchover.Applied) []job.Parameter {
 	return out
 }
 
+// suspend says of a leaf that it is not used.
+func suspend(list []job.Parameter, leaf string) {
+	for i := range list {
+		if list[i].Leaf == leaf {
+			list[i].State = stateSuspended
+		}
+	}
+}
+
 // lacks reports whether a leaf is among the settings that could not be made: by
 // its name, by that of its group, or an access point by one of its purposes.
 func lacks(notApplied []string, leaf string) bool {
@@ -427,21 +459,58 @@ func lacks(notApplied []string, leaf string) bool {
 	return false
 }
 
-// failedTrial names the sources of what did not pass, when err tells that the
-// modem found no network with it: a modem that is registered has found one.
-func (r *Runner) failedTrial(err error) json.RawMessage {
-	var verify *switchover.VerifyError
-	if !errors.As(err, &verify) || len(r.card.effective.Trial) == 0 {
-		return nil
-	}
-	for _, a := range verify.Attempts {
-		if a.Stage != switchover.StageRegister || lineLost(a.Err) || starting(a.Err) {
-			return nil
+// leafAttach is the leaf of the access point of the initial attach. Package
+// switchover leaves it out when the first candidate finds no network with it.
+const leafAttach = "apns.ia"
+
+// failed names the sources of what did not pass: of all that is on trial, when no
+// attempt found a network; of the attach, when one did without it. An attempt
+// that failed because the modem was away has tried nothing.
+func (e Effective) failed(attempts []switchover.Attempt, online bool) []Origin {
+	none, found := 0, online
+	for _, a := range attempts {
+		switch {
+		case a.Stage > switchover.StageRegister:
+			found = true
+		case a.Stage == switchover.StageRegister && !lineLost(a.Err) && !starting(a.Err):
+			none++
 		}
 	}
-	raw, err := json.Marshal(r.card.effective.Trial)
-	if err != nil {
+	if none == 0 || !found && none < len(attempts) {
 		return nil
+	}
+	var origins []Origin
+	for _, t := range e.Trial {
+		if (!found || t.Leaf == leafAttach) && !slices.Contains(origins, t.Origin) {
+			origins = append(origins, t.Origin)
+		}
+	}
+	return origins
+}
+
+// verdict is what the event of a job says of its sources on trial; nil: nothing.
+func (r *Runner) verdict(j job.Job, failed []Origin) (json.RawMessage, error) {
+	v := verdict{Failed: failed}
+	for _, s := range r.View().Memory.Suspended {
+		if s.ICCID == j.ICCID() && !slices.ContainsFunc(r.card.effective.Given, s.Origin.same) {
+			v.Gone = append(v.Gone, s.Origin)
+		}
+	}
+	if len(v.Failed)+len(v.Gone) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(v)
+}
+
+// failedTrial is what err tells of it.
+func (r *Runner) failedTrial(j job.Job, err error) json.RawMessage {
+	var verify *switchover.VerifyError
+	if !errors.As(err, &verify) {
+		return nil
+	}
+	raw, err := r.verdict(j, r.card.effective.failed(verify.Attempts, false))
+	if err != nil {
+		return nil // it is tried once more
 	}
 	return raw
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/pki"
@@ -24,7 +25,7 @@ type authenticated struct {
 	serverChallenge []byte
 	info2           ber.TLV
 	matchingID      string
-	tac             string
+	tac, imei       string // of the device; imei is empty when it was not told
 }
 
 // refusal is an eUICC's answer that is an error code.
@@ -104,6 +105,9 @@ func parseAuthenticated(b []byte) (*authenticated, error) {
 		return nil, fmt.Errorf("euiccSigned1: TAC of %d bytes", len(tac.Value))
 	}
 	a.tac = swappedDigits(tac.Value)
+	if imei, ok := device.Optional(0x82); ok {
+		a.imei = strings.ReplaceAll(swappedDigits(imei.Value), "f", "") // beside the last digit
+	}
 	return a, nil
 }
 
@@ -156,6 +160,7 @@ func (s *Server) authenticateIn(session *session, c *call) (reply, *Status) {
 		return nil, status
 	}
 	session.order, session.authenticated = order, true
+	order.tac, order.imei = a.tac, a.imei
 	s.expect(session)
 	return s.offer(session, c.fault), nil
 }

@@ -56,6 +56,7 @@ type order struct {
 	downloads int
 	bound     *binding
 	result    string // of the last ProfileInstallationResult
+	tac, imei string // of the last device that asked for it
 }
 
 // binding ties a package to an eUICC and its one-time key.
@@ -166,15 +167,17 @@ type OrderStatus struct {
 	State      OrderState `json:"state"`
 	Code       bool       `json:"confirmation_code"` // one is needed
 	WrongCodes int        `json:"wrong_codes"`
-	Downloads  int        `json:"downloads"` // packages handed out
-	Size       int        `json:"size"`      // bytes of the profile
-	Result     string     `json:"result"`    // of the last ProfileInstallationResult, "" before one came
+	Downloads  int        `json:"downloads"`      // packages handed out
+	Size       int        `json:"size"`           // bytes of the profile
+	Result     string     `json:"result"`         // of the last ProfileInstallationResult, "" before one came
+	TAC        string     `json:"tac,omitempty"`  // of the device that asked for it last, by its signed word
+	IMEI       string     `json:"imei,omitempty"` // the same; empty: it was not told
 }
 
 func (o *order) status() OrderStatus {
 	st := OrderStatus{
 		MatchingID: o.MatchingID, EID: o.EID, ICCID: o.Metadata.ICCID, Name: o.Metadata.Name, State: o.state,
-		Code: o.codeHash != nil, WrongCodes: o.tries, Downloads: o.downloads, Size: len(o.UPP), Result: o.result,
+		Code: o.codeHash != nil, WrongCodes: o.tries, Downloads: o.downloads, Size: len(o.UPP), Result: o.result, TAC: o.tac, IMEI: o.imei,
 	}
 	if o.bound != nil {
 		st.EID = o.bound.eid
