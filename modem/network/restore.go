@@ -50,8 +50,11 @@ func (s *ManagerStack) Commit(ctx context.Context, iccid string) error {
 // on it, if it can be asked now.
 func (s *managed) stay(ctx context.Context) error {
 	s.book.begin()
-	if s.at != nil && !s.sharing(ctx) {
+	switch m, err := s.mm.Modem(ctx, s.known()); {
+	case s.at != nil && !s.sharing(ctx):
 		s.book.tidy(ctx, atContexts{s.at})
+	case s.at == nil && err == nil:
+		s.book.tidy(ctx, &mmContexts{s.mm, m})
 	}
 	return s.release(ctx)
 }

@@ -280,6 +280,47 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 	}
 }
 
+// Without an AT port of lpad's the contexts are 3GPP profiles of ModemManager's.
+func TestPurposesAsProfiles(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	defer cancel()
+	d := startBare(ctx, t, bareOptions{})
+	m, err := d.mm.WaitSettled(ctx, "")
+	d.must(err)
+	d.must(d.mm.Enable(ctx, m, true)) // ModemManager writes no profile on a modem that is not
+	d.config.AT = nil
+	back := network.NewMMOnly(d.config)
+	contexts := apns(d.Modem)
+	snapshot, err := back.Snapshot(ctx)
+	d.must(err)
+	d.must(back.Gate(ctx, snapshot))
+	for range 2 { // as with a second candidate
+		where, err := back.Apply(ctx, profileA.iccid, modem.Settings{Default: modem.APN{Name: "old.apn", Type: modem.IPv4}, Others: others, Radio: modem.Radio{SMSC: "+49171"}})
+		d.must(err)
+		if diff := cmp.Diff([]string{network.ViaProfileManager, "3gpp-profile: mms,supl", "3gpp-profile: ims", network.ViaBearer, modem.NotApplied + "sms.smsc: …"}, shortened(where)); diff != "" {
+			t.Errorf("where (-want +got):\n%s", diff)
+		}
+	}
+	if diff := cmp.Diff(map[int]string{1: "old.apn", 2: "mms.apn", 3: "ims"}, apns(d.Modem)); diff != "" {
+		t.Errorf("contexts (-want +got):\n%s", diff)
+	}
+	_, err = back.Restore(ctx, snapshot)
+	d.must(err)
+	if diff := cmp.Diff(contexts, apns(d.Modem)); diff != "" {
+		t.Errorf("contexts after the rollback (-want +got):\n%s", diff)
+	}
+	_, err = back.Apply(ctx, profileA.iccid, modem.Settings{Default: modem.APN{Name: "old.apn", Type: modem.IPv4}, Others: others[1:]})
+	d.must(err)
+	d.must(back.Commit(ctx, profileA.iccid))
+	_, err = back.Apply(ctx, profileA.iccid, modem.Settings{Default: modem.APN{Name: "old.apn", Type: modem.IPv4}})
+	d.must(err)
+	d.must(back.Commit(ctx, profileA.iccid))
+	if diff := cmp.Diff(contexts, apns(d.Modem)); diff != "" {
+		t.Errorf("contexts when nothing is wanted any more (-want +got):\n%s", diff)
+	}
+}
+
 // A setting with which no network is found is taken back by the rollback, and the
 // modem is on the air again. The second lpad knows of it by what the first has
 // written down.
