@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"lpad/agent/params"
+	"lpad/internal/redact"
 )
 
 // Bounds of the maker's folder. What is beyond is left out and reported.
@@ -38,6 +39,17 @@ const limitsFile = "limits.json"
 
 func (o *oemFolder) loseLimits() {
 	o.limits = &params.Limits{LTEBands: []int{}, RATs: []string{}, ServerHosts: []string{}}
+}
+
+// ofMaker is what the maker says, with the passwords that are referred to.
+func (s *settingsSource) ofMaker(secrets map[string]redact.Secret) oemFolder {
+	o := s.readFolder()
+	for _, g := range o.given {
+		if err := s.secrets(g.Document, secrets); err != nil {
+			o.skipped = append(o.skipped, g.Source+": an access point is left out: "+err.Error()) // what else it says stays, limits above all
+		}
+	}
+	return o
 }
 
 // readFolder reads the documents of the device's maker. A folder that is not
@@ -159,7 +171,7 @@ func (s *settingsSource) remember(skipped []string) {
 
 // warnings are what is wrong with the maker's folder now.
 func (s *settingsSource) warnings() []string {
-	o := s.readFolder()
+	o := s.ofMaker(map[string]redact.Secret{})
 	s.remember(o.skipped)
 	var out []string
 	for _, text := range o.skipped {

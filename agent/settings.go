@@ -119,13 +119,8 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 		}
 		list = append(list, give(doc, params.RankOrder, q.Source, q.Document))
 	}
-	oem := s.readFolder()
-	for _, g := range oem.given {
-		if err := s.secrets(g.Document, in.Secrets); err != nil {
-			oem.skipped = append(oem.skipped, g.Source+": an access point is left out: "+err.Error()) // what else it says stays, limits above all
-		}
-		list = append(list, g)
-	}
+	oem := s.ofMaker(in.Secrets)
+	list = append(list, oem.given...)
 	in.Limits = oem.limits
 	s.remember(oem.skipped)
 	said.Notes = append(said.Notes, oem.skipped...)
