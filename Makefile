@@ -12,11 +12,12 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 ALIGN   := $(if $(findstring -funcalign,$(shell go tool link -h 2>&1 || true)),-funcalign=4)
 LDFLAGS := -s -w -buildid= $(ALIGN) -X main.version=$(VERSION)
 GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
-# ES9+ speaks HTTP/1.1: leaving HTTP/2 out of net/http saves half a megabyte of flash. lpad waits for cards and
+# ES9+ speaks HTTP/1.1: leaving HTTP/2 out of net/http saves half a megabyte of flash. Cryptography in Go alone, as it is on
+# most of the small processors in any case, is a sixth of a megabyte (docs/security.md says what that means). lpad waits for cards and
 # networks, not for itself: without inlining it is another half megabyte smaller, and no slower that anybody could see.
 # A compiler that can be told to (Go 1.26) also leaves out what makes short slices faster, and shortens names of types.
 SMALLER  := $(if $(findstring maxshapelen,$(shell go tool compile -d help 2>&1 || true)),-d=variablemakethreshold=0 -d=maxshapelen=20)
-LPADTAGS := -tags nethttpomithttp2 -gcflags='all=-l $(SMALLER)'
+LPADTAGS := -tags nethttpomithttp2,purego -gcflags='all=-l $(SMALLER)'
 # The collector of Go 1.26 keeps half a megabyte more for itself, which is much for a heap of half a megabyte.
 COLLECT  := $(shell GOEXPERIMENT=nogreenteagc go version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 
@@ -83,7 +84,7 @@ lint: ## gofmt, vet, staticcheck, go.mod in order
 	@CGO_ENABLED=0 go vet ./cmd/lpad ./cmd/lpactl ./cmd/lpalab
 	@go tool -modfile=internal/tools/staticcheck/go.mod staticcheck ./...
 	@go mod tidy -diff
-	@for t in lpad lpactl; do hits=$$(CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2 -ldflags=-dumpdep -o /dev/null ./cmd/$$t 2>&1 | grep '<ReflectMethod>' || true); \
+	@for t in lpad lpactl; do hits=$$(CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2,purego -ldflags=-dumpdep -o /dev/null ./cmd/$$t 2>&1 | grep '<ReflectMethod>' || true); \
 	  [ -z "$$hits" ] || { echo "$$t: reflect.Method turns the removal of dead code off:"; echo "$$hits" | head -3; exit 1; }; done
 
 faults: setup build ## kills, power cuts, lost answers and broken lines at every place, and what must hold after each
