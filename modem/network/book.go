@@ -27,7 +27,7 @@ type book struct {
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	kept   []byte       // guarded by mu; the entry, if there is no file
+	kept   []byte       // guarded by mu; the entry, if there is no file, or the file could not be written
 	radio  *modem.Radio // guarded by mu; what is to be set when the SIM has been read; nil: nothing
 	undo   bool         // guarded by mu; or everything is to be put back then
 	report []string     // guarded by mu; what became of it
@@ -60,7 +60,7 @@ func (b *book) read() *entry {
 	defer b.mu.Unlock()
 	e := &entry{}
 	raw := b.kept
-	if b.file != "" {
+	if raw == nil && b.file != "" {
 		raw, _ = os.ReadFile(b.file)
 	}
 	if json.Unmarshal(raw, e) != nil {
@@ -69,16 +69,22 @@ func (b *book) read() *entry {
 	return e
 }
 
-func (b *book) write(e *entry) {
+func (b *book) write(e *entry) { _ = b.save(e) }
+
+// save does so before something is changed that could not be taken back else.
+func (b *book) save(e *entry) error {
 	raw, err := json.Marshal(e)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.kept = raw; b.file != "" && err == nil {
-		err = replace(b.file, raw)
+		if err = replace(b.file, raw); err == nil {
+			b.kept = nil
+		}
 	}
 	if err != nil {
 		b.log.Warn("what is changed on the modem is not written down", "err", err)
 	}
+	return err
 }
 
 // begin is the beginning of a switch, and the end of one that stays: from here
@@ -226,8 +232,12 @@ func (b *book) turn(ctx context.Context, t tuner, k *knob, radio *modem.Radio, u
 		want, lacking, err = t.wanted(ctx, k.name, radio, now)
 	}
 	if err == nil && (want != nil || !wish) && !slices.Equal(now, want) {
-		b.remember(k, e, now)
-		err = t.Set(ctx, k.name, want)
+		if !undo {
+			err = b.remember(k, e, now)
+		}
+		if err == nil {
+			err = t.Set(ctx, k.name, want)
+		}
 	}
 	if err != nil {
 		lacking = err.Error()
@@ -238,16 +248,19 @@ func (b *book) turn(ctx context.Context, t tuner, k *knob, radio *modem.Radio, u
 	}
 	switch {
 	case err != nil:
+	case undo:
+		delete(e.Undo, k.name)
+		b.write(e)
 	case wish && want != nil:
 		b.told(k.via + ": " + k.leaf)
-	case !wish && !undo:
+	case !wish:
 		delete(e.Before, k.name)
 		b.write(e)
 	}
 }
 
 // remember writes down what a setting is before it is changed.
-func (b *book) remember(k *knob, e *entry, now []string) {
+func (b *book) remember(k *knob, e *entry, now []string) error {
 	if e.Before == nil {
 		e.Before = map[string][]string{}
 	}
@@ -260,7 +273,7 @@ func (b *book) remember(k *knob, e *entry, now []string) {
 	if _, there := e.Undo[k.name]; !there {
 		e.Undo[k.name] = now
 	}
-	b.write(e)
+	return b.save(e)
 }
 
 // wished reports whether anything is wished of it.
@@ -398,9 +411,20 @@ func (b *book) rollback(ctx context.Context, list contextList) {
 	}
 }
 
-// finish ends a rollback: what the snapshot has of the book counts again.
+// finish ends a rollback: what the snapshot has of the book counts again. What
+// could not be put back is left to the next switch.
 func (b *book) finish(was entry) {
-	was.Undo, was.Switching, was.Old, was.Junk = nil, false, nil, b.read().Junk
+	e := b.read()
+	for name := range e.Undo {
+		before, changed := e.Before[name]
+		if _, there := was.Before[name]; changed && !there {
+			if was.Before == nil {
+				was.Before = map[string][]string{}
+			}
+			was.Before[name] = before
+		}
+	}
+	was.Undo, was.Switching, was.Old, was.Junk = nil, false, nil, e.Junk
 	b.write(&was)
 	b.plan(nil, false)
 }

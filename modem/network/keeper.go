@@ -66,10 +66,16 @@ func (k *keeper) keep(a access) {
 	}
 }
 
-// replace writes a file as a whole.
+// replace writes a file as a whole. It is on the disk then, as the modem is about
+// to be reset, and the whole device may be.
 func replace(file string, b []byte) error {
 	const ownerOnly = 0o600
-	if err := os.WriteFile(file+".new", b, ownerOnly); err != nil {
+	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, ownerOnly)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(file+".new", file)
