@@ -16,11 +16,14 @@ import (
 
 // debs builds the programs and makes their packages, uncompressed, in several
 // versions. It returns the folder.
-func debs(t *testing.T, versions ...string) string {
+func debs(t *testing.T, versions ...string) string { return debsWith(t, nil, versions...) }
+
+// debsWith is debs with variables for make.
+func debsWith(t *testing.T, variables []string, versions ...string) string {
 	t.Helper()
 	need(t, "dpkg-deb", "make", "gcc")
 	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "make", "-C", "..", "programs", "BUILD="+filepath.Join(dir, "programs"))
+	build := exec.CommandContext(t.Context(), "make", append([]string{"-C", "..", "programs", "BUILD=" + filepath.Join(dir, "programs")}, variables...)...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("make programs: %v\n%s", err, out)
 	}

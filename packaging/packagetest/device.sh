@@ -16,9 +16,9 @@ mkdir -p run/lock run/packagetest
 mount --bind "$DIR" run/packagetest
 mount --bind "$DIR/system.log" dev/console
 
-# Units: D-Bus and pcscd are real, targets are empty, and of this machine's others there is none.
+# Units: D-Bus, pcscd and journald are real, targets are empty, and of this machine's others there is none.
 mkdir "$DIR/units"
-for u in dbus pcscd; do
+for u in dbus pcscd systemd-journald systemd-journald-dev-log; do
 	for k in service socket; do
 		if [ -e usr/lib/systemd/system/$u.$k ]; then cp usr/lib/systemd/system/$u.$k "$DIR/units/"; fi
 	done

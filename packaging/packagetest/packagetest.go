@@ -8,9 +8,11 @@
 //	defer d.Close()
 //	out, err := d.Run(ctx, "dpkg", "--install", "/host/build/lpad_1_amd64.deb")
 //
-// Of this machine's units only those of D-Bus and pcscd are there, and the targets are
-// empty ones: what a package brings is alone. There is no network but lo, no
-// udevd and no journald; what services write is in [Device.Log].
+// Of this machine's units only those of D-Bus, pcscd and journald are there, and the
+// targets are empty ones: what a package brings is alone. There is no network but
+// lo, on which [Device.Listen] may put a server, and no udevd. Nothing of these
+// runs before it is started; what services write is in [Device.Log] unless their
+// units say otherwise.
 package packagetest
 
 import (
@@ -19,15 +21,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	_ "embed"
+
+	"golang.org/x/sys/unix"
 )
 
 // TB is the part of testing.TB that Require needs.
@@ -216,6 +222,32 @@ func (d *Device) Run(ctx context.Context, name string, args ...string) (string, 
 		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, text)
 	}
 	return text, err
+}
+
+// Listen is a TCP socket of this process on the device's loopback interface.
+func (d *Device) Listen() (net.Listener, error) {
+	space, err := os.Open(filepath.Join("/proc", strconv.Itoa(d.init), "ns", "net"))
+	if err != nil {
+		return nil, err
+	}
+	defer space.Close()
+	type result struct {
+		l   net.Listener
+		err error
+	}
+	made := make(chan result)
+	go func() {
+		runtime.LockOSThread() // for good: the thread belongs to the device now, and ends with the goroutine
+		err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET)
+		if err != nil {
+			made <- result{nil, fmt.Errorf("the device's network: %w", err)}
+			return
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		made <- result{l, err}
+	}()
+	r := <-made
+	return r.l, r.err
 }
 
 // Log is what systemd and the services have written.
