@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lpad/agent/rsp"
+	"lpad/agent/runner"
 	"lpad/modem"
 )
 
@@ -52,15 +53,26 @@ func (d *deviceSource) Device(ctx context.Context) rsp.DeviceInfo {
 	return info
 }
 
-// told is the IMEI as far as it is known and may be told, without asking.
-func (d *deviceSource) told() string {
-	switch d.send {
-	case "off", "tac-only":
-		return ""
-	case "auto", "":
-		return d.heard().IMEI
+// told is what receivers of reports may know of the device, as far as the modem
+// was heard, without asking it.
+func (d *deviceSource) told() runner.About {
+	if d.send == "off" {
+		return runner.About{}
 	}
-	return d.send
+	id := d.heard()
+	switch d.send {
+	case "auto", "tac-only", "":
+	default:
+		id.IMEI = d.send
+	}
+	a := runner.About{IMEI: id.IMEI, Model: id.Model, Firmware: id.Revision}
+	if len(id.IMEI) >= 14 {
+		a.TAC = id.IMEI[:8]
+	}
+	if d.send == "tac-only" {
+		a.IMEI = ""
+	}
+	return a
 }
 
 // heard is who the modem has said it is, without asking.

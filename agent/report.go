@@ -46,7 +46,9 @@ type reporter struct {
 // About tells what is known without asking.
 func (r *reporter) About() runner.About {
 	_, source := r.clock.now()
-	return runner.About{IMEI: r.device.told(), Backend: r.backend(), Clock: source}
+	a := r.device.told()
+	a.Backend, a.Clock = r.backend(), source
+	return a
 }
 
 // Report posts a report, over the link if there is one, and if that has no way

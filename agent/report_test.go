@@ -125,12 +125,22 @@ func TestReportOverWrongTLS(t *testing.T) {
 	}
 }
 
-// The IMEI is told as it is told to eSIM servers.
-func TestToldIMEI(t *testing.T) {
-	for send, want := range map[string]string{"auto": "123", "": "123", "off": "", "tac-only": "", "490154203237518": "490154203237518"} {
-		if got := (&deviceSource{send: send, known: modem.Identity{IMEI: "123"}}).told(); got != want {
-			t.Errorf("%q: %q, want %q", send, got, want)
+// The device is told of as it is told to eSIM servers.
+func TestToldDevice(t *testing.T) {
+	known := modem.Identity{Manufacturer: "Quectel", Model: "EG25", Revision: "R07", IMEI: "356938035643809"}
+	for send, want := range map[string]runner.About{
+		"auto":            {IMEI: "356938035643809", TAC: "35693803", Model: "EG25", Firmware: "R07"},
+		"":                {IMEI: "356938035643809", TAC: "35693803", Model: "EG25", Firmware: "R07"},
+		"tac-only":        {TAC: "35693803", Model: "EG25", Firmware: "R07"},
+		"off":             {},
+		"490154203237518": {IMEI: "490154203237518", TAC: "49015420", Model: "EG25", Firmware: "R07"},
+	} {
+		if got := (&deviceSource{send: send, known: known}).told(); got != want {
+			t.Errorf("%q: %+v, want %+v", send, got, want)
 		}
+	}
+	if got := (&deviceSource{send: "auto"}).told(); got != (runner.About{}) {
+		t.Errorf("not heard yet: %+v", got)
 	}
 }
 

@@ -39,9 +39,12 @@ const CodeReportRefused = "report-refused"
 
 // About is what a reporter knows of the device.
 type About struct {
-	IMEI    string // empty: not known, or not to be told
-	Backend string // of the network: networkmanager, none
-	Clock   string // whose time it is: system, modem, or none
+	IMEI     string // empty: not known, or not to be told; so are the next three
+	TAC      string // type allocation code: what kind of device it is
+	Model    string // of the modem
+	Firmware string
+	Backend  string // of the network: networkmanager, none
+	Clock    string // whose time it is: system, modem, or none
 }
 
 // ReportVersion is the version of the form of a [Report].
@@ -52,8 +55,11 @@ type Report struct {
 	Version int   `json:"version"`
 	Seq     int64 `json:"seq"` // counts the reports to this receiver, from 1; a gap is a report that was given up
 
-	EID  string `json:"eid,omitempty"`
-	IMEI string `json:"imei,omitempty"`
+	EID      string `json:"eid,omitempty"`
+	IMEI     string `json:"imei,omitempty"`
+	TAC      string `json:"tac,omitempty"`
+	Model    string `json:"model,omitempty"`
+	Firmware string `json:"firmware,omitempty"`
 
 	Job     string      `json:"job"` // its id
 	Kind    job.Kind    `json:"kind"`
@@ -243,7 +249,7 @@ func (r *Runner) reportOf(j job.Job, seq int64, at time.Time) *Report {
 	about := r.cfg.Reporter.About() // before the lock: it may wait for who is asking the modem
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := &Report{Version: ReportVersion, Seq: seq, IMEI: about.IMEI, Job: j.ID, Kind: j.Order.Kind, Outcome: j.Outcome(), Ended: at,
+	out := &Report{Version: ReportVersion, Seq: seq, IMEI: about.IMEI, TAC: about.TAC, Model: about.Model, Firmware: about.Firmware, Job: j.ID, Kind: j.Order.Kind, Outcome: j.Outcome(), Ended: at,
 		Clock: cmp.Or(about.Clock, "none"), Backend: about.Backend, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung,
 		Parameters: j.Parameters, AppliedAt: j.AppliedAt, Activation: j.Activation, Hooks: j.Hooks}
 	if v := &r.view; !v.FactsAt.IsZero() {
