@@ -41,6 +41,7 @@ type pickyModem struct {
 	set     []modem.Settings
 	refuses func(modem.Settings) bool // no network is found
 	carries func(modem.Settings) bool // nil: all do
+	hangs   chan struct{}             // closed when a connection is asked for, which then never comes; nil: it comes
 }
 
 func (m *pickyModem) Apply(_ context.Context, _ string, s modem.Settings) ([]string, error) {
@@ -78,7 +79,12 @@ func (m *pickyModem) Register(context.Context) (modem.Registration, error) {
 	return modem.Registration{State: modem.RegisteredHome}, nil
 }
 
-func (m *pickyModem) Connect(context.Context, string) (modem.Link, error) {
+func (m *pickyModem) Connect(ctx context.Context, _ string) (modem.Link, error) {
+	if m.hangs != nil {
+		close(m.hangs)
+		<-ctx.Done()
+		return modem.Link{}, ctx.Err()
+	}
 	if s := m.last(); m.carries != nil && !m.carries(s) {
 		return modem.Link{}, fault.New(fault.Fault{Code: "apn-refused", Text: "the network does not want it", Who: fault.Operator}, nil)
 	}
@@ -337,6 +343,35 @@ func TestStaged(t *testing.T) {
 			t.Errorf("after the deletion: %+v", e)
 		}
 	}
+}
+
+// TestRestartedSwitch: a switch that a restart has interrupted goes on with the
+// parameters that it began with.
+func TestRestartedSwitch(t *testing.T) {
+	w := newParamsWorld(t)
+	w.Book(t, "M-1", world.ICCID(t, paramsNew), 3000, nil)
+	w.oem("10-all.json", `{"version":1,"generation":2,"apns":[{"name":"oem.example"}],"radio":{"lteBands":[3,20]}}`)
+	w.install(`{"version":1,"generation":7,"apns":[{"name":"staged.example"}]}`, false)
+	w.modem.hangs = make(chan struct{})
+	j, err := w.c.Enable(t.Context(), paramsNew, api.EnableRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-w.modem.hangs
+	w.want(w.effective(paramsNew), "apns.default", "staged.example order 2 any 7 trial")
+	w.stop()
+	w.modem.hangs = nil
+	w.modem.tried()
+	w.start()
+	if j = w.follow(j, nil); j.State != "done" || j.APN != "staged.example" {
+		t.Fatalf("%s with %s: %+v", j.State, j.APN, j.Problem)
+	}
+	if got := w.modem.tried(); got != "staged.example" {
+		t.Errorf("tried %s", got)
+	}
+	e := w.effective("")
+	w.want(e, "apns.default", "staged.example order 2 any 7 applied")
+	w.want(e, "radio.lteBands", "[3,20] oem: 10-all.json 3 any 2 applied")
 }
 
 // TestPrecedence: what is set in a switch comes from the sources by their rank,
