@@ -177,6 +177,6 @@ func (r *Runner) makeChanges() bool {
 	if c.Also != nil {
 		c.Also()
 	}
-	r.log.Info("the changed configuration is in use")
+	r.log.Debug("the changed configuration is in use")
 	return true
 }

@@ -59,13 +59,18 @@ func (h *handler) WithGroup(name string) slog.Handler {
 
 // Handle sends a record.
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
-	line := &entry{fields: map[string]string{"SYSLOG_IDENTIFIER": "lpad"}}
-	line.text.WriteString(r.Message)
+	e := h.entry(r)
+	return journal.Send(e.text.String(), priority(r.Level), e.fields)
+}
+
+func (h *handler) entry(r slog.Record) *entry {
+	e := &entry{fields: map[string]string{"SYSLOG_IDENTIFIER": "lpad"}}
+	e.text.WriteString(r.Message)
 	for _, a := range h.attrs {
-		line.add("", a)
+		e.add("", a)
 	}
-	r.Attrs(func(a slog.Attr) bool { line.add(h.prefix, a); return true })
-	return journal.Send(line.text.String(), priority(r.Level), line.fields)
+	r.Attrs(func(a slog.Attr) bool { e.add(h.prefix, a); return true })
+	return e
 }
 
 // priority is the level in the words of syslog.
