@@ -101,6 +101,7 @@ const (
 	CodeNotRunning   = "daemon-not-running" // made by the client
 	CodeNoPermission = "no-permission"      // made by the client
 	CodeTooLarge     = "request-too-large"
+	CodeTooMany      = "too-many-requests" // of one user, or connections
 
 	CodeCardAmbiguous = "card-ambiguous" // an order that does not say for which of several cards
 	CodeCardUnknown   = "card-unknown"

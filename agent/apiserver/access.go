@@ -60,18 +60,18 @@ func (p Policy) Level(c Peer) Level {
 
 type peerKey struct{}
 
-// withPeer reads the peer's credentials once for a connection. Without them
-// every route refuses.
+// withPeer remembers whose connection it is. Without credentials every route
+// refuses.
 func (s *Server) withPeer(ctx context.Context, c net.Conn) context.Context {
-	if lc, ok := c.(*countedConn); ok {
-		c = lc.Conn
-	}
-	p, err := peerOf(c)
-	if err != nil {
-		s.log.Warn("peer credentials", "err", err)
+	lc, ok := c.(*countedConn)
+	if !ok {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, p)
+	if lc.err != nil {
+		s.log.Warn("peer credentials", "err", lc.err)
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, lc.peer)
 }
 
 func peerOf(c net.Conn) (Peer, error) {

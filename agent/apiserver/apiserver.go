@@ -95,6 +95,9 @@ const (
 	maxBody        = 256 << 10 // a terminal parameters document has at most 64 KiB
 	maxHeader      = 8 << 10
 	maxConnections = 64
+	maxOthers      = 48               // of them, of all but root and the daemon's user: those two always get in
+	maxOfOne       = 16               // of them, of one such user
+	maxTurnedAway  = 8                // being told that they are too many; more are dropped without a word
 	maxWait        = 60 * time.Second // of GET /v1/jobs/{id}?wait=
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 10 * time.Second
@@ -102,6 +105,12 @@ const (
 	idleTimeout    = 60 * time.Second
 	stopTimeout    = 3 * time.Second
 	pingInterval   = 15 * time.Second // comment lines in an event stream, to notice the dead
+	awayTimeout    = time.Second      // for telling one that it is one too many
+
+	requestEvery  = 20 * time.Millisecond // of one user who is neither root nor the daemon's, in the long run
+	requestBurst  = 200                   // of such a user at once
+	refusalCost   = 5                     // requests that one refused counts for: each is a line in the log
+	maxRemembered = 1024                  // users whose rate is remembered
 )
 
 // Options of a [Server].
@@ -114,6 +123,7 @@ type Options struct {
 type Server struct {
 	backend Backend
 	policy  *atomic.Pointer[Policy]
+	rates   *rates
 	log     *slog.Logger
 }
 
@@ -122,7 +132,7 @@ func New(b Backend, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, log: o.Log}
+	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, rates: newRates(), log: o.Log}
 	s.SetPolicy(o.Policy)
 	return s
 }
@@ -146,9 +156,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return streams },
 		ConnContext:       s.withPeer,
+		// "OPTIONS *" would be answered to anybody, before any of our refusals.
+		DisableGeneralOptionsHandler: true,
 	}
+	limited := limitConnections(l, maxConnections)
+	defer limited.turnedAway.Wait()
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(limitConnections(l, maxConnections)) }()
+	go func() { done <- srv.Serve(limited) }()
 	select {
 	case err := <-done: // the listener failed
 		return errors.Join(err, srv.Close())
@@ -169,30 +183,74 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
+// served yields every route there is, with its method and whole path. Nothing
+// but this is registered, so that no route escapes the tests of all of them.
+func served(yield func(string, route) bool) {
+	for _, r := range routes {
+		if !yield(r.method+" "+api.Prefix+r.path, r) {
+			return
+		}
+	}
+	yield(metricsRoute.method+" "+metricsRoute.path, metricsRoute)
+}
+
 // handler is the table of routes with everything that stands before a route.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range routes {
-		mux.HandleFunc(r.method+" "+api.Prefix+r.path, s.guard(r))
+	for target, r := range served {
+		mux.HandleFunc(target, s.guard(r))
 	}
-	mux.HandleFunc(metricsRoute.method+" "+metricsRoute.path, s.guard(metricsRoute))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, r, http.StatusNotFound, fault.New(fault.Fault{Code: api.CodeNotFound, Text: "there is no " + r.Method + " " + r.URL.Path,
 			Who: fault.Technician, Next: "see the list of routes; client and daemon may be of different versions"}, nil))
 	})
-	return s.onlyLocal(mux)
+	return s.gate(mux)
 }
 
-// onlyLocal refuses what a browser, or something talked into being one, sends.
-func (s *Server) onlyLocal(next http.Handler) http.Handler {
+// gate refuses what a browser or a proxy, or something talked into being one,
+// sends, and callers who may do nothing or ask too fast, whatever they ask for.
+func (s *Server) gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host != api.Host || r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "" {
-			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeNotLocal, Text: "this socket takes local requests only",
-				Who: fault.Technician, Next: "send the header Host: " + api.Host + " and neither Origin nor Referer"}, nil))
+		peer, known := r.Context().Value(peerKey{}).(Peer)
+		if !known {
+			peer = Peer{UID: nobody, GID: nobody}
+		}
+		if !s.rates.take(peer.UID, 1) {
+			w.Header().Set("Retry-After", "1")
+			s.problem(w, r, http.StatusTooManyRequests, tooMany())
 			return
 		}
-		next.ServeHTTP(w, r)
+		switch {
+		case r.Method == http.MethodConnect, r.URL.Host != "", r.Host != api.Host, browses(r.Header):
+			s.rates.take(peer.UID, refusalCost-1)
+			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeNotLocal, Text: "this socket takes local requests only",
+				Who: fault.Technician, Next: "ask for a path alone, with the header Host: " + api.Host + " and neither Origin nor Referer"}, nil))
+		case !known || s.policy.Load().Level(peer) == None:
+			s.refuse(w, r, peer, Read)
+		default:
+			next.ServeHTTP(w, r)
+		}
 	})
+}
+
+// browses reports whether a browser made the request. An empty header counts:
+// nobody else sends one.
+func browses(h http.Header) bool {
+	return h["Origin"] != nil || h["Referer"] != nil || h["Sec-Fetch-Site"] != nil
+}
+
+func tooMany() error {
+	return fault.New(fault.Fault{Code: api.CodeTooMany, Text: "you ask too much of lpad at once", Retry: true, Who: fault.Technician,
+		Next: "wait a second, keep connections and use them again, and follow events instead of asking in a loop"}, nil)
+}
+
+// refuse answers a caller who lacks a level.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, peer Peer, needed Level) {
+	s.rates.take(peer.UID, refusalCost-1)
+	s.log.Warn("refused", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern) // never the path: it may hold an ICCID
+	s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeForbidden,
+		Text: "you may not do this: it needs the level " + needed.String(), Who: fault.Configuration,
+		Next: "ask for membership in the group that the configuration names under api, and log in again"}, nil))
 }
 
 // guard lets a caller of sufficient level through to a route.
@@ -200,10 +258,7 @@ func (s *Server) guard(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := r.Context().Value(peerKey{}).(Peer)
 		if !ok || s.policy.Load().Level(peer) < rt.level {
-			s.log.Warn("refused", "uid", peer.UID, "pid", peer.PID, "route", r.Pattern)
-			s.problem(w, r, http.StatusForbidden, fault.New(fault.Fault{Code: api.CodeForbidden,
-				Text: "you may not do this: it needs the level " + rt.level.String(), Who: fault.Configuration,
-				Next: "ask for membership in the group that the configuration names under api, and log in again"}, nil))
+			s.refuse(w, r, peer, rt.level)
 			return
 		}
 		if rt.level > Read {
@@ -246,15 +301,18 @@ func statusOf(err error) int {
 
 // problem writes an error as application/problem+json.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, status int, err error) {
-	f := fault.Of(err)
 	if status == http.StatusInternalServerError {
 		s.log.Error("unexplained error", "route", r.Pattern, "err", err)
 	}
-	p := api.Problem{Type: "urn:lpad:problem:" + f.Code, Status: status, Code: f.Code, Title: f.Text, Detail: err.Error(),
-		Retry: f.Retry, Who: string(f.Who), Next: f.Next}
 	w.Header().Set("Content-Type", api.ProblemType)
 	w.WriteHeader(status)
-	s.write(w, p)
+	s.write(w, problemOf(status, err))
+}
+
+func problemOf(status int, err error) api.Problem {
+	f := fault.Of(err)
+	return api.Problem{Type: "urn:lpad:problem:" + f.Code, Status: status, Code: f.Code, Title: f.Text, Detail: err.Error(),
+		Retry: f.Retry, Who: string(f.Who), Next: f.Next}
 }
 
 // answer writes what a backend returned.

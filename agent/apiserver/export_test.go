@@ -8,6 +8,13 @@ const (
 	MaxConnections = maxConnections
 	HeaderTimeout  = headerTimeout
 	StopTimeout    = stopTimeout
+	MaxOthers      = maxOthers
+	MaxOfOne       = maxOfOne
+	MaxTurnedAway  = maxTurnedAway
+	AwayTimeout    = awayTimeout
+	RequestEvery   = requestEvery
+	RequestBurst   = requestBurst
+	MaxRemembered  = maxRemembered
 )
 
 // Route is one line of the table, as tests see it.
@@ -30,3 +37,22 @@ var MetricsLevel = metricsRoute.level
 
 // PeerOf reads who is at the other end.
 func PeerOf(c net.Conn) (Peer, error) { return peerOf(c) }
+
+// NewRates makes a memory of rates, of which tests see only how it counts.
+func NewRates() func(uid uint32, n int) bool { return newRates().take }
+
+// TurnAway is what happens to connections of l that are too many, and the wait
+// for the end of that.
+func TurnAway(l net.Listener) (turn func(net.Conn), wait func()) {
+	limited := limitConnections(l, maxConnections)
+	return limited.turnAway, limited.turnedAway.Wait
+}
+
+// Served is every route by "METHOD /whole/path", with the level it asks for.
+func Served() map[string]Level {
+	all := map[string]Level{}
+	for target, r := range served {
+		all[target] = r.level
+	}
+	return all
+}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,46 +66,4 @@ func removeStale(path string) error {
 		return fmt.Errorf("is another lpad there? %w", err)
 	}
 	return os.Remove(path)
-}
-
-// limitConnections lets at most n connections be open at a time; the others
-// wait in the kernel's queue.
-func limitConnections(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, tokens: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	tokens chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.tokens <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.tokens
-		return nil, err
-	}
-	return &countedConn{Conn: c, release: sync.OnceFunc(func() { <-l.tokens })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type countedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *countedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

@@ -205,8 +205,8 @@ func (c *Client) Abort(ctx context.Context, id string) (v api.Job, err error) {
 }
 
 // Follow calls fn with a job at each of its changes until it has ended, and
-// returns it then. It survives a restart of the daemon for as long as ctx
-// lasts. fn also gets the progress of loading.
+// returns it then. It survives a restart of the daemon, and being told to wait,
+// for as long as ctx lasts. fn also gets the progress of loading.
 func (c *Client) Follow(ctx context.Context, id string, fn func(api.Job)) (api.Job, error) {
 	const pause = 500 * time.Millisecond
 	lost := 0
@@ -219,7 +219,7 @@ func (c *Client) Follow(ctx context.Context, id string, fn func(api.Job)) (api.J
 			return j, err
 		}
 		var p *api.Problem
-		if errors.As(err, &p) && p.Code != api.CodeNotRunning && p.Code != api.CodeStopping {
+		if errors.As(err, &p) && p.Code != api.CodeNotRunning && p.Code != api.CodeStopping && p.Code != api.CodeTooMany {
 			return j, err
 		}
 		if lost++; lost > 240 { // two minutes without a daemon
