@@ -103,9 +103,9 @@ func TestProcess1(t *testing.T) {
 	})
 	lpad := children(init)
 	// Three processes whose parent has ended before them, as a hook may leave them behind.
-	orphans := exec.Command("nsenter", "--target", fmt.Sprint(init), "--pid", "sh", "-c", "for i in 1 2 3; do (sleep 0.3 &) ; done")
-	if out, err := orphans.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	orphans := exec.Command("nsenter", "--target", fmt.Sprint(init), "--pid", "sh", "-c", "for i in 1 2 3; do (sleep 1 &) ; done")
+	if err := orphans.Run(); err != nil { // without a pipe, which they would keep open
+		t.Fatal(err)
 	}
 	if got := strings.Fields(children(init)); len(got) != 4 {
 		t.Errorf("children of process 1: %q", got)
