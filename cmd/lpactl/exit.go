@@ -10,10 +10,11 @@ import (
 
 // Exit codes. Scripts rely on them: a number never changes its meaning.
 const (
-	exitOK      = 0
-	exitFailed  = 1   // anything without a number of its own
-	exitUsage   = 2   // the command line makes no sense
-	exitStopped = 130 // interrupted; the job goes on
+	exitOK       = 0
+	exitFailed   = 1   // anything without a number of its own
+	exitUsage    = 2   // the command line makes no sense
+	exitWarnings = 60  // lpactl doctor: nothing is wrong, something is to be looked at
+	exitStopped  = 130 // interrupted; the job goes on
 )
 
 // exitCodes gives kinds of trouble their numbers: those that a script tells
@@ -112,6 +113,8 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &u):
 		return exitUsage
+	case errors.Is(err, errWarnings):
+		return exitWarnings
 	case errors.Is(err, context.Canceled):
 		return exitStopped
 	case !errors.As(err, &p):

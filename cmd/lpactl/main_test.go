@@ -232,6 +232,7 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}},
 		Reports:       api.NoteStatus{Pending: 2, Oldest: epoch.Add(-5 * time.Hour), Lost: 1}, Clock: api.Clock{Now: epoch}}, nil
 }
+func (d *daemon) Metrics(context.Context) (string, error) { return "# EOF\n", nil }
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return d.probed, d.err
 }
@@ -742,7 +743,7 @@ func TestExitCodesAreDistinct(t *testing.T) {
 		}
 		seen[n] = c
 	}
-	codes, numbers := map[string]bool{}, map[int]bool{exitOK: true, exitFailed: true, exitUsage: true, exitStopped: true}
+	codes, numbers := map[string]bool{}, map[int]bool{exitOK: true, exitFailed: true, exitUsage: true, exitWarnings: true, exitStopped: true}
 	for _, n := range byWho {
 		if numbers[n] {
 			t.Errorf("%d is there twice", n)
@@ -810,7 +811,7 @@ func TestDocument(t *testing.T) {
 			commands[m[1]] = true
 		}
 	}
-	want := map[int]string{exitOK: "", exitFailed: "", exitUsage: "", exitStopped: ""}
+	want := map[int]string{exitOK: "", exitFailed: "", exitUsage: "", exitWarnings: "", exitStopped: ""}
 	for _, n := range byWho {
 		want[n] = ""
 	}

@@ -66,6 +66,7 @@ func (u *ui) fail(err error) int {
 	code := exitCode(err)
 	var p *api.Problem
 	switch {
+	case code == exitWarnings: // the findings have said it
 	case code == exitStopped:
 		u.note("interrupted: a job that was ordered goes on; \"lpactl jobs\" shows it")
 	case errors.As(err, &p):
