@@ -3,7 +3,7 @@
 // NetworkManager and pcscd, and which AT port is its own. The files lie in the
 // folders beside this one, to be read; [Files] says where each of them goes, and
 // [Install] puts them there. The folder hooks has examples, which are installed
-// by whoever needs one.
+// by whoever needs one, and openwrt the script of OpenWrt's procd.
 //
 //	err := packaging.Install("/tmp/root") // usr/share/polkit-1/rules.d/lpad.rules and the others
 //
