@@ -33,16 +33,15 @@ const (
 	accessLTE = 1 << 14
 )
 
-// tunable is what has a setting: of the modem or its SIM, the property, and the
-// call that makes it.
-func tunable(name string) (iface, property, call string) {
+// tunable is what has a setting: the modem or its SIM, and the property.
+func tunable(name string) (iface, property string) {
 	switch name {
 	case Modes:
-		return ifaceModem, "CurrentModes", ".SetCurrentModes"
+		return ifaceModem, "CurrentModes"
 	case Bands:
-		return ifaceModem, "CurrentBands", ".SetCurrentBands"
+		return ifaceModem, "CurrentBands"
 	}
-	return ifaceSIM, "PreferredNetworks", ".SetPreferredNetworks"
+	return ifaceSIM, "PreferredNetworks"
 }
 
 // tuned is the object that has a setting.
@@ -56,7 +55,7 @@ func (c *Client) tuned(ctx context.Context, m *Modem, iface string) (dbus.Object
 
 // Setting reads a setting, sorted where order means nothing.
 func (c *Client) Setting(ctx context.Context, m *Modem, name string) ([]string, error) {
-	iface, property, _ := tunable(name)
+	iface, property := tunable(name)
 	path, err := c.tuned(ctx, m, iface)
 	if err != nil {
 		return nil, err
@@ -87,7 +86,7 @@ func settingOf(v any) (out []string) {
 // Set makes a setting. [systembus.ErrUnsupported] if ModemManager's plugin for
 // the modem does not know how.
 func (c *Client) Set(ctx context.Context, m *Modem, name string, want []string) error {
-	iface, _, call := tunable(name)
+	iface, _ := tunable(name)
 	path, err := c.tuned(ctx, m, iface)
 	if err != nil {
 		return err
@@ -96,7 +95,16 @@ func (c *Client) Set(ctx context.Context, m *Modem, name string, want []string) 
 	if err != nil {
 		return err
 	}
-	return notThere(c.bus.Call(ctx, Service, path, iface+call, arg).Err())
+	// Each by its own name: the D-Bus policy of the package is held against them.
+	switch name {
+	case Modes:
+		err = c.bus.Call(ctx, Service, path, ifaceModem+".SetCurrentModes", arg).Err()
+	case Bands:
+		err = c.bus.Call(ctx, Service, path, ifaceModem+".SetCurrentBands", arg).Err()
+	default:
+		err = c.bus.Call(ctx, Service, path, ifaceSIM+".SetPreferredNetworks", arg).Err()
+	}
+	return notThere(err)
 }
 
 type modePair struct{ Allowed, Preferred uint32 }
