@@ -59,24 +59,20 @@ type explainer struct {
 }
 
 // add writes one leaf down. One that the modem's finding a network depends on
-// is on trial.
+// is on trial. It is there once for each type, and so does nothing itself.
 func add[T any](x explainer, name string, l params.Leaf[T], trial bool, show func(any) any) {
-	if l.IsZero() {
-		return
-	}
-	var v any
-	if !l.Unset {
-		v = show(l.Value)
-	}
-	x.add(job.Parameter{Leaf: name, Source: l.Source, Rank: int(l.Rank), Scope: l.Scope, Generation: l.Generation, State: l.State}, v, trial && !l.Unset)
+	x.add(job.Parameter{Leaf: name, Source: l.Source, Rank: int(l.Rank), Scope: l.Scope, Generation: l.Generation, State: l.State}, l.Value, l.Unset, trial, show)
 }
 
-func (x explainer) add(p job.Parameter, v any, trial bool) {
-	if v != nil {
-		p.Value, _ = json.Marshal(v) // plain values
+func (x explainer) add(p job.Parameter, v any, unset, trial bool, show func(any) any) {
+	if p.Source == "" { // nobody has said anything
+		return
+	}
+	if !unset {
+		p.Value, _ = json.Marshal(show(v)) // plain values
 	}
 	x.to.Parameters = append(x.to.Parameters, p)
-	if !trial || p.State == params.StateSuspended || p.State == params.StateLimited {
+	if !trial || unset || p.State == params.StateSuspended || p.State == params.StateLimited {
 		return
 	}
 	for _, g := range x.list {
