@@ -437,6 +437,7 @@ func TestWatch(t *testing.T) {
 	if err := c.Watch(t.Context(), client.WatchOptions{Started: func() error { go stop(); return nil }}, func(api.Event) error { return nil }); err != nil {
 		t.Errorf("a daemon that stops: %v", err)
 	}
+	stop() // it has begun, and may not have ended
 	if err := c.Watch(t.Context(), client.WatchOptions{}, nil); code(err) != api.CodeNotRunning {
 		t.Errorf("no daemon: %v", err)
 	}
