@@ -26,7 +26,7 @@ PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus 
             network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount \
             systemd init-system-helpers
 
-.PHONY: help setup build programs demo flow test bench fuzz size lint faults matrix soak deb cross clean
+.PHONY: help setup build programs demo flow test bench fuzz size lint faults matrix soak man deb cross clean
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -97,6 +97,9 @@ CYCLES ?= 500
 
 soak: setup build ## CYCLES (500) of install, switch, switch back and delete on one device, with faults: nothing lost, nothing grows
 	@$(BUILD)/lpalab soak --cycles $(CYCLES) $(SOAK)
+
+man: ## the manual pages, from the source, into packaging/man
+	@go run ./internal/tools/man
 
 # Debian's architectures: its name, Go's words for it, the C compiler of lpad-pcsc.
 DEBS  := amd64/GOARCH=amd64/x86_64-linux-gnu-gcc arm64/GOARCH=arm64/aarch64-linux-gnu-gcc armhf/GOARCH=arm,GOARM=7/arm-linux-gnueabihf-gcc

@@ -220,6 +220,8 @@ func TestPackage(t *testing.T) {
 		"lpad\nCapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2")
 	i.want("dpkg --verify lpad lpad-pcsc; systemd-analyze verify lpad.service lpad.socket 2>&1", "")
 	t.Log(i.sh("systemd-analyze security --offline=true --threshold=15 lpad.service | tail -1"))
+	i.want("for f in man/man1/lpactl.1.gz man/man8/lpad.8.gz bash-completion/completions/lpactl zsh/vendor-completions/_lpactl fish/vendor_completions.d/lpactl.fish; do "+
+		"test -s /usr/share/$f || echo $f; done; bash -n /usr/share/bash-completion/completions/lpactl", "")
 	// The helper may be executed in the sandbox, and reaches pcscd, whether there is a reader or not.
 	if out, _ := i.fails("lpactl probe 2>&1"); !strings.Contains(out, "readers     yes") {
 		t.Errorf("the probe says %q", out)

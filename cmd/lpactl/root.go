@@ -56,6 +56,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		a.slotCommand(), a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 		a.paramsCommand(), a.doctorCommand(),
 	)
+	a.completions(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -128,6 +128,12 @@ func (p *packer) packages() []pkg {
 					return err
 				}
 			}
+			if err := p.manuals(root); err != nil {
+				return err
+			}
+			if err := p.completions(root); err != nil {
+				return err
+			}
 			for _, name := range []string{"interface", "mqtt-endpoint", "logo"} {
 				text, err := packaging.Examples.ReadFile("hooks/" + name)
 				if err == nil {
@@ -157,6 +163,38 @@ func (p *packer) packages() []pkg {
 		links: map[string]string{"usr/bin/lpalab": "../lib/lpad-lab/lpalab", "usr/lib/lpad-lab/lpad": "../../sbin/lpad",
 			"usr/lib/lpad-lab/lpactl": "../../bin/lpactl", "usr/lib/lpad-lab/lpad-pcsc": "../../sbin/lpad-pcsc"},
 	}}
+}
+
+// manuals puts the pages that internal/tools/man has written where man looks.
+func (p *packer) manuals(root string) error {
+	for _, name := range []string{"lpactl.1", "lpad.8"} {
+		text, err := os.ReadFile(filepath.Join(p.source, "packaging/man", name))
+		if err == nil {
+			err = writeFile(filepath.Join(root, "usr/share/man/man"+name[len(name)-1:], name+".gz"), zipped(text), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completions puts what lpactl itself writes for each shell where it looks. The
+// program of the package may be for another architecture, so this machine's is
+// asked.
+func (p *packer) completions(root string) error {
+	for shell, target := range map[string]string{"bash": "bash-completion/completions/lpactl", "zsh": "zsh/vendor-completions/_lpactl", "fish": "fish/vendor_completions.d/lpactl.fish"} {
+		cmd := exec.Command("go", "run", "./cmd/lpactl", "completion", shell)
+		cmd.Dir, cmd.Stderr = p.source, os.Stderr
+		text, err := cmd.Output()
+		if err != nil {
+			return fmt.Errorf("completion for %s: %w", shell, err)
+		}
+		if err := writeFile(filepath.Join(root, "usr/share", target), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var described = regexp.MustCompile(`^v?(\d[0-9A-Za-z.~+]*)(?:-(\d+)-g([0-9a-f]+))?(-dirty)?$`)
