@@ -275,7 +275,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	for {
 		r.makeChanges()
 		r.next(work)
-		r.watchSchedule()
+		r.watchSchedule(work)
 		r.watchDisk()
 		select {
 		case <-ctx.Done():
@@ -303,7 +303,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-r.mend.C:
 			r.mendJournal()
 		case <-r.alarm.C:
-			r.dueNow(work)
+			r.askTime(work)
 		case <-r.report.C:
 			r.sendReport(work)
 		case s := <-r.sent:

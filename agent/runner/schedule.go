@@ -19,16 +19,21 @@ func (r *Runner) time() time.Time {
 	return r.cfg.Now()
 }
 
-// watchSchedule sets the timer for the job whose time comes first.
-func (r *Runner) watchSchedule() {
+// watchSchedule sets the timer for the job whose time comes first. One whose time
+// has come gets the card from the loop when it is free; here only what could hold
+// the card for a day is ended.
+func (r *Runner) watchSchedule(ctx context.Context) {
 	r.alarm.Stop()
 	now := r.time()
 	pause := time.Duration(-1)
 	for _, j := range r.cfg.Journal.Jobs() {
-		if j.State != job.Scheduled || j.Due(now) {
-			continue
-		}
-		if wait := j.Order.EnableAt.Sub(now); pause < 0 || wait < pause {
+		switch wait := j.Order.EnableAt.Sub(now); {
+		case j.State != job.Scheduled:
+		case j.Due(now):
+			if r.active != "" && r.active != j.ID {
+				r.makeWay(ctx)
+			}
+		case pause < 0 || wait < pause:
 			pause = wait
 		}
 	}
@@ -37,13 +42,17 @@ func (r *Runner) watchSchedule() {
 	}
 }
 
-// dueNow is the moment at which a job's time may have come. The loop gives it
-// the card when it is free; here only what could hold the card for a day is
-// ended.
-func (r *Runner) dueNow(ctx context.Context) {
-	if r.active != "" && r.othersWait(r.active) {
-		r.makeWay(ctx)
+// askTime asks for the time when jobs wait for theirs and it is not known, as
+// after a restart of a device that has it from its modem alone.
+func (r *Runner) askTime(ctx context.Context) {
+	if r.active != "" || r.running != taskNone || clockSet(r.time()) {
+		return
 	}
+	r.begin(ctx, taskProbe, func(ctx context.Context) outcome {
+		r.clockReady(ctx)
+		r.card.close(ctx, r.log)
+		return outcome{}
+	})
 }
 
 // park lets a job wait for its time, without the card.

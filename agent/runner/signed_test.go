@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -459,6 +460,34 @@ func TestRetryingGivesWayInTime(t *testing.T) {
 	clock.forward(2 * time.Hour)
 	l.fails(first, "first-profile-offline")
 	l.until(waits, "begun", func(j job.Job) bool { return j.State != job.Scheduled })
+}
+
+// A device that has the time from its modem alone asks for it when it has been
+// restarted, or a switch at a time would never begin.
+func TestScheduleAsksForTheTime(t *testing.T) {
+	w := newWorld(t, options{})
+	unset := func() time.Time { return time.Unix(1000, 0) }
+	var clock shifting
+	var known atomic.Bool
+	w.now = unset
+	w.change = func(c *runner.Config) {
+		c.Time = func() time.Time {
+			if known.Load() {
+				return clock.now()
+			}
+			return unset()
+		}
+		c.ClockReady = func(context.Context) bool { known.Store(true); return true }
+	}
+	l := w.live()
+	l.ends(l.submit(order()).ID, job.Done)
+	o := about(t, job.Enable, newICCID)
+	o.EnableAt = time.Now().Add(time.Hour)
+	j := l.state(l.submit(o).ID, job.Scheduled)
+	l.stop()
+	known.Store(false)
+	clock.forward(2 * time.Hour)
+	w.live().ends(j.ID, job.Done)
 }
 
 // Whatever the clock said when the order came: the best time there is decides.
