@@ -28,7 +28,7 @@ type backend struct {
 	fail, hang map[string]bool
 	apn        string
 	attaches   []string // the access points of the attach that Apply was told
-	probes     int // that go wrong first
+	probes     int      // that go wrong first
 }
 
 var errRefused = fault.New(fault.Fault{Code: "refused-by-test"}, nil)
