@@ -797,7 +797,7 @@ func TestDocument(t *testing.T) {
 	documented := map[int]string{}
 	commands := map[string]bool{}
 	row := regexp.MustCompile(`^\| (\d+) \| [^|]+ \| ?([^|]*) ?\|$`)
-	command := regexp.MustCompile("^\\| `lpactl ([a-z ]+)` \\|")
+	command := regexp.MustCompile("^\\| `lpactl ([a-z -]+)` \\|")
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimSpace(line)
 		if m := row.FindStringSubmatch(line); m != nil {
