@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"lpad/agent/params"
 	"lpad/agent/rsp"
@@ -258,11 +259,14 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 }
 
 func readSecret(root *os.Root, name string) (string, error) {
-	f, err := root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not keep us
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a file", name)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err == nil && len(b) > maxSecret {
 		err = fmt.Errorf("%s is larger than %d bytes", name, maxSecret)

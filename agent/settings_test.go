@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lpad/agent/params"
@@ -27,6 +28,9 @@ func TestCandidates(t *testing.T) {
 	dir := t.TempDir()
 	db := filepath.Join(dir, "providers.xml")
 	if err := os.WriteFile(db, []byte(providers), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("s3cret\n"), 0o600); err != nil {
@@ -60,6 +64,7 @@ func TestCandidates(t *testing.T) {
 		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, nil, "order.example", ""},
 		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, nil, "order.example", ""},
 		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
+		{"password in a pipe", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/pipe"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
 		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, nil, "", "parameters-invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
