@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"lpad/agent/runner"
 	"lpad/config"
 	"lpad/internal/fault"
+	"lpad/internal/smallfile"
 	"lpad/modem"
 )
 
@@ -130,12 +130,7 @@ func (r *reporter) roots() (*x509.CertPool, error) {
 	if r.ca == "" {
 		return nil, nil
 	}
-	f, err := os.Open(r.ca)
-	var text []byte
-	if err == nil {
-		text, err = io.ReadAll(io.LimitReader(f, maxReportCA))
-		err = errors.Join(err, f.Close())
-	}
+	text, err := smallfile.Read(r.ca, maxReportCA)
 	pool := x509.NewCertPool()
 	if err == nil && !pool.AppendCertsFromPEM(text) {
 		err = errors.New("it holds no PEM certificate")

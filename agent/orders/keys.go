@@ -7,11 +7,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
 	"lpad/internal/fault"
+	"lpad/internal/smallfile"
 )
 
 // Limits of a folder of keys.
@@ -92,22 +92,9 @@ func validKID(kid string) bool {
 }
 
 func readKey(path string) (*ecdsa.PublicKey, error) {
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() { // a pipe would be waited for
-		return nil, errors.New("not a file")
-	}
-	f, err := os.Open(path)
+	text, err := smallfile.Read(path, maxKeyFile)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxKeyFile {
-		return nil, fmt.Errorf("larger than %d bytes", maxKeyFile)
 	}
 	return parseKey(text)
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"lpad/internal/smallfile"
 	"lpad/modem"
 )
 
@@ -53,7 +54,7 @@ func OpenMemory(file string) *Memory {
 	if file == "" {
 		return m
 	}
-	b, err := readFile(file, maxMemoryFile)
+	b, err := smallfile.Read(file, maxMemoryFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m
 	}

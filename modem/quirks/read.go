@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"lpad/internal/fault"
+	"lpad/internal/smallfile"
 )
 
 //go:embed table.yaml
@@ -70,7 +69,7 @@ func (t *Table) load(dir string) error {
 	}
 	var faults []error
 	for _, name := range names {
-		b, err := readFile(name, maxFile)
+		b, err := smallfile.Read(name, maxFile)
 		t.oem = append(t.oem, oemFile{filepath.Base(name), string(b)})
 		faults = append(faults, err)
 	}
@@ -138,28 +137,6 @@ func peek(line string) Match {
 		}
 	}
 	return m
-}
-
-// readFile reads a regular file of bounded size. Opening anything else may wait
-// for ever (a pipe) or never end (a device).
-func readFile(name string, limit int64) ([]byte, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("more than %d bytes", limit)}
-	}
-	return b, err
 }
 
 // list is what has been read of a table.

@@ -5,13 +5,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"lpad/internal/fault"
+	"lpad/internal/smallfile"
 )
 
 // TrustConfig says which authorities may vouch for a server.
@@ -151,17 +151,9 @@ func nameOf(c *x509.Certificate) string {
 // readPEM reads the certificates of a file, and accepts nothing else in it but
 // text between them.
 func readPEM(file string) ([]*x509.Certificate, error) {
-	f, err := os.Open(file)
+	rest, err := smallfile.Read(file, maxTrustFile)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	rest, err := io.ReadAll(io.LimitReader(f, maxTrustFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(rest) > maxTrustFile {
-		return nil, fmt.Errorf("longer than %d bytes", maxTrustFile)
 	}
 	var certs []*x509.Certificate
 	for {
