@@ -141,7 +141,7 @@ func TestMemoryDamaged(t *testing.T) {
 		{"cut off", `{"version":1,"modems":{"a|b|c":{"path":"cc`, "unexpected end"},
 		{"another version", `{"version":2,"modems":{}}`, "version 2"},
 		{"no JSON", "\x00\x00\x00", "invalid character"},
-		{"too big", `{"version":1,"x":"` + strings.Repeat("a", 128<<10) + `"}`, "more than 131072 bytes"},
+		{"too big", `{"version":1,"x":"` + strings.Repeat("a", 128<<10) + `"}`, "longer than 131072 bytes"},
 		{"a long name", `{"version":1,"modems":{"` + strings.Repeat("a", 400) + `":{}}}`, "too long"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

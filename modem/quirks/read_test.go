@@ -169,7 +169,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"an alias", one("  note: [&a text, *a]\n"), "x.yaml:6: note: a plain value is wanted"},
 		{"a merge", "version: 1\nmodems:\n- &a {name: x, model: X, source: https://example.com}\n- {<<: *a, name: y}\n", `x.yaml:4: unknown key "<<"`},
 		{"too many lines", "version: 1\nmodems:\n" + many(500), "x.yaml: more than 512 lines"},
-		{"a file that is too big", "version: 1\n#" + strings.Repeat("-", 64<<10), "x.yaml: more than 65536 bytes"},
+		{"a file that is too big", "version: 1\n#" + strings.Repeat("-", 64<<10), "x.yaml: longer than 65536 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			table, err := quirks.Load(folder(t, map[string]string{"x.yaml": tc.text}))
