@@ -57,6 +57,10 @@ func (s *settingsSource) use(p config.Params) {
 	s.list = nil
 }
 
+// maxOrdered bounds the document of an order, in bytes: it is written to flash
+// again with each step of its job.
+const maxOrdered = 8 << 10
+
 // CheckDocument refuses terminal parameters that make no sense, before the
 // order is accepted.
 func (s *settingsSource) CheckDocument(document json.RawMessage) error {
@@ -88,7 +92,7 @@ func (s *settingsSource) parse(document json.RawMessage) (*params.Document, erro
 	if len(document) == 0 {
 		return nil, nil
 	}
-	return params.Parse(document, params.Options{Confidential: true})
+	return params.Parse(document, params.Options{Confidential: true, Limit: maxOrdered})
 }
 
 // given is a document with what tells it from others.

@@ -94,6 +94,9 @@ func TestCandidates(t *testing.T) {
 	if wanted, _, err := s.Wanted(runner.Question{Profile: owned}); err != nil || len(wanted.Candidates) != 1 {
 		t.Errorf("without a provider list: %v %v", wanted, err)
 	}
+	if err := s.CheckDocument(json.RawMessage(`{"version":1,"x":"` + strings.Repeat("x", maxOrdered) + `"}`)); err == nil || !strings.Contains(err.Error(), "longer than 8192") {
+		t.Errorf("a document that is written with each step and is long: %v", err)
+	}
 	if err := s.CheckDocument(json.RawMessage(`{"version":1,"apns":7}`)); err == nil {
 		t.Error("a document that makes no sense is accepted")
 	}

@@ -11,7 +11,7 @@
 //	POST   /v1/probe                                         -> 200 Probe
 //	GET    /v1/profiles                      Profiles
 //	POST   /v1/install                       InstallRequest  -> 202 Job
-//	POST   /v1/orders                        a signed order  -> 202 Job; application/jose, at most 64 KiB
+//	POST   /v1/orders                        a signed order  -> 202 Job; application/jose, at most 16 KiB
 //	POST   /v1/profiles/{iccid}/enable       EnableRequest   -> 202 Job
 //	POST   /v1/profiles/{iccid}/disable                      -> 202 Job
 //	DELETE /v1/profiles/{iccid}                              -> 202 Job
@@ -65,7 +65,7 @@ const ProblemType = "application/problem+json"
 // bytes. What it says is in the comment of package agent/orders.
 const (
 	OrderType = "application/jose"
-	MaxOrder  = 64 << 10
+	MaxOrder  = 16 << 10
 )
 
 // Problem is an error as the socket tells it (RFC 9457, with members of ours).

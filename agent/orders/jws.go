@@ -13,7 +13,7 @@ import (
 )
 
 // MaxSize bounds a signed order, in bytes.
-const MaxSize = 64 << 10
+const MaxSize = 16 << 10
 
 // Limits of a header, in bytes, and what it must say.
 const (

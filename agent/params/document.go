@@ -144,10 +144,15 @@ type Options struct {
 	// Confidential allows passwords in it: the way it came is read by nobody
 	// else.
 	Confidential bool
+	// Limit bounds the document, in bytes; 0: 64 KiB.
+	Limit int
 }
 
 // Parse reads a document. The error is a [*DocumentError].
 func Parse(text []byte, o Options) (*Document, error) {
+	if o.Limit > 0 && len(text) > o.Limit {
+		return nil, refuse("", "longer than %d bytes", o.Limit)
+	}
 	root, err := parseJSON(text)
 	if err != nil {
 		return nil, err
