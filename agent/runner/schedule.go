@@ -11,6 +11,10 @@ import (
 // the clock: clocks are set, and forwards too.
 const scheduleLook = time.Minute
 
+// dueLook is when the loop looks once more for work when it should have found
+// some.
+const dueLook = time.Second
+
 // time is the best time there is.
 func (r *Runner) time() time.Time {
 	if r.cfg.Time != nil {
@@ -33,6 +37,7 @@ func (r *Runner) watchSchedule(ctx context.Context) {
 			if r.active != "" && r.active != j.ID {
 				r.makeWay(ctx)
 			}
+			pause = dueLook // its time may have come since the loop looked for work
 		case pause < 0 || wait < pause:
 			pause = wait
 		}
