@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -89,6 +90,10 @@ func (c *conversation) call(to systembus.Service, path dbus.ObjectPath, method s
 			a.Kind = "denied"
 		case errors.Is(err, systembus.ErrUnsupported):
 			a.Kind = "unsupported"
+		case strings.Contains(a.Text, mmIface+".Error.MobileEquipment"): // the modem itself was asked, and cannot
+			a.Kind = "unsupported"
+		case errors.Is(err, context.DeadlineExceeded):
+			a.Kind = "unanswered"
 		default:
 			a.Kind = "other"
 		}
@@ -137,7 +142,12 @@ func (c *conversation) work() error {
 		return err
 	}
 	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.List")
-	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.Set", variants(map[string]any{"apn": "spare.example"}))
+	profile := map[string]dbus.Variant{}
+	if body, err := c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.Set", variants(map[string]any{"apn": "spare.example"})).Body(); err == nil && len(body) == 1 {
+		stored, _ := body[0].(map[string]dbus.Variant)
+		profile["profile-id"] = stored["profile-id"]
+	}
+	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.Delete", profile)
 	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.SetInitialEpsBearerSettings", variants(map[string]any{"apn": apn}))
 	c.call(mm.Service, m.Path, mmIface+".Modem.Simple.Connect", variants(map[string]any{"apn": apn}))
 	c.call(mm.Service, m.Path, mmIface+".Modem.Simple.Disconnect", nowhere)
@@ -185,6 +195,34 @@ func (c *conversation) work() error {
 		return err
 	}
 	c.call(mm.Service, m.Path, mmIface+".Modem.Reset")
+	if m, err = c.modem(mm.StateDisabled); err != nil {
+		return err
+	}
+	return c.radio(m)
+}
+
+// radio makes the calls that set the radio.
+func (c *conversation) radio(m mm.Modem) error {
+	p, err := c.bus.Properties(c.ctx, mm.Service, m.Path, mmIface+".Modem")
+	if err != nil {
+		return err
+	}
+	type modes struct{ Allowed, Preferred uint32 }
+	type network struct {
+		PLMN   string
+		Access uint32
+	}
+	const anyBand = 256 // MM_MODEM_BAND_ANY
+	c.call(mm.Service, p.Path("Sim"), mmIface+".Sim.SetPreferredNetworks", []network{{"00101", 1 << 14}})
+	c.call(mm.Service, m.Path, mmIface+".Modem.SetCurrentModes", modes{Allowed: 8})
+	// ModemManager 1.20 begins this one and never ends it with the modem of the lab.
+	// Who may not is told at once.
+	whole := c.ctx
+	ctx, cancel := context.WithTimeout(whole, time.Second)
+	defer cancel()
+	c.ctx = ctx
+	c.call(mm.Service, m.Path, mmIface+".Modem.SetCurrentBands", []uint32{anyBand})
+	c.ctx = whole
 	return nil
 }
 
@@ -244,6 +282,10 @@ func (c *conversation) trespass() error {
 	c.call(mm.Service, m.Path, mmIface+".Modem.Reset")
 	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.List")
 	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.Set", variants(map[string]any{"apn": "spare.example"}))
+	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.ProfileManager.Delete", variants(map[string]any{"profile-id": int32(1)}))
+	if err := c.radio(m); err != nil {
+		return err
+	}
 	c.call(mm.Service, m.Path, mmIface+".Modem.Modem3gpp.SetInitialEpsBearerSettings", variants(map[string]any{"apn": apn}))
 	c.call(mm.Service, m.Path, mmIface+".Modem.Simple.Connect", variants(map[string]any{"apn": apn}))
 	c.call(mm.Service, m.Path, mmIface+".Modem.Simple.Disconnect", nowhere)

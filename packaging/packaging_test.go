@@ -58,7 +58,7 @@ func TestFiles(t *testing.T) {
 		}
 	}
 	err := filepath.WalkDir(".", func(p string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && (p == "hooks" || p == "debian" || p == "openwrt" || p == "packagetest") { // examples, what dpkg and OpenWrt run, a double
+		if err == nil && e.IsDir() && (p == "hooks" || p == "debian" || p == "openwrt" || p == "man" || p == "packagetest") { // examples, what dpkg and OpenWrt run, manual pages, a double
 			return filepath.SkipDir
 		}
 		if err == nil && e.Type().IsRegular() && filepath.Ext(p) != ".go" {
