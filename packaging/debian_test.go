@@ -241,6 +241,7 @@ func TestPackage(t *testing.T) {
 	begin = time.Now()
 	i.sh("lpactl status")
 	t.Logf("stop %v; start by the socket, with the answer, %v", stop, time.Since(begin))
+	i.sh("timeout 60 sh -c 'until systemctl -q is-active lpad.service; do sleep 0.1; done'") // ready once it has looked for its card
 	i.want("systemctl show -P ActiveState -P SubState -P NotifyAccess -P Result lpad.service", "main\nsuccess\nactive\nrunning")
 	if stop > 10*time.Second {
 		t.Errorf("it takes %v to stop", stop)

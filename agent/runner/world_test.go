@@ -131,8 +131,9 @@ func (w *world) live() *life {
 		w.t.Fatal(err)
 	}
 	direct := switchover.Direct{Card: resetter{w.card}}
+	done := make(chan struct{})
 	c := runner.Config{
-		Journal: j, Card: cards{w.card}, Servers: servers{&w.client}, Settings: settings{}, Probe: runner.NoProbe,
+		Journal: j, Card: mortal{cards{w.card}, done}, Servers: servers{&w.client}, Settings: settings{}, Probe: runner.NoProbe,
 		Switch:       &switchover.Switch{Settings: direct, Modem: w.modem, Network: w.network},
 		DeliverRetry: runner.Backoff{First: 50 * time.Millisecond, Most: 200 * time.Millisecond},
 		Log:          slog.New(logger{w}),
@@ -142,7 +143,7 @@ func (w *world) live() *life {
 		w.change(&c)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &life{Runner: runner.New(c), w: w, journal: j, cancel: cancel, done: make(chan struct{})}
+	l := &life{Runner: runner.New(c), w: w, journal: j, cancel: cancel, done: done}
 	l.Hurry(50*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond)
 	if w.hurry != nil {
 		w.hurry(l.Runner)
@@ -353,6 +354,35 @@ func (c cards) Open(ctx context.Context) (runner.Card, error) {
 		return nil, err
 	}
 	return channel{es10.New(ch, 255), ch}, nil
+}
+
+// mortal is the way to the card of a daemon that may crash: a process that is dead
+// closes no channel, least of all one of the next process.
+type mortal struct {
+	cards
+	done <-chan struct{}
+}
+
+func (m mortal) Open(ctx context.Context) (runner.Card, error) {
+	card, err := m.cards.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return mortalCard{card, m.done}, nil
+}
+
+type mortalCard struct {
+	runner.Card
+	done <-chan struct{}
+}
+
+func (c mortalCard) Close(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return nil
+	default:
+		return c.Card.Close(ctx)
+	}
 }
 
 type channel struct {
