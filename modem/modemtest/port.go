@@ -36,6 +36,9 @@ type Port struct {
 	conn  io.ReadWriter // one client: the pty's master, or an accepted connection
 	slave *os.File      // of a pty: held open so that a host's close is no hangup
 
+	unlink    sync.Once // takes path away
+	unlinkErr error     // set by unlink
+
 	writing   sync.Mutex // one line at a time
 	lastWrite time.Time  // guarded by writing
 
@@ -172,14 +175,16 @@ func (p *Port) Close() error {
 	p.modem.mu.Lock()
 	p.modem.ports = slices.DeleteFunc(p.modem.ports, func(q *Port) bool { return q == p })
 	p.modem.mu.Unlock()
-	var err error
-	if p.path != "" && p.slave != nil {
-		// The link may already be that of the port's successor.
-		if to, lerr := os.Readlink(p.path); lerr == nil && to == p.slave.Name() {
-			err = os.Remove(p.path)
+	// Once, and while the terminal is still held: later its number may be that of the port's successor, whose link it would take away.
+	p.unlink.Do(func() {
+		if p.path == "" || p.slave == nil {
+			return
 		}
-	}
-	return errors.Join(err, p.close())
+		if to, lerr := os.Readlink(p.path); lerr == nil && to == p.slave.Name() {
+			p.unlinkErr = os.Remove(p.path)
+		}
+	})
+	return errors.Join(p.unlinkErr, p.close())
 }
 
 // run reads command lines until the port is hung up.
