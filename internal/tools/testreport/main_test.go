@@ -63,7 +63,7 @@ func TestReport(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
-			good := run(strings.NewReader(tc.in), &out, tc.cover, tc.noSkips)
+			good := run(strings.NewReader(tc.in), &out, rules{cover: tc.cover, noSkips: tc.noSkips})
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 			if good != tc.good || lines[len(lines)-1] != tc.last {
 				t.Errorf("good %v, want %v; last line %q, want %q\n%s", good, tc.good, lines[len(lines)-1], tc.last, &out)
@@ -72,6 +72,50 @@ func TestReport(t *testing.T) {
 				if !strings.Contains(out.String(), s) {
 					t.Errorf("it does not say %q:\n%s", s, &out)
 				}
+			}
+		})
+	}
+}
+
+func TestSecondLook(t *testing.T) {
+	failed := []string{"run lpad/a TestX", "run lpad/a TestX/one", "output lpad/a TestX/one too late", "fail lpad/a TestX/one", "fail lpad/a TestX", "fail lpad/a", "pass lpad/b TestY", "pass lpad/b"}
+	passes := events("run lpad/a TestX", "run lpad/a TestX/one", "pass lpad/a TestX/one", "pass lpad/a TestX", "pass lpad/a")
+	fails := events("run lpad/a TestX", "run lpad/a TestX/one", "fail lpad/a TestX/one", "fail lpad/a TestX", "fail lpad/a")
+	for _, tc := range []struct {
+		name  string
+		in    []string
+		again string
+		most  int
+		good  bool
+		runs  int
+		last  string
+	}{
+		{"passes alone", failed, passes, 1, true, 1, "2 passed, 0 failed, 0 skipped"},
+		{"fails alone, too", failed, fails, 1, false, 1, "1 passed, 1 failed, 0 skipped"},
+		{"is not there alone", failed, events("pass lpad/a"), 1, false, 1, "1 passed, 1 failed, 0 skipped"},
+		{"is skipped alone", failed, events("skip lpad/a TestX/one", "pass lpad/a"), 1, false, 1, "1 passed, 1 failed, 0 skipped"},
+		{"not asked for", failed, passes, 0, false, 0, "1 passed, 1 failed, 0 skipped"},
+		{"too many", append([]string{"fail lpad/c TestZ", "fail lpad/c"}, failed...), passes, 1, false, 0, "1 passed, 2 failed, 0 skipped"},
+		{"a data race", append([]string{"output lpad/a TestX/one WARNING: DATA RACE"}, failed...), passes, 1, false, 0, "1 passed, 1 failed, 0 skipped"},
+		{"a panic", append([]string{"output lpad/a  panic: nil"}, failed...), passes, 1, false, 0, "1 passed, 1 failed, 0 skipped"},
+		{"another package died", append([]string{"fail lpad/c"}, failed...), passes, 1, false, 0, "1 passed, 2 failed, 0 skipped"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			runs := 0
+			was := runAgain
+			defer func() { runAgain = was }()
+			runAgain = func(f failedTest) ([]byte, error) {
+				runs++
+				if pattern(f.test) != "^TestX$/^one$" {
+					t.Errorf("asked for %q", pattern(f.test))
+				}
+				return []byte(tc.again), nil
+			}
+			var out bytes.Buffer
+			good := run(strings.NewReader(events(tc.in...)), &out, rules{again: tc.most})
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			if good != tc.good || runs != tc.runs || lines[len(lines)-1] != tc.last || good != strings.Contains(out.String(), "UNSTEADY lpad/a TestX/one") {
+				t.Errorf("good %v after %d runs, want %v after %d; last line %q\n%s", good, runs, tc.good, tc.runs, lines[len(lines)-1], &out)
 			}
 		})
 	}
