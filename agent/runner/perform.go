@@ -801,10 +801,12 @@ func (r *Runner) remove(ctx context.Context, j job.Job, query bool) (job.Event, 
 	if err := r.dispensable(iccid); err != nil {
 		return job.Event{}, err
 	}
+	// A list without the profile does not prove that it is gone, but a card that
+	// has none of that name to delete does.
 	gone := func(card Card) error {
-		_, found, err := procedure.FindProfile(ctx, card, iccid)
-		if err == nil && found {
-			err = procedure.Delete(ctx, card, iccid)
+		err := procedure.Delete(ctx, card, iccid)
+		if errors.Is(err, rsp.DeleteNotFound) {
+			return nil
 		}
 		return err
 	}

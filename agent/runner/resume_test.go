@@ -309,6 +309,25 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
+// What a deletion of before a restart has come to is the card's word about that
+// profile, not a list in which the profile is not: a card that was just reset may
+// answer with none.
+func TestDeletionIsNotConcludedFromAnEmptyList(t *testing.T) {
+	w := newWorld(t, options{card: func(c *euicc.Config) {
+		c.Profiles = append(c.Profiles, euicc.Profile{ICCID: iccid(t, spareICCID), IMSI: "001010123456780"})
+	}})
+	w.onStep(job.Deleting, crash)
+	l := w.live()
+	j := l.submit(about(t, job.Delete, spareICCID))
+	l.wait()
+	w.onLog(nil)
+	w.card.Inject(euicc.Fault{Do: euicc.TamperAnswer, Function: 0xBF2D, Times: -1, Tamper: func([]byte) []byte { return []byte{0xBF, 0x2D, 2, 0xA0, 0} }})
+	w.live().ends(j.ID, job.Done)
+	if w.profiles() != oldICCID {
+		t.Errorf("profiles %s", w.profiles())
+	}
+}
+
 // A daemon that was killed while a package was loaded, and whose card still
 // has the session, cancels it on both sides before it begins anew.
 func TestInterruptedSessionIsCancelledOnBothSides(t *testing.T) {

@@ -39,6 +39,7 @@ import (
 	"lpad/agent/hooks"
 	"lpad/agent/job"
 	"lpad/agent/journal"
+	"lpad/agent/rsp"
 	"lpad/agent/switchover"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
@@ -159,6 +160,8 @@ type Runner struct {
 
 	changes *Changes // of settings, that wait for a good time; nil: none
 
+	absent map[rsp.ICCID]time.Time // since when a profile with a document is missing from its card
+
 	// only touched by the card's goroutine
 	card cardState
 
@@ -200,7 +203,7 @@ func New(cfg Config) *Runner {
 		cfg: cfg, log: cfg.Log, pulse: cfg.Pulse, hub: voice{cfg.Hub, cfg.Name},
 		calls: make(chan func(context.Context)), tasks: make(chan task), outcomes: make(chan outcome), stopped: make(chan struct{}),
 		view: View{State: Starting}, told: Starting,
-		codes: map[string]redact.Secret{}, warnings: map[string]string{},
+		codes: map[string]redact.Secret{}, warnings: map[string]string{}, absent: map[rsp.ICCID]time.Time{},
 		consent: stoppedTimer(), pause: stoppedTimer(), deliver: stoppedTimer(), retry: stoppedTimer(), report: stoppedTimer(), sent: make(chan sentReport, 1), mend: stoppedTimer(), alarm: stoppedTimer(),
 	}
 	r.retries = retries{journal: journalRetry, card: cardRetry, resume: resumeRetry, action: maxDelay, beforeSwitch: switchLimit, schedule: scheduleLook}

@@ -252,6 +252,9 @@ type verdict struct {
 // installed, and once a switch has proven it.
 func (r *Runner) staging(m Memory, before, next job.Job, e job.Event) Memory {
 	proven := before.State == job.Committing && next.State == job.Confirming && next.Problem == nil
+	if e.Kind == job.Loaded { // a card takes no profile that it has: what there is belongs to one that was deleted
+		m = m.unstage(next.ICCID())
+	}
 	if own := before.Order.Parameters; len(own) > 0 && (proven || e.Kind == job.Loaded) {
 		s := stagedOf(next, r.cfg.Settings.Generation(own), r.View().eid(), e.At)
 		if old, found := m.Document(s.ICCID); found {
@@ -315,12 +318,35 @@ func (r *Runner) recallStaged() []Staged {
 	return list
 }
 
+// absentFor is for how long a profile must be missing from its card before what
+// belongs to it is dropped. A card that was just reset, or a modem that starts,
+// may leave profiles out for a while.
+const absentFor = time.Hour
+
 // prune drops the documents of profiles that somebody else has deleted from the
-// card.
+// card. One reading is no proof of that: a profile must be missing each time, at
+// first and again absentFor later, from lists of its own card with other profiles
+// in them. An empty list says nothing, and how long a restart took does not
+// count. What is kept too long is bounded, and goes with the profile's next
+// installation.
 func (r *Runner) prune(f procedure.Facts) {
-	m := r.View().Memory
+	if len(f.Profiles) == 0 {
+		return
+	}
+	m, now := r.View().Memory, time.Now()
 	for _, s := range m.Staged {
-		if s.EID == f.EID && !slices.ContainsFunc(f.Profiles, func(p rsp.Profile) bool { return p.ICCID == s.ICCID }) {
+		if s.EID != f.EID {
+			continue
+		}
+		if slices.ContainsFunc(f.Profiles, func(p rsp.Profile) bool { return p.ICCID == s.ICCID }) {
+			delete(r.absent, s.ICCID)
+			continue
+		}
+		switch since, noted := r.absent[s.ICCID]; {
+		case !noted:
+			r.absent[s.ICCID] = now
+			r.log.Info("a profile is missing from its card; its terminal parameters are kept for now", "iccid", s.ICCID)
+		case now.Sub(since) >= absentFor:
 			m = m.forget(s.ICCID)
 		}
 	}

@@ -190,13 +190,55 @@ func TestPrune(t *testing.T) {
 	if err := r.remember(r.View().Memory); err != nil || j.Written() != written {
 		t.Errorf("%d bytes are written for nothing, %v", j.Written()-written, err)
 	}
-	r.prune(procedure.Facts{EID: here, Profiles: []rsp.Profile{{ICCID: testICCID(t, 1)}}})
+	one, two := rsp.Profile{ICCID: testICCID(t, 1)}, rsp.Profile{ICCID: testICCID(t, 2)}
+	other, err := rsp.ParseEID("89049032000000000000000000000007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := func() {
+		for id, since := range r.absent {
+			r.absent[id] = since.Add(-absentFor)
+		}
+	}
+	for i, f := range []procedure.Facts{ // none of which proves anything, in this order
+		{EID: here},
+		{EID: here, Profiles: []rsp.Profile{one}}, // missing for the first time
+		{EID: here}, // a card that was just reset
+		{EID: other, Profiles: []rsp.Profile{one}},        // another card
+		{EID: here, Profiles: []rsp.Profile{one, two}},    // it is there again
+		{EID: here, Profiles: []rsp.Profile{one}},         // missing, and for the first time
+		{EID: here, Profiles: []rsp.Profile{one, {}, {}}}, // and again, but too soon
+	} {
+		if i < 6 {
+			later()
+		}
+		r.prune(f)
+		if v := r.View().Memory; len(v.Staged) != 3 || v.Applied.ICCID.IsZero() {
+			t.Fatalf("%d: %+v", i, v)
+		}
+	}
+	later()
+	r.prune(procedure.Facts{EID: here, Profiles: []rsp.Profile{one}})
 	for range 2 {
 		v := r.View().Memory
 		if _, found := v.Document(testICCID(t, 2)); len(v.Staged) != 2 || found || !v.Applied.ICCID.IsZero() {
 			t.Errorf("%+v", v)
 		}
 		r = runner()
+	}
+}
+
+// A profile that is installed anew begins without the document of before: that
+// belonged to one which somebody else has deleted, and must not outrank what the
+// new order brings.
+func TestInstallationBeginsAnew(t *testing.T) {
+	one, two := testICCID(t, 1), testICCID(t, 2)
+	m := Memory{}.stage(Staged{ICCID: one, Document: json.RawMessage(`{"generation":9}`), Generation: 9}).stage(Staged{ICCID: two, Document: json.RawMessage(`{}`)})
+	r := &Runner{log: slog.New(slog.DiscardHandler)}
+	j := job.Job{ID: "J", State: job.Loading, Order: job.Order{Kind: job.Install}, Profile: &job.ProfileFacts{ICCID: one}}
+	m = r.staging(m, j, j, job.Event{Kind: job.Loaded})
+	if _, found := m.Document(one); found || len(m.Staged) != 1 {
+		t.Errorf("%+v", m.Staged)
 	}
 }
 
