@@ -45,7 +45,7 @@ func (o *oemFolder) loseLimits() {
 func (s *settingsSource) ofMaker(secrets map[string]redact.Secret) oemFolder {
 	o := s.readFolder()
 	for _, g := range o.given {
-		if err := s.secrets(g.Document, secrets); err != nil {
+		if err := s.secrets(g.Document, ".", secrets); err != nil {
 			o.skipped = append(o.skipped, g.Source+": an access point is left out: "+err.Error()) // what else it says stays, limits above all
 		}
 	}
@@ -73,7 +73,11 @@ func (s *settingsSource) readFolder() oemFolder {
 		return o
 	}
 	defer dir.Close()
-	if err := trusted(dir); err != nil {
+	st, err := dir.Stat()
+	if err == nil {
+		err = trusted(st)
+	}
+	if err != nil {
 		o.skip(s.config().OEMDir, err)
 		return o
 	}
@@ -124,10 +128,10 @@ func readOEM(root *os.Root, name string) (text []byte, private bool, err error) 
 		return nil, false, err
 	}
 	defer f.Close()
-	if err := trusted(f); err != nil {
-		return nil, false, err
-	}
 	st, err := f.Stat()
+	if err == nil {
+		err = trusted(st)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -143,11 +147,7 @@ func readOEM(root *os.Root, name string) (text []byte, private bool, err error) 
 
 // trusted refuses what somebody else than root and lpad's own user may have
 // written.
-func trusted(f *os.File) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
+func trusted(st os.FileInfo) error {
 	if own, ok := st.Sys().(*syscall.Stat_t); ok && own.Uid != 0 && int(own.Uid) != os.Geteuid() {
 		return fmt.Errorf("it belongs to the user %d; only root and lpad's own user are trusted", own.Uid)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"lpad/agent/api"
 	"lpad/agent/client"
+	"lpad/agent/journal"
 	"lpad/agent/params"
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/rsptest/euicc"
@@ -546,5 +547,49 @@ func TestDeviceIsTold(t *testing.T) {
 				t.Errorf("the server was told TAC %q, IMEI %q; want %q, %q", o.TAC, o.IMEI, tc.tac, tc.imei)
 			}
 		})
+	}
+}
+
+// What was kept for a profile before an update of lpad, which cannot read it any
+// more, costs the device nothing: the switch goes by what else there is, says so,
+// and the document stays for whoever can correct it.
+func TestSwitchWithoutTheDocumentThatWasKept(t *testing.T) {
+	w := newParamsWorld(t)
+	w.oem("a.json", `{"version":1,"apns":[{"name":"maker.example","purposes":["default"]}]}`)
+	w.Book(t, "M-1", world.ICCID(t, paramsNew), 3000, nil)
+	w.install(`{"version":1,"generation":4,"apns":[{"name":"order.example","purposes":["default"]}]}`, false)
+	w.stop()
+	j, err := journal.Open(filepath.Join(w.cfg.StateDir, "journal"), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := j.SettingKeys("parameters/")
+	if len(keys) != 1 {
+		t.Fatalf("%q", keys)
+	}
+	var kept map[string]any
+	if _, err := j.Setting(keys[0], &kept); err != nil {
+		t.Fatal(err)
+	}
+	kept["document"] = map[string]any{"version": 9, "generation": 4}
+	if err := j.PutSetting(keys[0], kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.modem.tried()
+	done := w.follow(w.c.Enable(t.Context(), paramsNew, api.EnableRequest{}))
+	if got := w.modem.tried(); done.State != "done" || got != "maker.example" {
+		t.Fatalf("%s with %q: %+v", done.State, got, done.Problem)
+	}
+	var notes []string
+	for _, m := range done.Timeline {
+		notes = append(notes, m.Note)
+	}
+	e := w.effective(paramsNew)
+	if !strings.Contains(strings.Join(notes, "\n"), "cannot be read") || !strings.Contains(strings.Join(e.Notes, "\n"), "/version") || e.Document == nil || e.Document.Generation != 4 {
+		t.Errorf("%q, %+v", notes, e)
 	}
 }

@@ -116,10 +116,15 @@ func (s *settingsSource) Wanted(q runner.Question) (switchover.Wanted, runner.Ef
 	} else if d != nil {
 		list = append(list, give(d, params.RankProfile, params.SourceProfile, raw))
 	}
-	if doc, err := s.parse(q.Document); err != nil {
+	if doc, err := s.parse(q.Document); err != nil && q.Kept {
+		// It was good when it was taken. What else there is may do, first of all what
+		// carried data before; if it does not, the switch is taken back.
+		said.Unreadable = true
+		said.Notes = append(said.Notes, "the document that is kept for the profile ("+q.Source+") is left out, and stays: "+err.Error())
+	} else if err != nil {
 		return switchover.Wanted{}, said, err
 	} else if doc != nil {
-		if err := s.secrets(doc, in.Secrets); err != nil {
+		if err := s.secrets(doc, secretFolder(q.Source), in.Secrets); err != nil {
 			return switchover.Wanted{}, said, err
 		}
 		list = append(list, give(doc, params.RankOrder, q.Source, q.Document))
@@ -230,10 +235,30 @@ func (s *settingsSource) openList() (*carrierdb.DB, error) {
 // maxSecret bounds a password in a file, in bytes.
 const maxSecret = 1024
 
-// secrets reads the passwords that a document refers to. Only files in the
-// maker's folder are read: a document must not make a daemon of root read
-// whatever its author would like to see.
-func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Secret) error {
+// Folders of passwords, below the maker's. An order reads none but those that
+// were put there for orders, and a signed one none but its issuer's: whoever
+// writes the document chooses the network that gets to see the password.
+const (
+	secretsDir = "secrets"
+	noSecrets  = "" // an SM-DP+ that signs its orders: nobody here has chosen it
+)
+
+// secretFolder is where the passwords of a source of orders are.
+func secretFolder(source string) string {
+	issuer, signed := strings.CutPrefix(source, params.SourceOrder+": ")
+	switch {
+	case !signed:
+		return secretsDir
+	case issuer == "" || issuer[0] == '.' || strings.ContainsAny(issuer, ":/"):
+		return noSecrets
+	}
+	return secretsDir + "/" + issuer
+}
+
+// secrets reads the passwords that a document refers to: from files that lie in
+// folder itself, below the maker's, and are readable for lpad alone. A document
+// must not make a daemon of root read whatever its author would like to see.
+func (s *settingsSource) secrets(doc *params.Document, folder string, out map[string]redact.Secret) error {
 	if len(doc.SecretRefs()) == 0 {
 		return nil
 	}
@@ -248,8 +273,12 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 		if ok && filepath.IsAbs(name) {
 			name, err = filepath.Rel(s.config().OEMDir, name)
 		}
-		if !ok || err != nil || !filepath.IsLocal(name) {
-			failed = secretError("a password must be in a file of "+s.config().OEMDir, err)
+		if !ok || err != nil || !filepath.IsLocal(name) || folder == noSecrets || filepath.Dir(name) != folder {
+			where := "a password of this document must be in a file of " + filepath.Join(s.config().OEMDir, folder)
+			if folder == noSecrets {
+				where = "an order that an SM-DP+ has signed reads no password from this device"
+			}
+			failed = secretError(where, err)
 			continue
 		}
 		text, err := readSecret(root, name)
@@ -263,14 +292,29 @@ func (s *settingsSource) secrets(doc *params.Document, out map[string]redact.Sec
 }
 
 func readSecret(root *os.Root, name string) (string, error) {
+	for at, c := range name + "/" { // no part of the way may be a link, which could lead to another's
+		if c != '/' {
+			continue
+		}
+		st, err := root.Lstat(name[:at])
+		if err == nil && at < len(name) != st.IsDir() || err == nil && at == len(name) && !st.Mode().IsRegular() {
+			err = fmt.Errorf("%s is not what it should be, a file in a folder", name[:at])
+		}
+		if err == nil {
+			err = trusted(st)
+		}
+		if err == nil && at == len(name) && st.Mode().Perm()&0o007 != 0 {
+			err = fmt.Errorf("others may read %s (mode %04o): chmod o=", name, st.Mode().Perm())
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not keep us
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a file", name)
-	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err == nil && len(b) > maxSecret {
 		err = fmt.Errorf("%s is larger than %d bytes", name, maxSecret)
@@ -279,5 +323,5 @@ func readSecret(root *os.Root, name string) (string, error) {
 }
 
 func secretError(text string, err error) error {
-	return fault.New(fault.Fault{Code: "secret-missing", Text: text, Who: fault.Configuration, Next: "put the file where the document says, readable for lpad"}, err)
+	return fault.New(fault.Fault{Code: "secret-missing", Text: text, Who: fault.Configuration, Next: "put the file there, readable for lpad alone, and have the document name it (docs/operations.md, Passwords)"}, err)
 }

@@ -30,12 +30,6 @@ func TestCandidates(t *testing.T) {
 	if err := os.WriteFile(db, []byte(providers), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("s3cret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	s := &settingsSource{cfg: config.Params{ProviderDB: db, OEMDir: dir}, log: slog.New(slog.DiscardHandler)}
 	iccid, err := rsp.ParseICCID("89440000000000000022")
 	if err != nil {
@@ -62,10 +56,6 @@ func TestCandidates(t *testing.T) {
 		{"but an order knows better", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, &modem.APN{Name: "good.example"}, "order.example", ""},
 		{"also when it says the same", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, &modem.APN{Name: "order.example"}, "order.example", ""},
 		{"the order says it", document(`{"name":"order.example","purposes":["default"]}`), owned, modem.SIM{}, nil, "order.example", ""},
-		{"password in a file of the maker", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`), owned, modem.SIM{}, nil, "order.example", ""},
-		{"password in somebody else's file", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:/etc/passwd"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
-		{"password in a pipe", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/pipe"}`), owned, modem.SIM{}, nil, "", "secret-missing"},
-		{"password above the maker's folder", document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/../x"}`), owned, modem.SIM{}, nil, "", "parameters-invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			wanted, _, err := s.Wanted(runner.Question{Document: tc.document, Source: params.SourceOrder, Profile: tc.profile, SIM: tc.sim, Good: tc.good})
@@ -85,11 +75,6 @@ func TestCandidates(t *testing.T) {
 			}
 		})
 	}
-	wanted, _, err := s.Wanted(runner.Question{Source: params.SourceOrder, Profile: owned,
-		Document: document(`{"name":"order.example","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + `/secret"}`)})
-	if err != nil || wanted.Candidates[0].APN.Password.Reveal() != "s3cret" {
-		t.Errorf("the password did not arrive: %v", err)
-	}
 	s.cfg.ProviderDB, s.list = filepath.Join(dir, "missing.xml"), nil
 	if wanted, _, err := s.Wanted(runner.Question{Profile: owned}); err != nil || len(wanted.Candidates) != 1 {
 		t.Errorf("without a provider list: %v %v", wanted, err)
@@ -99,5 +84,104 @@ func TestCandidates(t *testing.T) {
 	}
 	if err := s.CheckDocument(json.RawMessage(`{"version":1,"apns":7}`)); err == nil {
 		t.Error("a document that makes no sense is accepted")
+	}
+}
+
+// Whose document may name which file for its password: an order those that are
+// there for orders, a signed one those of its issuer, the maker what lies beside
+// his own document. Nothing else in the folder is read because an order says so.
+func TestSecrets(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, perm os.FileMode) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("of "+name+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, perm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"maker", "limits.json", "secrets/any", "secrets/fleet/own", "secrets/rival/own", "secrets/fleet/deep/er"} {
+		file(name, 0o600)
+	}
+	file("secrets/fleet/group", 0o640)
+	file("secrets/fleet/public", 0o644)
+	file("secrets/fleet/writable", 0o660)
+	file("secrets/fleet/large", 0o600)
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(dir, "secrets/fleet/large"), make([]byte, maxSecret+1), 0o600),
+		os.Symlink("../rival/own", filepath.Join(dir, "secrets/fleet/link")),
+		os.Symlink("rival", filepath.Join(dir, "secrets/linked")),
+		syscall.Mkfifo(filepath.Join(dir, "secrets/fleet/pipe"), 0o600),
+		os.Mkdir(filepath.Join(dir, "secrets/fleet/folder"), 0o700),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const set, fleet = sourceByHand, params.SourceOrder + ": fleet"
+	for _, tc := range []struct{ source, ref, want string }{
+		{params.SourceOrder, "secrets/any", "of secrets/any"},
+		{set, "secrets/any", "of secrets/any"},
+		{fleet, "secrets/fleet/own", "of secrets/fleet/own"},
+		{fleet, "secrets/fleet/group", "of secrets/fleet/group"}, // lpad as its own user
+
+		{params.SourceOrder, "maker", ""},
+		{params.SourceOrder, "limits.json", ""},
+		{params.SourceOrder, "secrets/fleet/own", ""}, // of a signed order alone
+		{set, "limits.json", ""},
+		{fleet, "maker", ""},
+		{fleet, "limits.json", ""},
+		{fleet, "secrets/any", ""},
+		{fleet, "secrets/rival/own", ""},
+		{fleet, "secrets/fleet/../rival/own", ""},
+		{fleet, "secrets/fleet/deep/er", ""},
+		{fleet, "secrets/fleet/link", ""},
+		{fleet, "secrets/fleet/public", ""},
+		{fleet, "secrets/fleet/writable", ""},
+		{fleet, "secrets/fleet/large", ""},
+		{fleet, "secrets/fleet/pipe", ""},
+		{fleet, "secrets/fleet/folder", ""},
+		{fleet, "secrets/fleet/none", ""},
+		{fleet, "../outside", ""},
+		{params.SourceOrder + ": linked", "secrets/linked/own", ""},
+		{params.SourceOrder + ": ..", "secrets/../maker", ""},
+		{params.SourceOrder + ": smdp:rsp.example.com", "secrets/any", ""},
+		{params.SourceOrder + ": smdp:rsp.example.com", "secrets/smdp:rsp.example.com/own", ""},
+		{params.SourceOrder + ": ", "secrets/any", ""},
+	} {
+		s := &settingsSource{cfg: config.Params{OEMDir: dir}, log: slog.New(slog.DiscardHandler)}
+		document := `{"version":1,"apns":[{"name":"a","purposes":["default"],"auth":"pap","user":"u","secretRef":"file:` + dir + "/" + tc.ref + `"}]}`
+		wanted, _, err := s.Wanted(runner.Question{Document: json.RawMessage(document), Source: tc.source})
+		got := ""
+		if len(wanted.Candidates) > 0 {
+			got = wanted.Candidates[0].APN.Password.Reveal()
+		}
+		code := fault.Of(err).Code
+		if got != tc.want || (tc.want == "") != (code == "secret-missing" || code == "parameters-invalid") {
+			t.Errorf("%s, %s: %q (%v), want %q", tc.source, tc.ref, got, err, tc.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "of secrets") {
+			t.Errorf("%s, %s: the error holds what is in the file: %v", tc.source, tc.ref, err)
+		}
+	}
+}
+
+// A document that was good when it was kept, and that this lpad cannot read any
+// more, does not stand in the way of a switch; one that an order brings does.
+func TestKeptDocumentThatCannotBeRead(t *testing.T) {
+	s := &settingsSource{cfg: config.Params{}, log: slog.New(slog.DiscardHandler)}
+	q := runner.Question{Document: json.RawMessage(`{"version":2}`), Source: params.SourceOrder, Good: &modem.APN{Name: "good.example"}, Kept: true}
+	wanted, e, err := s.Wanted(q)
+	if err != nil || len(wanted.Candidates) == 0 || wanted.Candidates[0].APN.Name != "good.example" || !e.Unreadable || !strings.Contains(strings.Join(e.Notes, "\n"), "/version") {
+		t.Errorf("%v %+v %+v", err, wanted, e)
+	}
+	q.Kept = false
+	if _, _, err := s.Wanted(q); fault.Of(err).Code != "parameters-invalid" {
+		t.Errorf("one that an order brings: %v", err)
 	}
 }

@@ -422,6 +422,8 @@ func (r *Runner) takeSnapshot(ctx context.Context, j job.Job) (job.Event, error)
 	e := job.Event{Kind: job.Snapshotted, Previous: enabledProfile(profiles), Parameters: r.card.effective.Parameters}
 	if q, found := m.Quarantined(j.ICCID()); found {
 		e.Note = fmt.Sprintf("the profile is quarantined (%s); attempt %d", q.Code, q.Attempts+1)
+	} else if r.card.effective.Unreadable {
+		e.Note = "the terminal parameters that are kept for the profile cannot be read, and are left out"
 	}
 	err = r.switching(ctx, j, func(ctx context.Context) (err error) {
 		e.Snapshot, err = r.cfg.Switch.Snapshot(ctx)

@@ -65,6 +65,7 @@ type Question struct {
 	// brought it; nil: there is none.
 	Document json.RawMessage
 	Source   string
+	Kept     bool // it was kept for the profile: nobody is there to correct it
 
 	// Suspended reports whether a source has failed its trial.
 	Suspended func(Origin) bool
@@ -82,6 +83,7 @@ type Origin struct {
 type Effective struct {
 	Parameters []job.Parameter `json:"parameters"`      // in force, or what is tried in turn: "apns.default", then "apns.default.2" …
 	Notes      []string        `json:"notes,omitempty"` // what a person should hear: documents that are left out, conflicts
+	Unreadable bool            `json:"-"`               // the document that is kept for the profile cannot be read any more, and is left out
 
 	// Trial are the leaves that decide whether the modem finds a network, with
 	// their sources: a source that does not pass is suspended.

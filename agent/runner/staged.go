@@ -220,7 +220,7 @@ func (m Memory) question(j job.Job, p rsp.Profile, generation func(json.RawMessa
 	case fresh:
 		q.Document, q.Source = own, orderSource(j.Order)
 	case found:
-		q.Document, q.Source = staged.Document, staged.Source
+		q.Document, q.Source, q.Kept = staged.Document, staged.Source, true
 	}
 	q.Suspended = m.suspended(j, fresh)
 	return q, note
