@@ -20,6 +20,7 @@ import (
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/rsp/rsptest/world"
+	"lpad/agent/runner"
 	"lpad/agent/switchover"
 	"lpad/apdu"
 	"lpad/config"
@@ -238,6 +239,35 @@ func TestSignedOrdersRefused(t *testing.T) {
 	}
 	if id, _ := w.Card.EnabledICCID(); id.String() != ordersOld {
 		t.Errorf("enabled %s", id)
+	}
+}
+
+// A reload is enough to demand signatures.
+func TestRequireIsReloaded(t *testing.T) {
+	w := newSignedWorld(t, nil)
+	if _, err := w.c.Status(t.Context()); err != nil { // it runs
+		t.Fatal(err)
+	}
+	next := w.agent.reloaded.running
+	next.Orders.Require = runner.RequireAll
+	if err := w.agent.Reload(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // the first look at the card may be under way
+		err := w.agent.units[0].runner.SetParameters(t.Context(), world.ICCID(t, ordersOld), json.RawMessage(`{"version":1}`), "x")
+		if fault.Of(err).Code == "signed-order-needed" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("parameters without a signature: %v", err)
+		}
+	}
+	var p *api.Problem
+	if _, err := w.c.Install(t.Context(), api.InstallRequest{ActivationCode: "LPA:1$" + world.SMDPHost + "$M-1", Consent: true}); !errors.As(err, &p) || p.Code != "signed-order-needed" {
+		t.Errorf("an order without a signature: %v", err)
+	}
+	if list := w.agent.reloaded.restart; len(list) != 0 {
+		t.Errorf("%q need a restart", list)
 	}
 }
 

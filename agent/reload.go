@@ -15,7 +15,7 @@ import (
 
 // live are the keys that a reload changes, by their beginnings; log.level is the
 // program's. All others need a restart.
-var live = []string{"log.level", "rsp.trust_dir", "rsp.allow_test_ci", "rsp.notification_retry", "api.", "reports.", "params."}
+var live = []string{"log.level", "rsp.trust_dir", "rsp.allow_test_ci", "rsp.notification_retry", "api.", "reports.", "params.", "orders.require"}
 
 // reloadLimit bounds asking the cards' loops for a change.
 const reloadLimit = 10 * time.Second
@@ -77,6 +77,7 @@ func (a *Agent) Reload(ctx context.Context, next config.Config) (err error) {
 		atOnce, err := u.runner.Change(ctx, runner.Changes{
 			ReportTo:     next.Reports.URL,
 			DeliverRetry: runner.Backoff{First: next.RSP.NotificationRetry, Most: next.RSP.NotificationRetryMax},
+			Require:      next.Orders.Require,
 			Also: func() {
 				u.servers.trust = trust
 				u.settings.use(next.Params)
@@ -103,6 +104,7 @@ func (a *Agent) Reload(ctx context.Context, next config.Config) (err error) {
 	a.reloaded.mu.Lock()
 	running := old
 	running.Log.Level, running.API, running.Reports, running.Params = next.Log.Level, next.API, next.Reports, next.Params
+	running.Orders.Require = next.Orders.Require
 	running.RSP.TrustDir, running.RSP.AllowTestCI = next.RSP.TrustDir, next.RSP.AllowTestCI
 	running.RSP.NotificationRetry, running.RSP.NotificationRetryMax = next.RSP.NotificationRetry, next.RSP.NotificationRetryMax
 	a.reloaded.running, a.reloaded.wrong, a.reloaded.restart = running, "", restart

@@ -145,6 +145,7 @@ func (k taskKind) String() string {
 type Changes struct {
 	ReportTo     string
 	DeliverRetry Backoff
+	Require      string
 	Also         func() // changes what the sources of the runner use; nil: nothing
 }
 
@@ -173,7 +174,7 @@ func (r *Runner) makeChanges() bool {
 	}
 	c := *r.changes
 	r.changes = nil
-	r.cfg.ReportTo, r.cfg.DeliverRetry = c.ReportTo, c.DeliverRetry.orDefault()
+	r.cfg.ReportTo, r.cfg.DeliverRetry, r.cfg.Require = c.ReportTo, c.DeliverRetry.orDefault(), c.Require
 	if c.Also != nil {
 		c.Also()
 	}

@@ -118,9 +118,6 @@ func sameValue(a, b *job.Parameter) bool {
 // SetParameters gives a profile on the card the document that it is to be
 // switched to with, in place of one of a lower generation.
 func (r *Runner) SetParameters(ctx context.Context, iccid rsp.ICCID, document json.RawMessage, source string) error {
-	if err := r.permitted(job.Order{Parameters: document}); err != nil {
-		return err
-	}
 	if err := r.cfg.Settings.CheckDocument(document); err != nil {
 		return err
 	}
@@ -128,6 +125,9 @@ func (r *Runner) SetParameters(ctx context.Context, iccid rsp.ICCID, document js
 		return err
 	}
 	return r.changeMemory(ctx, func(m Memory, eid rsp.EID) (Memory, error) {
+		if err := r.permitted(job.Order{Parameters: document}); err != nil {
+			return m, err
+		}
 		s := Staged{ICCID: iccid, EID: eid, Document: document, Generation: r.cfg.Settings.Generation(document), Source: source, At: r.cfg.Now().UTC()}
 		if old, found := m.Document(iccid); found {
 			if not := old.supersedes(s.Document, s.Generation); not != "" {

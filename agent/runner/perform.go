@@ -405,6 +405,9 @@ func (r *Runner) snapshot(ctx context.Context, j job.Job) (job.Event, error) {
 }
 
 func (r *Runner) takeSnapshot(ctx context.Context, j job.Job) (job.Event, error) {
+	if err := r.permitted(j.Order); err != nil { // it may be from a time when less was required
+		return job.Event{}, err
+	}
 	profiles, err := r.readProfiles(ctx)
 	if err != nil {
 		return job.Event{}, err

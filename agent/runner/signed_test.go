@@ -15,6 +15,7 @@ import (
 	"lpad/agent/job"
 	"lpad/agent/journal"
 	"lpad/agent/orders/orderstest"
+	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/runner"
 	"lpad/internal/fault"
@@ -503,4 +504,41 @@ func TestScheduleByTheBestTime(t *testing.T) {
 	j := l.state(l.submit(o).ID, job.Scheduled)
 	clock.forward(2 * time.Hour)
 	l.ends(j.ID, job.Done)
+}
+
+// What is required counts when the device is about to be changed, too: an order
+// that waited while the policy became stricter is refused then, and nothing of it
+// is applied.
+func TestRequiredWhenItsTurnComes(t *testing.T) {
+	for _, tc := range []struct {
+		require, code string
+		parameters    string
+	}{
+		{runner.RequireNone, "", `{"version":1}`},
+		{runner.RequireParameters, "", ""},
+		{runner.RequireParameters, "signed-order-needed", `{"version":1}`},
+		{runner.RequireAll, "signed-order-needed", `{"version":1}`},
+	} {
+		w := newWorld(t, options{card: func(c *euicc.Config) {
+			c.Profiles = append(c.Profiles, euicc.Profile{ICCID: iccid(t, spareICCID), IMSI: "001010123456780"})
+		}})
+		w.change = func(c *runner.Config) {
+			c.Require = tc.require
+			o := about(t, job.Enable, spareICCID)
+			if tc.parameters != "" {
+				o.Parameters = json.RawMessage(tc.parameters)
+			}
+			if err := c.Journal.PutJob(job.New("before", o, time.Now().UTC())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := w.live()
+		if tc.code == "" {
+			l.ends("before", job.Done)
+			continue
+		}
+		if l.fails("before", tc.code); w.enabled() != oldICCID || len(l.View().Memory.Staged) != 0 {
+			t.Errorf("%s: enabled %s, %+v", tc.require, w.enabled(), l.View().Memory.Staged)
+		}
+	}
 }
