@@ -62,6 +62,7 @@ var arrows = []struct {
 	{"agent/journal", []string{"agent/job"}, "what survives"},
 	{"agent/orders", []string{"agent/rsp"}, "signed orders: whether to believe them; pure"},
 	{"agent/orders/orderstest", nil, "signs orders; never the product's own code"},
+	{"agent/packets", []string{"agent/api"}, "requests as files; never sees a card"},
 	{"agent/params", []string{"agent/rsp", "apdu/ber", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},

@@ -83,6 +83,11 @@ type Client struct {
 	Interface string
 	Resolver  *net.Resolver // nil: the system's name servers
 
+	// Transport takes requests to their servers in another way than by a TLS
+	// connection of this package, which then judges no certificate and measures no
+	// time: whoever takes them does. nil: there is none.
+	Transport http.RoundTripper
+
 	Now      func() time.Time // nil: time.Now; judges certificates
 	Timeouts Timeouts
 	Limits   Limits

@@ -116,7 +116,13 @@ func (s *Session) post(ctx context.Context, f function, request any) (answer, er
 	if err != nil {
 		return answer{}, fmt.Errorf("%s: %w", f.name, err)
 	}
-	call, cancel := context.WithTimeout(ctx, f.timeout)
+	var call context.Context
+	var cancel context.CancelFunc
+	if s.client.Transport == nil {
+		call, cancel = context.WithTimeout(ctx, f.timeout)
+	} else {
+		call, cancel = context.WithCancel(ctx)
+	}
 	defer cancel()
 	stop := context.AfterFunc(s.closed, cancel)
 	defer stop()
@@ -147,7 +153,11 @@ func (s *Session) exchange(ctx context.Context, f function, body []byte) (answer
 	r.Header.Set("X-Admin-Protocol", s.client.Protocol)
 	r.Header.Set("Content-Type", contentType)
 	// RoundTrip and not http.Client: redirects and cookies have no place here.
-	resp, err := s.transport.RoundTrip(r)
+	var through http.RoundTripper = s.transport
+	if s.client.Transport != nil {
+		through = s.client.Transport
+	}
+	resp, err := through.RoundTrip(r)
 	if err != nil {
 		return answer{}, err
 	}
