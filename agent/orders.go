@@ -20,14 +20,7 @@ func (b *backend) Order(ctx context.Context, by string, jws []byte, mayDelete bo
 	if err != nil {
 		return api.Job{}, err
 	}
-	if err := b.knowTime(ctx); err != nil {
-		return api.Job{}, err
-	}
-	o, err := orders.Verify(jws, keys, b.clock.Now(), b.here())
-	if f := fault.Of(err); err != nil && f.Code == orders.CodeDevice && f.Retry { // of what was not asked yet
-		b.lookWho(ctx)
-		o, err = orders.Verify(jws, keys, b.clock.Now(), b.here())
-	}
+	o, b, err := b.addressee(ctx, jws, keys)
 	if err != nil {
 		f := fault.Of(err)
 		b.log.Warn("a signed order is refused", "by", by, "code", f.Code, "err", f.Text)
@@ -38,6 +31,57 @@ func (b *backend) Order(ctx context.Context, by string, jws []byte, mayDelete bo
 			Next: "have it handed in by somebody who may, or have an order signed that deletes nothing"}, nil)
 	}
 	return b.order(ctx, jobOrder(o, jws, by, b.cfg.RSP.Consent == "auto"), redact.Secret{})
+}
+
+// addressee verifies a signed order, and finds the card that it is for, where the
+// request names none: the one that fits what the order says of its device. It
+// gives back b where none does.
+func (b *backend) addressee(ctx context.Context, jws []byte, keys orders.Keys) (orders.Order, *backend, error) {
+	if !b.all || len(b.units) == 1 {
+		o, err := b.believe(ctx, jws, keys)
+		return o, b, err
+	}
+	var o orders.Order
+	var found *backend
+	var failed error
+	for _, u := range b.units {
+		one := &backend{b.Agent, u, false}
+		got, err := one.believe(ctx, jws, keys)
+		switch {
+		case err != nil:
+			// What is wrong with the order is wrong everywhere; which card it is not
+			// for, or cannot be told to be for just now, says less.
+			if f := fault.Of(err); f.Code != orders.CodeDevice && f.Code != fault.Of(runner.ErrClockNotSet).Code {
+				return orders.Order{}, b, err
+			} else if failed == nil || f.Retry {
+				failed = err
+			}
+			continue
+		case found != nil:
+			_, err := b.ForCard("", true) // says which cards there are
+			return orders.Order{}, b, err
+		}
+		if o, found = got, one; !o.Device.EID.IsZero() { // no other has it
+			break
+		}
+	}
+	if found == nil {
+		return orders.Order{}, b, failed
+	}
+	return o, found, nil
+}
+
+// believe verifies a signed order for the card of b.
+func (b *backend) believe(ctx context.Context, jws []byte, keys orders.Keys) (orders.Order, error) {
+	if err := b.knowTime(ctx); err != nil {
+		return orders.Order{}, err
+	}
+	o, err := orders.Verify(jws, keys, b.clock.Now(), b.here())
+	if f := fault.Of(err); err != nil && f.Code == orders.CodeDevice && f.Retry { // of what was not asked yet
+		b.lookWho(ctx)
+		o, err = orders.Verify(jws, keys, b.clock.Now(), b.here())
+	}
+	return o, err
 }
 
 // jobOrder is a signed order in the words of a job.

@@ -307,3 +307,101 @@ func TestOrderSignedBySMDP(t *testing.T) {
 		t.Errorf("%+v", j)
 	}
 }
+
+// On a device with several cards a signed order finds its own by what it says of
+// its device; where that fits several, or none, nothing is done.
+func TestSignedOrderFindsItsCard(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cfg := config.Default()
+	cfg.StateDir, cfg.Socket, cfg.Orders.KeysDir = filepath.Join(dir, "lib"), filepath.Join(dir, "s"), filepath.Join(dir, "operators.d")
+	cfg.Hooks.Dir, cfg.Params.OEMDir, cfg.Params.ProviderDB, cfg.Network.Probe = "", dir, filepath.Join(dir, "none.xml"), "none"
+	public, err := orderstest.PublicPEM(key)
+	if err == nil {
+		err = os.Mkdir(cfg.Orders.KeysDir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(cfg.Orders.KeysDir, "fleet.pem"), public, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	imeis := map[string]string{"a": "490154203237518", "b": "356938035643809"}
+	var eids []string
+	var picked []Parts
+	for _, name := range []string{"a", "b"} {
+		w := world.New(t, world.Options{Card: func(c *euicc.Config) {
+			c.Profiles = []euicc.Profile{{ICCID: world.ICCID(t, ordersOld), IMSI: "001010123456789", Enabled: true}, {ICCID: world.ICCID(t, ordersNew), IMSI: "001010123456780"}}
+			if name == "b" {
+				c.EID, err = rsp.ParseEID("89049032000000000000000000000007")
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RSP.TrustDir = w.Trust
+		eids = append(eids, w.Card.EID().String())
+		card := soft{w.Card}
+		direct := switchover.Direct{Card: card}
+		picked = append(picked, Parts{Card: card, CardPath: CardPath{Backend: "pcsc", Path: name}, Settings: direct, Modem: direct, Network: direct, NetworkBackend: "none",
+			Identity: func(context.Context) (modem.Identity, error) {
+				return modem.Identity{Model: "EG25", IMEI: imeis[name]}, nil
+			}})
+		cfg.Cards = append(cfg.Cards, config.Named{Name: name, Default: name == "a", Card: cfg.Card, Modem: cfg.Modem, Network: cfg.Network})
+	}
+	a, err := New(cfg, Host{}, picked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	c := client.New(cfg.Socket)
+	t.Cleanup(func() {
+		c.Close()
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	serial := int64(0)
+	for _, tc := range []struct {
+		name string
+		p    orderstest.Payload
+		card string // --card; empty: none
+		want string // the job's card, or a code
+	}{
+		{"by the EID of the second", orderstest.Payload{EID: eids[1], ICCID: ordersNew}, "", "b"},
+		{"by the EID of the first", orderstest.Payload{EID: eids[0], ICCID: ordersNew}, "", "a"},
+		{"by an IMEI", orderstest.Payload{IMEI: imeis["b"], ICCID: ordersOld}, "", "b"},
+		{"by a TAC", orderstest.Payload{TAC: imeis["a"][:8], ICCID: ordersOld}, "", "a"},
+		{"for any", orderstest.Payload{ICCID: ordersNew}, "", api.CodeCardAmbiguous},
+		{"for any of the model", orderstest.Payload{Model: "EG25", ICCID: ordersNew}, "", api.CodeCardAmbiguous},
+		{"for any, and the request names one", orderstest.Payload{ICCID: ordersNew}, "b", "b"},
+		{"for the other than the request says", orderstest.Payload{EID: eids[0], ICCID: ordersNew}, "b", "signed-order-device"},
+		{"for no card of this device", orderstest.Payload{EID: "89049032123451234512345678901234", ICCID: ordersNew}, "", "signed-order-device"},
+		{"one card's EID with the other's modem", orderstest.Payload{EID: eids[0], IMEI: imeis["b"], ICCID: ordersNew}, "", "signed-order-device"},
+	} {
+		serial++
+		p := tc.p
+		p.Issuer, p.Serial, p.IssuedAt, p.Expires, p.Action = "fleet", serial, time.Now().Unix(), time.Now().Add(time.Hour).Unix(), "enable"
+		jws, err := orderstest.Sign(key, "fleet", p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := c.For(tc.card).Order(t.Context(), jws)
+		got := j.Card
+		var problem *api.Problem
+		if errors.As(err, &problem) {
+			got = problem.Code
+		} else if err == nil {
+			j, err = c.Follow(t.Context(), j.ID, func(api.Job) {})
+		}
+		if got != tc.want || problem == nil && (err != nil || j.State != "done") {
+			t.Errorf("%s: %s, want %s: %v %+v", tc.name, got, tc.want, err, j.Problem)
+		}
+	}
+}

@@ -37,7 +37,8 @@
 // Every path takes ?card=NAME, or an EID, where the device has several cards.
 // Without it a question is about the default card, except that jobs and events
 // are those of all cards, and a job is found by its id; an order is refused then
-// ([CodeCardAmbiguous]).
+// ([CodeCardAmbiguous]), but for a signed one, which is for the one card that
+// fits what it says of its device.
 //
 // What takes long is a job: the request is answered at once with 202, and the
 // job goes on whether anybody listens or not. An error is [Problem] as
@@ -363,6 +364,7 @@ type InstallRequest struct {
 	Consent          bool            `json:"consent"`     // consented beforehand
 	PPRConsent       bool            `json:"ppr_consent"` // also to profile policy rules
 	DeleteOld        bool            `json:"delete_old,omitempty"`
+	DryRun           bool            `json:"dry_run,omitempty"`    // go as far as what the server offers, and cancel; the code stays good
 	Automatic        bool            `json:"automatic,omitempty"`  // no person stands behind it: no switch to a profile in quarantine
 	Parameters       json.RawMessage `json:"parameters,omitempty"` // terminal parameters document
 	ReportTo         string          `json:"report_to,omitempty"`  // https address that gets a report of the job's end; empty: the configuration's
@@ -442,6 +444,7 @@ type Job struct {
 	ICCID        string   `json:"iccid,omitempty"`
 	Profile      *Profile `json:"profile,omitempty"` // from the server's metadata
 	CodeRequired bool     `json:"code_required,omitempty"`
+	DryRun       bool     `json:"dry_run,omitempty"`  // as ordered: it ends as cancelled, with what is offered in Profile
 	Previous     string   `json:"previous,omitempty"` // ICCID enabled before
 	APN          string   `json:"apn,omitempty"`
 	APNSource    string   `json:"apn_source,omitempty"`
@@ -477,10 +480,12 @@ type Mark struct {
 	Note  string    `json:"note,omitempty"`
 }
 
-// Progress counts the segments of the profile package.
+// Progress counts the segments of the profile package, and their bytes.
 type Progress struct {
 	Done  int `json:"done"`
 	Total int `json:"total"`
+	Bytes int `json:"bytes,omitempty"` // of Size
+	Size  int `json:"size,omitempty"`
 }
 
 // Jobs lists jobs, the newest first.

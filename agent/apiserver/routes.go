@@ -23,9 +23,10 @@ type route struct {
 }
 
 // orders reports whether the route asks for something to be done to a card that
-// nothing else in the request tells; the id of a job does.
+// nothing else in the request tells; the id of a job does, and so may a signed
+// order.
 func (r route) orders() bool {
-	return r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+	return r.path != "/orders" && r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
 }
 
 // routes is everything the socket answers to, in the order of package api.
