@@ -97,6 +97,7 @@ const (
 	maxConnections = 64
 	maxOthers      = 48               // of them, of all but root and the daemon's user: those two always get in
 	maxOfOne       = 16               // of them, of one such user
+	maxStrangers   = 8                // of them, of all together who may do nothing: to be told so
 	maxTurnedAway  = 8                // being told that they are too many; more are dropped without a word
 	maxWait        = 60 * time.Second // of GET /v1/jobs/{id}?wait=
 	headerTimeout  = 5 * time.Second
@@ -159,7 +160,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		// "OPTIONS *" would be answered to anybody, before any of our refusals.
 		DisableGeneralOptionsHandler: true,
 	}
-	limited := limitConnections(l, maxConnections)
+	limited := limitConnections(l, maxConnections, func(p Peer) bool { return s.policy.Load().Level(p) != None })
 	defer limited.turnedAway.Wait()
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(limited) }()

@@ -10,6 +10,7 @@ const (
 	StopTimeout    = stopTimeout
 	MaxOthers      = maxOthers
 	MaxOfOne       = maxOfOne
+	MaxStrangers   = maxStrangers
 	MaxTurnedAway  = maxTurnedAway
 	AwayTimeout    = awayTimeout
 	RequestEvery   = requestEvery
@@ -44,7 +45,7 @@ func NewRates() func(uid uint32, n int) bool { return newRates().take }
 // TurnAway is what happens to connections of l that are too many, and the wait
 // for the end of that.
 func TurnAway(l net.Listener) (turn func(net.Conn), wait func()) {
-	limited := limitConnections(l, maxConnections)
+	limited := limitConnections(l, maxConnections, func(Peer) bool { return true })
 	return limited.turnAway, limited.turnedAway.Wait
 }
 

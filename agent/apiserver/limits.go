@@ -22,13 +22,18 @@ func unlimited(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid())
 
 // limitConnections lets at most n connections be open at a time; the others
 // wait in the kernel's queue. What one user, or all but root, have too many is
-// turned away, so that nobody fills the socket for everybody.
-func limitConnections(l net.Listener, n int) *limited {
-	return &limited{Listener: l, tokens: make(chan struct{}, n), closed: make(chan struct{}), turning: make(chan struct{}, maxTurnedAway), of: map[uint32]int{}}
+// turned away, so that nobody fills the socket for everybody; those who may do
+// nothing, as may tells, are many users if they want, and share a few.
+func limitConnections(l net.Listener, n int, may func(Peer) bool) *limited {
+	return &limited{Listener: l, may: may, tokens: make(chan struct{}, n), closed: make(chan struct{}), turning: make(chan struct{}, maxTurnedAway), of: map[uint32]int{}}
 }
+
+// strangers is what all users who may do nothing are counted as.
+const strangers = nobody
 
 type limited struct {
 	net.Listener
+	may     func(Peer) bool
 	tokens  chan struct{}
 	turning chan struct{} // connections being turned away
 	closed  chan struct{}
@@ -55,8 +60,8 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		peer, err := peerOf(c)
 		uid := peer.UID
-		if err != nil {
-			uid = nobody
+		if err != nil || !unlimited(uid) && !l.may(peer) {
+			uid = strangers
 		}
 		if l.admit(uid) {
 			return &countedConn{Conn: c, peer: peer, err: err, release: sync.OnceFunc(func() { l.leave(uid); <-l.tokens })}, nil
@@ -71,7 +76,7 @@ func (l *limited) admit(uid uint32) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.others >= maxOthers || l.of[uid] >= maxOfOne {
+	if l.others >= maxOthers || l.of[uid] >= maxOfOne || uid == strangers && l.of[uid] >= maxStrangers {
 		return false
 	}
 	l.others++

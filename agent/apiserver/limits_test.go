@@ -127,6 +127,8 @@ func hold(socket string) error {
 			answers.WriteString("x")
 		case strings.HasPrefix(line, "HTTP/1.1 200"):
 			answers.WriteString(".")
+		case strings.HasPrefix(line, "HTTP/1.1 403"):
+			answers.WriteString("r")
 		case strings.HasPrefix(line, "HTTP/1.1 429") && strings.Contains(rest, "Content-Type: application/problem+json") &&
 			strings.Contains(rest, `"type":"urn:lpad:problem:too-many-requests","status":429,`):
 			answers.WriteString("-")
@@ -179,6 +181,9 @@ func TestConnectionsOfUsers(t *testing.T) {
 	if resp, _ := s.ask("GET", "/v1/status", ""); resp.StatusCode != 200 {
 		t.Errorf("root: %s", resp.Status)
 	}
+	if got, want := strangersIn(t, c), strings.Repeat("-", each); got != want {
+		t.Errorf("strangers then: %s, want %s", got, want)
+	}
 	let[0]()
 	got := ""
 	for deadline := time.Now().Add(patience); got != full && time.Now().Before(deadline); { // the server notices each end on its own
@@ -192,6 +197,52 @@ func TestConnectionsOfUsers(t *testing.T) {
 	}
 	for _, f := range let {
 		f()
+	}
+}
+
+// strangersIn is what a user who may do nothing gets for connections.
+func strangersIn(t *testing.T, c callers) string {
+	t.Helper()
+	out, err := c.command("hold", &syscall.Credential{Uid: 4400, Gid: 4000}).Output() // without input it ends at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Those who may do nothing are as many users as somebody likes: all together hold
+// a few connections, on which they are refused, and who may look gets all of his.
+func TestConnectionsOfStrangers(t *testing.T) {
+	s := serve(t, &backend{}, apiserver.Options{Policy: apiserver.Policy{ReadGID: 4001}})
+	c := newCallers(t, s)
+	const each = apiserver.MaxOfOne + 2
+	first := c.command("hold", &syscall.Credential{Uid: 4242, Gid: 4000})
+	in, err := first.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := first.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); first.Wait() }()
+	line := make([]byte, each+1)
+	if _, err := io.ReadFull(out, line); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.TrimSpace(string(line)), strings.Repeat("r", apiserver.MaxStrangers)+strings.Repeat("-", each-apiserver.MaxStrangers); got != want {
+		t.Errorf("a stranger: %s, want %s", got, want)
+	}
+	if got, want := strangersIn(t, c), strings.Repeat("-", each); got != want {
+		t.Errorf("another stranger: %s, want %s", got, want)
+	}
+	reader := c.command("hold", &syscall.Credential{Uid: 4300, Gid: 4001})
+	got, err := reader.Output()
+	if want := strings.Repeat(".", apiserver.MaxOfOne) + "--\n"; err != nil || string(got) != want {
+		t.Errorf("who may look: %s, want %s (%v)", got, want, err)
 	}
 }
 

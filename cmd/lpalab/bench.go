@@ -29,8 +29,12 @@ const benchSize = 11_768
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "figures with their bounds", Args: cobra.NoArgs}
 	name := modemFlag(cmd, "the figures of this modem alone")
+	load := cmd.Flags().Bool("load", false, "the figures of the socket under load alone")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var f figures
+		if *load {
+			return errors.Join(f.load(cmd.Context()), f.err())
+		}
 		dialects := modemtest.Dialects()
 		if *name != "" {
 			d, err := modemNamed(*name)
