@@ -83,6 +83,10 @@ type Parts struct {
 	Identity func(context.Context) (modem.Identity, error)
 	Clock    func(context.Context) (time.Time, error)
 
+	// Met tells, without waiting, the IMEI of the modem at the other end of a line
+	// that is open; else it may be another modem by now. nil: it stays the same.
+	Met func() (imei string, open bool)
+
 	Log *slog.Logger // nil: discards
 }
 

@@ -20,6 +20,7 @@ const identityTimeout = 5 * time.Second
 type deviceSource struct {
 	send     string // auto, tac-only, off, or the 15 digits to send
 	identity func(context.Context) (modem.Identity, error)
+	met      func() (imei string, open bool) // see [Parts.Met]
 	log      *slog.Logger
 
 	mu    sync.Mutex
@@ -75,23 +76,40 @@ func (d *deviceSource) told() runner.About {
 	return a
 }
 
-// heard is who the modem has said it is, without asking.
+// heard is who the modem has said it is, without asking. It may have been
+// another one.
 func (d *deviceSource) heard() modem.Identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.known
 }
 
-// ask has the modem say who it is, once. It belongs to the card's goroutine: card
-// and modem may share a port.
+// present is who the modem is that is there now; zero when it has to be asked.
+func (d *deviceSource) present() modem.Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.presentLocked()
+}
+
+func (d *deviceSource) presentLocked() modem.Identity {
+	if d.met != nil {
+		if imei, open := d.met(); !open || imei != d.known.IMEI {
+			return modem.Identity{}
+		}
+	}
+	return d.known
+}
+
+// ask has the modem say who it is, once, and again when it may be another one. It
+// belongs to the card's goroutine: card and modem may share a port.
 func (d *deviceSource) ask(ctx context.Context) modem.Identity {
 	if d.identity == nil {
 		return modem.Identity{}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.known.IMEI != "" {
-		return d.known
+	if id := d.presentLocked(); id.IMEI != "" {
+		return id
 	}
 	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
 	defer cancel()

@@ -106,7 +106,7 @@ func jobOrder(o orders.Order, jws []byte, by string, consent bool) job.Order {
 
 // here is what is known of this device.
 func (b *backend) here() orders.Device {
-	modem := b.device.heard()
+	modem := b.device.present()
 	d := orders.Device{IMEI: modem.IMEI, Model: modem.Model}
 	if v := b.runner.View(); v.CardErr == nil && !v.FactsAt.IsZero() {
 		d.EID = v.Facts.EID
@@ -122,7 +122,7 @@ func (b *backend) lookWho(ctx context.Context) {
 			b.log.Info("the card was not asked who it is", "err", err)
 		}
 	}
-	if b.device.identity == nil || b.device.heard().IMEI != "" {
+	if b.device.identity == nil || b.device.present().IMEI != "" {
 		return
 	}
 	err := b.runner.WithCard(ctx, func(ctx context.Context) error {

@@ -80,7 +80,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		card.admit = func(eid rsp.EID) error { return a.claims.admit(u, eid) }
 	}
 	u.settings = &settingsSource{cfg: cfg.Params, log: p.Log}
-	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, log: p.Log}
+	device := &deviceSource{send: cfg.RSP.SendIMEI, identity: p.Identity, met: p.Met, log: p.Log}
 	u.device = device
 	var enable func() []string
 	if p.Habits != nil {

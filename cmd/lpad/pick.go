@@ -67,7 +67,7 @@ func pickModem(cfg config.Unit, table *quirks.Table, learned *quirks.Memory, log
 	})
 	parts := agent.Parts{
 		Card: port, CardPath: agent.CardPath{Backend: "at", Path: cfg.Card.ATPort}, Habits: port, Slots: port,
-		Identity: port.Identity, Clock: port.Clock,
+		Identity: port.Identity, Met: port.Met, Clock: port.Clock,
 	}
 	bus := systembus.New("")
 	parts.Probe = func(ctx context.Context, p *api.Probe) error {

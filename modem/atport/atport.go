@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lpad/apdu"
@@ -97,6 +98,29 @@ type Port struct {
 	after  string                    // ICCID after whose switch the commands of quirks.AfterSwitch ran
 
 	off, offKnown bool // a re-read may have left the modem off; see OffMark
+
+	met atomic.Pointer[met] // nil: the line is closed
+}
+
+// met is a modem at the other end of an open line.
+type met struct {
+	imei string
+	lost <-chan struct{} // closed when the line has died
+}
+
+// Met tells the IMEI of the modem at the other end, without waiting for anything.
+// While the line is closed, or has died, it may be another modem by now.
+func (p *Port) Met() (imei string, open bool) {
+	m := p.met.Load()
+	if m == nil {
+		return "", false
+	}
+	select {
+	case <-m.lost:
+		return "", false
+	default:
+		return m.imei, true
+	}
 }
 
 // initTimeout bounds the first words with a modem.
@@ -158,6 +182,7 @@ func (p *Port) parts(ctx context.Context) (*atcard.Card, *atmodem.Modem, error) 
 		return nil, nil, errors.Join(fmt.Errorf("card at %s: %w", p.path, err), conn.Close())
 	}
 	p.conn, p.card, p.modem = conn, card, m
+	p.met.Store(&met{p.id.IMEI, conn.Done()})
 	return card, m, nil
 }
 
@@ -168,6 +193,7 @@ func (p *Port) closeLocked() error {
 	p.learnCard()
 	err := errors.Join(p.card.Close(), p.conn.Close())
 	p.conn, p.card, p.modem = nil, nil, nil
+	p.met.Store(nil)
 	return err
 }
 

@@ -120,20 +120,29 @@ func TestOffMark(t *testing.T) {
 }
 
 // A line that hung up is opened again, and the channel that was open on it is
-// closed.
+// closed. In between nobody knows whose modem it is.
 func TestHangup(t *testing.T) {
 	m, card, port, _ := device(t)
 	p := open(t, atport.Config{Path: port})
+	met := func(want bool) {
+		t.Helper()
+		if imei, open := p.Met(); open != want || want != (len(imei) == 15) {
+			t.Errorf("met %q, %v", imei, open)
+		}
+	}
+	met(false)
 	ch, err := p.OpenChannel(t.Context(), aid)
 	if err != nil {
 		t.Fatal(err)
 	}
+	met(true)
 	if err := m.Port(filepath.Base(port)).Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := ch.Close(t.Context()); err == nil {
 		t.Fatal("closed over a line that hung up")
 	}
+	met(false)
 	if _, err := p.OpenChannel(t.Context(), aid); err == nil {
 		t.Fatal("opened without a port")
 	}
@@ -143,10 +152,15 @@ func TestHangup(t *testing.T) {
 	if ch, err = p.OpenChannel(t.Context(), aid); err != nil {
 		t.Fatal(err)
 	}
+	met(true)
 	if n := card.Open(); n != 1 {
 		t.Errorf("%d channels are open, want the new one", n)
 	}
 	if err := ch.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	met(false)
 }
