@@ -294,7 +294,7 @@ func badRequest(text string, cause error) error {
 // Install orders a download.
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	o := job.Order{Kind: job.Install, Source: job.Source(r.Source), Enable: r.Enable, Consent: r.Consent || b.cfg.RSP.Consent == "auto",
-		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, By: by}
+		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, DryRun: r.DryRun, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, By: by}
 	switch {
 	case r.ActivationCode != "" && r.Source != "":
 		return api.Job{}, badRequest("an activation code and a source exclude each other", nil)
@@ -303,7 +303,7 @@ func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) 
 		if err != nil {
 			return api.Job{}, err
 		}
-		if code.ConfirmationCodeRequired && r.ConfirmationCode == "" && o.Consent {
+		if code.ConfirmationCodeRequired && r.ConfirmationCode == "" && o.Consent && !o.DryRun {
 			return api.Job{}, fault.New(fault.Fault{Code: "confirmation-code-missing", Text: "this activation code needs a confirmation code", Who: fault.Technician,
 				Next: "order again with the code that the operator gave with the activation code"}, nil)
 		}
@@ -428,7 +428,7 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 				j := jobOf(*e.Job)
 				j.Card = e.Card
 				if e.Total > 0 {
-					j.Progress = &api.Progress{Done: e.Done, Total: e.Total}
+					j.Progress = &api.Progress{Done: e.Done, Total: e.Total, Bytes: e.Bytes, Size: e.Size}
 				}
 				a.Job = &j
 			}
@@ -450,7 +450,7 @@ func (u *unit) job(j job.Job) api.Job {
 
 func jobOf(j job.Job) api.Job {
 	out := api.Job{ID: j.ID, Kind: string(j.Order.Kind), State: string(j.State), Step: j.State.Number(), Ended: j.Ended(), Created: j.Created,
-		SMDP: j.Order.SMDP, CodeRequired: j.CodeRequired, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung, Undelivered: j.Undelivered}
+		SMDP: j.Order.SMDP, CodeRequired: j.CodeRequired, DryRun: j.Order.DryRun, APN: j.Switch.APN, APNSource: j.Switch.Source, Rung: j.Switch.Rung, Undelivered: j.Undelivered}
 	if id := j.ICCID(); !id.IsZero() {
 		out.ICCID = id.String()
 	}

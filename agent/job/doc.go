@@ -45,6 +45,7 @@
 //	queued          abort          cancelled
 //	authenticating  authenticated  preparing        [consent given, code known]
 //	authenticating  authenticated  consent          [a person must answer]
+//	authenticating  authenticated  cancelling       [dry run]
 //	authenticating  abort          cancelling
 //	authenticating  failed         failed
 //	consent         answered       preparing        [accepted]

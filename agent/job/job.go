@@ -47,6 +47,7 @@ type Order struct {
 	Consent    bool   `json:"consent,omitempty"`     // the technician or the policy has consented beforehand
 	PPRConsent bool   `json:"ppr_consent,omitempty"` // also to profile policy rules (cannot be disabled or deleted)
 	HasCode    bool   `json:"has_code,omitempty"`    // a confirmation code came with the order; it is held in memory only
+	DryRun     bool   `json:"dry_run,omitempty"`     // see what is offered, then tell the server "postponed"; nothing is loaded
 
 	// For the others.
 	ICCID    rsp.ICCID `json:"iccid,omitzero"`

@@ -92,6 +92,8 @@ func TestStories(t *testing.T) {
 	withCode.HasCode = true
 	asking := install
 	asking.Consent = false
+	dry := withCode
+	dry.DryRun, dry.Enable = true, true
 	replacing := enable
 	replacing.DeleteOld = true
 	swtch := job.Order{Kind: job.Enable, ICCID: newP}
@@ -113,6 +115,10 @@ func TestStories(t *testing.T) {
 		{"refused", "start authenticated answered:no ended", "queued authenticating consent cancelling failed", asking, "consent-refused"},
 		{"nobody answers", "start authenticated expired failed", "queued authenticating consent cancelling failed", asking, "consent-timeout"},
 		{"aborted while asking", "start authenticated abort ended", "queued authenticating consent cancelling cancelled", asking, ""},
+		{"dry run", "start authenticated ended", "queued authenticating cancelling cancelled", dry, ""},
+		{"dry run, the server is gone", "start authenticated failed:x", "queued authenticating cancelling cancelled", dry, ""},
+		{"dry run, a code is wanted", "start authenticated:code ended", "queued authenticating cancelling cancelled", dry, ""},
+		{"dry run, the server refuses", "start failed:matching-id-refused", "queued authenticating failed", dry, "matching-id-refused"},
 		{"aborted before it began", "abort", "queued cancelled", install, ""},
 		{"aborted, cancel fails", "start abort failed:x", "queued authenticating cancelling cancelled", install, ""},
 		{"server refuses", "start failed:matching-id-refused", "queued authenticating failed", install, "matching-id-refused"},
@@ -242,12 +248,14 @@ func TestCancelReasonsKeepTheOrderAlive(t *testing.T) {
 	for _, tc := range []struct {
 		script string
 		want   rsp.CancelReason
+		dryRun bool
 	}{
-		{"start authenticated answered:no", rsp.CancelEndUserRejection},
-		{"start authenticated expired", rsp.CancelTimeout},
-		{"start authenticated abort", rsp.CancelPostponed},
+		{"start authenticated answered:no", rsp.CancelEndUserRejection, false},
+		{"start authenticated expired", rsp.CancelTimeout, false},
+		{"start authenticated abort", rsp.CancelPostponed, false},
+		{"start authenticated", rsp.CancelPostponed, true},
 	} {
-		j := job.New("1", job.Order{Kind: job.Install}, t0)
+		j := job.New("1", job.Order{Kind: job.Install, DryRun: tc.dryRun, Consent: tc.dryRun}, t0)
 		var actions []job.Action
 		for _, w := range strings.Fields(tc.script) {
 			var err error

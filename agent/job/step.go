@@ -352,6 +352,10 @@ func authenticated(j *Job, e Event) State {
 		j.Order.SMDP, j.Order.MatchingID = e.SMDP, e.MatchingID
 	}
 	j.TransactionID, j.CodeRequired, j.Profile = e.TransactionID, e.CodeRequired, e.Profile
+	if j.Order.DryRun {
+		j.Aborted = true
+		return Cancelling
+	}
 	if !j.Order.Consent || e.NeedsPerson || (e.CodeRequired && !j.Order.HasCode) {
 		return Consent
 	}

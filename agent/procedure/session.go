@@ -140,6 +140,21 @@ func (s *Session) Load(ctx context.Context, progress func(done, total int)) (rsp
 	return res, s.installed(ctx, res)
 }
 
+// Sent says how many bytes of the package the first segments of it have, and
+// how many it has.
+func (s *Session) Sent(segments int) (sent, size int) {
+	if s.pkg == nil {
+		return 0, 0
+	}
+	for i, one := range s.pkg.Segments() {
+		if i < segments {
+			sent += len(one)
+		}
+		size += len(one)
+	}
+	return sent, size
+}
+
 // Conclude finds out what became of a package whose loading ended in an
 // [*UnknownOutcomeError], on a card that was opened again. When the card has
 // not finished it, the session is cancelled and the error tells so; the order

@@ -18,6 +18,7 @@ type Event struct {
 	Type        string   // job, progress, notification, report, card, state
 	Job         *job.Job // for job and progress
 	Done, Total int      // for progress: segments of the profile package
+	Bytes, Size int      // the same in bytes
 	Text        string
 	Card        string // the runner's name
 }

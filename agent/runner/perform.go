@@ -227,7 +227,8 @@ func (r *Runner) load(ctx context.Context, j job.Job, query bool) (job.Event, er
 		return r.concludeLoad(ctx, j)
 	}
 	progress := func(done, total int) {
-		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: progress, Job: &j, Done: done, Total: total})
+		sent, size := r.card.session.Sent(done)
+		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: progress, Job: &j, Done: done, Total: total, Bytes: sent, Size: size})
 	}
 	res, err := r.card.session.Load(ctx, progress)
 	var unknown *procedure.UnknownOutcomeError

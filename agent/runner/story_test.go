@@ -260,6 +260,24 @@ func TestAbort(t *testing.T) {
 			})
 		}
 	})
+	t.Run("a dry run", func(t *testing.T) {
+		w := newWorld(t, options{})
+		l := w.live()
+		dry := order(enabling)
+		dry.DryRun = true
+		before := len(w.card.Profiles())
+		if j := l.ends(l.submit(dry).ID, job.Cancelled); j.Profile == nil || j.Problem != nil {
+			t.Errorf("nothing is known of the profile: %+v", j)
+		}
+		calls := w.smdp.Calls()
+		if last := calls[len(calls)-1]; last.Function != smdp.CancelSession || last.Detail != "postponed" {
+			t.Errorf("the server was told %+v", last)
+		}
+		if after := len(w.card.Profiles()); after != before {
+			t.Errorf("%d profiles on the card, before %d", after, before)
+		}
+		l.ends(l.submit(order()).ID, job.Done) // the order is still good
+	})
 	t.Run("in the queue", func(t *testing.T) {
 		w := newWorld(t, options{})
 		l := w.live()

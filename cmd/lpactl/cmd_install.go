@@ -1,51 +1,52 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lpad/agent/api"
 	"lpad/agent/client"
+	"lpad/agent/rsp"
 )
 
-// Limits of what is read from files and standard input, in bytes.
-const (
-	maxCodeLine   = 1024
-	maxParameters = 64 << 10
-)
+// maxParameters bounds a document of terminal parameters, in bytes.
+const maxParameters = 64 << 10
 
 type installFlags struct {
-	enable, yes, pprYes, detach, deleteOld bool
-	code, params, source, reportTo         string
+	enable, yes, pprYes, detach, deleteOld, dryRun bool
+	code, params, source, reportTo, qr             string
 }
 
 func (a *app) installCommand() *cobra.Command {
 	var f installFlags
 	cmd := &cobra.Command{
-		Use:   "install [ACTIVATION-CODE | -]",
+		Use:   "install [ACTIVATION-CODE | FILE | -]",
 		Short: "download and install a profile",
 		Long: `Download and install a profile, and with --enable switch the device to it:
 the new APN is applied, the modem reads the SIM again, and only when the new
 network works is the server told. If it does not work, the old profile and its
 settings come back by themselves.
 
-The activation code is LPA:1$server$matching-id, in quotes: a shell eats $. With
-"-" it is read from standard input, where nobody finds it in the process list.
-With --source default-smdp or smds there is no code: the card's own server
-addresses are asked.
+The activation code is LPA:1$server$matching-id, in quotes: a shell eats $. It
+is read as well from FILE or, with "-", from standard input, where nobody finds
+it in the process list: a text that has it, or a picture (PNG or JPEG, such as
+a telephone takes) with its QR code. With --source default-smdp or smds there is
+no code: the card's own server addresses are asked.
 
-What the server offers is shown, and consent is asked for, unless --yes is
-given. Interrupting the command does not stop the job; "lpactl jobs abort" does,
-while it still can be stopped.`,
+What was read is shown first, and a confirmation code is asked for before
+anything is sent. What the server offers is shown, and consent is asked for,
+unless --yes is given. --dry-run stops there: the server is told "postponed",
+nothing is loaded, and the code stays good.
+
+Interrupting the command does not stop the job, unless you say so when asked;
+"lpactl jobs abort" does, while it still can be stopped.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.MaximumNArgs(1)(cmd, args); err != nil {
 				return usageError{err}
@@ -55,6 +56,8 @@ while it still can be stopped.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.install(cmd, args, f) },
 	}
 	cmd.Flags().BoolVar(&f.enable, "enable", false, "switch to the profile once it is installed")
+	cmd.Flags().StringVar(&f.qr, "qr", "", "a picture with the QR code: a `file`, or - for standard input")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "go as far as the preview of the profile, and load nothing")
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "consent beforehand")
 	cmd.Flags().BoolVar(&f.pprYes, "accept-rules", false, "with --yes: also to profile policy rules (cannot be disabled, cannot be deleted)")
 	cmd.Flags().StringVar(&f.code, "confirmation-code", "", "the code that some operators give with the activation code; - asks")
@@ -67,27 +70,37 @@ while it still can be stopped.`,
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
-	in := bufio.NewReader(io.LimitReader(a.in, 1<<20))
-	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld, ReportTo: f.reportTo}
+	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld, ReportTo: f.reportTo, DryRun: f.dryRun}
+	given := len(args)
+	if f.qr != "" {
+		given++
+	}
+	if f.source != "" && given > 0 {
+		return usageError{errors.New("an activation code and --source exclude each other")}
+	}
+	if f.source == "" && given != 1 {
+		return usageError{errors.New("one activation code, --qr or --source is needed")}
+	}
 	var err error
 	switch {
-	case len(args) == 1 && f.source != "":
-		return usageError{errors.New("an activation code and --source exclude each other")}
-	case len(args) == 0 && f.source == "":
-		return usageError{errors.New("an activation code or --source is needed")}
-	case len(args) == 1 && args[0] == "-":
-		if req.ActivationCode, err = a.ask(cmd.Context(), in, ""); err != nil {
-			return needed(err, "nobody-answered", "there is no activation code on standard input", "write it there, or give it as the argument")
-		}
-	case len(args) == 1:
-		req.ActivationCode = args[0]
+	case f.qr != "":
+		req.ActivationCode, err = a.codeFromFile(cmd.Context(), f.qr, true)
+	case given == 1:
+		req.ActivationCode, err = a.codeFrom(cmd.Context(), args[0])
+	}
+	if err != nil {
+		return err
 	}
 	if req.Parameters, err = readParameters(f.params); err != nil {
 		return err
 	}
+	known, unknown := rsp.ParseActivationCode(req.ActivationCode)
+	if unknown == nil {
+		a.ui.note("activation code: %s", codeText(known))
+	} // else the daemon says what is wrong with it
 	req.ConfirmationCode = f.code
-	if f.code == "-" || f.code == "" && codeWillBeNeeded(req.ActivationCode) {
-		if req.ConfirmationCode, err = a.ask(cmd.Context(), in, "confirmation code: "); err != nil {
+	if f.code == "-" || f.code == "" && known.ConfirmationCodeRequired && !f.dryRun {
+		if req.ConfirmationCode, err = a.ask(cmd.Context(), "confirmation code: "); err != nil {
 			return needed(err, "confirmation-code-missing", "the activation code comes with a confirmation code, which nobody entered",
 				"order again with --confirmation-code, or enter it when asked")
 		}
@@ -97,68 +110,8 @@ func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
 		if err != nil {
 			return err
 		}
-		return a.follow(ctx, c, j, in, f.detach, req.ConfirmationCode)
+		return a.follow(ctx, c, j, f.detach, req.ConfirmationCode)
 	})
-}
-
-// codeWillBeNeeded reads the flag of the activation code (its fifth field), so
-// that the code is asked for before any card traffic.
-func codeWillBeNeeded(code string) bool {
-	fields := strings.Split(strings.TrimSpace(code), "$")
-	return len(fields) >= 5 && fields[4] == "1"
-}
-
-func readLine(r *bufio.Reader) (string, error) {
-	line, err := r.ReadString('\n')
-	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
-		return "", err
-	}
-	if len(line) > maxCodeLine {
-		return "", fmt.Errorf("the line is longer than %d characters", maxCodeLine)
-	}
-	return strings.TrimSpace(line), nil
-}
-
-// ask asks the person at standard input. An interruption does not wait for the
-// line to be ended; whoever reads on is left to the end of the program.
-func (a *app) ask(ctx context.Context, in *bufio.Reader, prompt string) (string, error) {
-	fmt.Fprint(a.ui.errs, prompt)
-	type line struct {
-		text string
-		err  error
-	}
-	read := make(chan line, 1)
-	go func() {
-		text, err := readLine(in)
-		read <- line{text, err}
-	}()
-	var answer line
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(a.ui.errs)
-		return "", ctx.Err()
-	case answer = <-read:
-	}
-	if errors.Is(answer.err, io.EOF) {
-		fmt.Fprintln(a.ui.errs)
-		return "", errNobody
-	}
-	if answer.err != nil {
-		return "", fmt.Errorf("read the answer: %w", answer.err)
-	}
-	return answer.text, nil
-}
-
-// errNobody is a question on a standard input that has ended.
-var errNobody = &api.Problem{Code: "nobody-answered", Title: "nobody answered the question", Who: "technician",
-	Next: "answer it, or give the answer on the command line: see --help"}
-
-// needed explains errNobody where it is known what is missing.
-func needed(err error, code, title, next string) error {
-	if !errors.Is(err, errNobody) {
-		return err
-	}
-	return &api.Problem{Code: code, Title: title, Who: "technician", Next: next}
 }
 
 func readParameters(path string) (json.RawMessage, error) {
@@ -185,7 +138,7 @@ func readParameters(path string) (json.RawMessage, error) {
 
 // follow shows a job until it has ended, and answers for the person when it
 // asks something. code is the confirmation code if it is known already.
-func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader, detach bool, code string) error {
+func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, detach bool, code string) error {
 	if detach {
 		if a.json {
 			return a.ui.document(j)
@@ -199,7 +152,9 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 	var problem error
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
+	seen := j
 	j, err := c.Follow(watch, j.ID, func(j api.Job) {
+		seen = j
 		t.update(j)
 		if j.State == "scheduled" && !told {
 			told = true
@@ -209,7 +164,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 			return
 		}
 		answered = len(j.Timeline)
-		problem = a.consent(ctx, c, j, in, code)
+		problem = a.consent(ctx, c, j, code)
 		var p *api.Problem
 		if errors.As(problem, &p) && p.Code == api.CodeConflict {
 			problem = nil // it has gone on without the answer, and says itself why
@@ -219,12 +174,19 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 		}
 	})
 	t.clearBar()
-	if problem != nil {
+	switch {
+	case ctx.Err() != nil:
+		return a.interrupted(ctx, c, t, seen)
+	case problem != nil:
 		return problem
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
+	return a.ended(j)
+}
+
+// ended tells the end of a job.
+func (a *app) ended(j api.Job) error {
 	if a.json {
 		if err := a.ui.document(j); err != nil {
 			return err
@@ -234,18 +196,13 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, in *bufio
 }
 
 // consent shows what is offered and asks.
-func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, in *bufio.Reader, code string) error {
-	a.ui.note("offered: %s, ICCID %s", profileName(j.Profile), j.ICCID)
-	if j.Profile != nil {
-		for _, r := range j.Profile.Rules {
-			a.ui.note("  rule: %s", r)
-		}
-	}
-	answer, err := a.ask(ctx, in, "install it? [y/N] ")
+func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, code string) error {
+	a.offer(j)
+	answer, err := a.ask(ctx, "install it? [y/N] ")
 	req := api.AnswerRequest{Accept: answer == "y" || answer == "Y" || answer == "yes"}
 	if err == nil && req.Accept && j.CodeRequired {
 		if req.ConfirmationCode = code; code == "" {
-			req.ConfirmationCode, err = a.ask(ctx, in, "confirmation code: ")
+			req.ConfirmationCode, err = a.ask(ctx, "confirmation code: ")
 		}
 	}
 	if err != nil { // nobody there: leave the job to somebody who is
@@ -257,6 +214,20 @@ func (a *app) consent(ctx context.Context, c *client.Client, j api.Job, in *bufi
 	}
 	_, err = c.Answer(ctx, j.ID, req)
 	return err
+}
+
+// offer shows what the server offers.
+func (a *app) offer(j api.Job) {
+	class := ""
+	if p := j.Profile; p != nil && p.Class != "" && p.Class != "operational" {
+		class = ", a " + p.Class + " profile"
+	}
+	a.ui.note("offered: %s, ICCID %s%s", profileName(j.Profile), j.ICCID, class)
+	if j.Profile != nil {
+		for _, r := range j.Profile.Rules {
+			a.ui.note("  rule: %s", r)
+		}
+	}
 }
 
 // outcome says how a job ended.
@@ -272,6 +243,15 @@ func (a *app) outcome(j api.Job) error {
 		return nil
 	case j.Problem != nil:
 		return j.Problem
+	case j.DryRun && j.Profile != nil:
+		a.offer(j)
+		if j.CodeRequired {
+			a.ui.note("  the server wants a confirmation code with it")
+		}
+		if !a.json {
+			a.ui.printf("dry run: nothing was loaded, and the activation code is still good\n")
+		}
+		return nil
 	}
 	return &api.Problem{Code: "cancelled", Title: "the job was cancelled", Who: "nobody", Next: "order again when wanted"}
 }

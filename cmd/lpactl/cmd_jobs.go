@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +97,7 @@ func (a *app) answerCommand() *cobra.Command {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				if code == "-" {
 					var err error
-					if code, err = a.ask(ctx, bufio.NewReader(a.in), "confirmation code: "); err != nil {
+					if code, err = a.ask(ctx, "confirmation code: "); err != nil {
 						return err
 					}
 				}

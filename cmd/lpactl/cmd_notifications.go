@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +67,7 @@ func (a *app) dropCommand() *cobra.Command {
 					what = "the report of job "
 				}
 				question := "drop " + what + args[0] + " for ever? Its server will never learn of it. [y/N] "
-				answer, err := a.ask(cmd.Context(), bufio.NewReader(a.in), question)
+				answer, err := a.ask(cmd.Context(), question)
 				if err != nil {
 					return err
 				}

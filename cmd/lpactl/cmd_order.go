@@ -41,7 +41,7 @@ A switch that is ordered for later waits in the state "scheduled".`,
 // readOrder reads a signed order, without the line break that editors and mail
 // put behind it.
 func (a *app) readOrder(path string) ([]byte, error) {
-	in := a.in
+	in := io.Reader(a.keys.in)
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {

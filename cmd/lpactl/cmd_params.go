@@ -85,7 +85,7 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 
 // input reads the named file, or standard input without a name.
 func (a *app) input(args []string) ([]byte, error) {
-	from := a.in
+	from := io.Reader(a.keys.in)
 	if len(args) > 0 && args[0] != "-" {
 		f, err := os.Open(args[0])
 		if err != nil {

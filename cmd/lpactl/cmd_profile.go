@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 
 	"github.com/spf13/cobra"
@@ -17,7 +16,7 @@ func (a *app) order(cmd *cobra.Command, detach bool, make func(context.Context, 
 		if err != nil {
 			return err
 		}
-		return a.follow(ctx, c, j, bufio.NewReader(a.in), detach, "")
+		return a.follow(ctx, c, j, detach, "")
 	})
 }
 
@@ -67,8 +66,7 @@ func (a *app) deleteCommand() *cobra.Command {
 		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
-				in := bufio.NewReader(a.in)
-				answer, err := a.ask(cmd.Context(), in, "delete "+args[0]+" for ever? A new activation code is needed to get it back. [y/N] ")
+				answer, err := a.ask(cmd.Context(), "delete "+args[0]+" for ever? A new activation code is needed to get it back. [y/N] ")
 				if err != nil {
 					return err
 				}

@@ -32,11 +32,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // daemon is a small one behind the real server of the socket. An order makes a
 // job that goes through the states of play.
 type daemon struct {
-	t    testing.TB
-	path string
-	play []string // states of the next job
-	end  func(*api.Job)
-	err  error // of the orders
+	t     testing.TB
+	path  string
+	play  []string // states of the next job
+	end   func(*api.Job)
+	abort string // state that an abort leads to
+	err   error  // of the orders
 
 	probed    api.Probe
 	effective api.Effective
@@ -271,9 +272,15 @@ func (d *daemon) ReplayReport(_ context.Context, _, job string, drop bool) (api.
 	return api.Notifications{}, nil
 }
 func (d *daemon) Install(_ context.Context, _ string, r api.InstallRequest) (api.Job, error) {
-	return d.order("install", "install %q source=%q cc=%q enable=%v consent=%v ppr=%v delete=%v params=%s", r.ActivationCode, r.Source, r.ConfirmationCode, r.Enable,
-		r.Consent, r.PPRConsent, r.DeleteOld, r.Parameters)
+	what := "install %q source=%q cc=%q enable=%v consent=%v ppr=%v delete=%v params=%s"
+	if r.DryRun {
+		what += " dry"
+	}
+	return d.order("install", what, r.ActivationCode, r.Source, r.ConfirmationCode, r.Enable, r.Consent, r.PPRConsent, r.DeleteOld, r.Parameters)
 }
+
+// dry makes the jobs to come those of a dry run.
+func (d *daemon) dry(j *api.Job) { j.DryRun, j.CodeRequired = true, true }
 func (d *daemon) Effective(_ context.Context, iccid string) (api.Effective, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -333,6 +340,9 @@ func (d *daemon) Abort(_ context.Context, _, id string) (api.Job, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked = append(d.asked, "abort "+id)
+	if d.abort != "" {
+		d.playing.Go(func() { d.enter(d.abort) })
+	}
 	return d.job, d.err
 }
 func (d *daemon) Watch(ctx context.Context, after uint64) <-chan api.Event {
@@ -449,7 +459,8 @@ func TestInstallAndItsTimeline(t *testing.T) {
 	d := newDaemon(t)
 	d.play = switching
 	exit, out, errs := d.lpactl("", "install", "LPA:1$smdp.example.com$X", "--enable", "--yes", "--accept-rules", "--delete-old")
-	want := `   0.1 s   1  order accepted
+	want := `activation code: server smdp.example.com, matching id … (1 characters)
+   0.1 s   1  order accepted
    0.3 s   2  eUICC and smdp.example.com have proven themselves; offered: Plan of Operator
    0.4 s   3  profile package loaded and installed, not yet active
    0.5 s   4  installation notification delivered over today's network
@@ -697,7 +708,7 @@ func TestInterrupted(t *testing.T) {
 			}()
 			var out, errs bytes.Buffer
 			exit := run(ctx, []string{"--socket", d.path, "install", "x"}, r, &out, &errs)
-			if exit != exitStopped || !strings.Contains(errs.String(), "a job that was ordered goes on") {
+			if exit != exitStopped || !strings.Contains(errs.String(), "interrupted: the job J1 goes on by itself\nnext: ") || strings.Contains(errs.String(), "[a/L]") {
 				t.Errorf("exit %d\n%s", exit, &errs)
 			}
 		})

@@ -17,12 +17,14 @@ type app struct {
 	socket string
 	card   string
 	json   bool
-	in     io.Reader
+	keys   *keyboard
+
+	terminal bool // a person can be asked something that has nothing to do with the command
 }
 
 // run is main with its surroundings as arguments, and returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	a := &app{in: in, ui: &ui{out: out, errs: errs}}
+	a := &app{keys: newKeyboard(in), terminal: isTerminal(in) && isTerminal(errs), ui: &ui{out: out, errs: errs}}
 	root := &cobra.Command{
 		Use:           "lpactl",
 		Short:         "talk to lpad, the eSIM provisioning agent",

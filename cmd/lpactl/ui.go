@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,8 +64,16 @@ func (u *ui) table(head []string, rows [][]string) {
 func (u *ui) fail(err error) int {
 	code := exitCode(err)
 	var p *api.Problem
+	var left *leftError
 	switch {
 	case code == exitWarnings: // the findings have said it
+	case errors.As(err, &left):
+		u.note("interrupted: the job %s goes on by itself", left.job.ID)
+		if left.job.State == "consent" {
+			u.note("next: it waits for an answer: lpactl jobs answer %s", left.job.ID)
+			break
+		}
+		u.note("next: watch it with lpactl jobs follow %s, stop it with lpactl jobs abort %s", left.job.ID, left.job.ID)
 	case code == exitStopped:
 		u.note("interrupted: a job that was ordered goes on; \"lpactl jobs\" shows it")
 	case errors.As(err, &p):
@@ -145,62 +152,6 @@ func first(s ...string) string {
 		}
 	}
 	return ""
-}
-
-// timeline prints the steps of a job as they come to their end.
-type timeline struct {
-	ui       *ui
-	terminal bool
-	shown    int // steps printed
-	lines    int // marks outside the ten steps printed
-	bar      bool
-}
-
-func newTimeline(u *ui) *timeline {
-	f, ok := u.errs.(*os.File)
-	terminal := false
-	if ok {
-		if st, err := f.Stat(); err == nil {
-			terminal = st.Mode()&os.ModeCharDevice != 0
-		}
-	}
-	return &timeline{ui: u, terminal: terminal}
-}
-
-func (t *timeline) update(j api.Job) {
-	if t.ui.json {
-		return
-	}
-	if p := j.Progress; p != nil && t.terminal && j.State == "loading" && p.Total > 0 {
-		fmt.Fprintf(t.ui.errs, "\r       loading %3d %%", 100*p.Done/p.Total)
-		t.bar = true
-		return
-	}
-	for _, s := range doneSteps(j) {
-		if s.n <= t.shown {
-			continue
-		}
-		t.shown = s.n
-		t.clearBar()
-		t.ui.note("%6.1f s  %2d  %s", s.at.Sub(j.Created).Seconds(), s.n, stepTexts[s.n](j))
-	}
-	outside := 0
-	for _, m := range j.Timeline {
-		if text, ok := outsideTexts[m.State]; ok {
-			if outside++; outside > t.lines {
-				t.lines = outside
-				t.clearBar()
-				t.ui.note("%6.1f s   -  %s", m.At.Sub(j.Created).Seconds(), text)
-			}
-		}
-	}
-}
-
-func (t *timeline) clearBar() {
-	if t.bar {
-		fmt.Fprint(t.ui.errs, "\r                              \r")
-		t.bar = false
-	}
 }
 
 // outsideTexts are the states outside the ten steps that a person wants to see.

@@ -82,7 +82,7 @@ var arrows = []struct {
 
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
-	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/params"}, "small, and no way round the socket; params is pure"},
+	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/params", "agent/rsp"}, "no way round the socket; params and rsp are pure"},
 	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "cmd/lpalab/operator", "config", "modem/...", "packaging"}, "the lab may see all"},
 }
 
@@ -103,6 +103,7 @@ var fences = map[string][]string{
 	"github.com/damonto/euicc-go":        {"agent/rsp/es9p"}, // of it, only http/rootci
 	"github.com/ProtonMail/go-crypto":    {"agent/rsp/rsptest/pki"},
 	"github.com/spf13/cobra":             {"cmd/lpactl", "cmd/lpalab"},
+	"github.com/makiuchi-d/gozxing":      {"cmd/lpactl"},
 	"github.com/rogpeppe/go-internal":    {}, // tests only
 	"github.com/google/go-cmp":           {},
 	"go.uber.org/goleak":                 {},
