@@ -54,6 +54,7 @@
 //	consent         abort          cancelling
 //	consent         failed         failed
 //	preparing       prepared       loading
+//	preparing       interrupted    authenticating
 //	preparing       abort          cancelling
 //	preparing       failed         failed
 //	loading         loaded         reporting

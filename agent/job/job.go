@@ -46,6 +46,7 @@ type Order struct {
 	Enable     bool   `json:"enable,omitempty"`      // switch to the profile once it is installed
 	Consent    bool   `json:"consent,omitempty"`     // the technician or the policy has consented beforehand
 	PPRConsent bool   `json:"ppr_consent,omitempty"` // also to profile policy rules (cannot be disabled or deleted)
+	Offline    bool   `json:"offline,omitempty"`     // there is no network: requests to servers are packets that somebody carries
 	HasCode    bool   `json:"has_code,omitempty"`    // a confirmation code came with the order; it is held in memory only
 	DryRun     bool   `json:"dry_run,omitempty"`     // see what is offered, then tell the server "postponed"; nothing is loaded
 

@@ -163,9 +163,10 @@ var transitions = map[pair]func(*Job, Event) State{
 	{Consent, Abort}:    aborted(Cancelling),
 	{Consent, Fail}:     broken(Failed),
 
-	{Preparing, Prepared}: to(Loading),
-	{Preparing, Abort}:    aborted(Cancelling),
-	{Preparing, Fail}:     broken(Failed),
+	{Preparing, Prepared}:    to(Loading),
+	{Preparing, Interrupted}: to(Authenticating), // begun anew; nothing is used up
+	{Preparing, Abort}:       aborted(Cancelling),
+	{Preparing, Fail}:        broken(Failed),
 
 	{Loading, Loaded}:      loaded,
 	{Loading, Interrupted}: to(Authenticating), // the order is still good; the server counts the tries

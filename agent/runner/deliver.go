@@ -56,7 +56,7 @@ func (r *Runner) deliverWithin(ctx context.Context, j job.Job) (job.Event, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 {
+	if j.State == job.Reporting && r.card.result != nil && len(r.View().Notifications) == 0 && !j.Order.Offline {
 		// The result is in hand, and so is the server that must get it. When
 		// others wait, they are older and go first.
 		e.Undelivered = r.deliverResult(ctx, *r.card.result, way)

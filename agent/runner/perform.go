@@ -35,9 +35,11 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 	case job.ActAuthenticate:
 		return r.authenticatePatiently(ctx, j, code)
 	case job.ActPrepare:
-		return r.prepare(ctx, code)
+		e, err := r.prepare(ctx, code)
+		return r.begunAnew(ctx, j, e, err)
 	case job.ActLoad:
-		return r.load(ctx, j, a.Query)
+		e, err := r.load(ctx, j, a.Query)
+		return r.begunAnew(ctx, j, e, err)
 	case job.ActDeliver:
 		if j.State == job.Notifying && j.Stranded() {
 			r.letGo(ctx, j)
@@ -77,6 +79,9 @@ func (r *Runner) carryOut(ctx context.Context, j job.Job, a job.Action, code red
 // open is a procedure.Opener. Every way to a server is narrowed to the CIs that
 // the card knows.
 func (r *Runner) open(way Way) procedure.Opener {
+	if way.Open != nil {
+		return way.Open
+	}
 	return func(address string) (procedure.Server, error) {
 		if v := r.View(); v.Facts.Info1 != nil {
 			way.CIs = v.Facts.Info1.Verification
@@ -104,6 +109,9 @@ const bootLimit = 5 * time.Minute
 func (r *Runner) authenticatePatiently(ctx context.Context, j job.Job, code redact.Secret) (job.Event, error) {
 	for {
 		e, err := r.authenticate(ctx, j, code)
+		if r.anew(ctx, j, err) {
+			continue
+		}
 		if err == nil || !r.inherited[j.ID] || time.Since(r.begun) > bootLimit || r.othersQueue(j) {
 			return e, err
 		}
@@ -133,8 +141,10 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 	if err := r.permitted(j.Order); err != nil { // it may be from a time when less was required
 		return job.Event{}, err
 	}
-	if err := r.awaitClock(ctx, j); err != nil {
-		return job.Event{}, err
+	if !j.Order.Offline { // else whoever carries packets judges servers
+		if err := r.awaitClock(ctx, j); err != nil {
+			return job.Event{}, err
+		}
 	}
 	facts, err := r.facts(ctx)
 	if err != nil {
@@ -150,16 +160,17 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 	}
 	found := job.Event{Kind: job.Authenticated}
 	err = r.onCard(ctx, func(card Card) (err error) {
+		card = r.rewind(j, card)
 		switch {
 		case j.Order.SMDP != "": // an activation code, or a discovery of before the restart
 		case j.Order.Source == job.SourceDefaultSMDP && facts.Addresses != nil && facts.Addresses.DefaultSMDP != "":
 			req.Address = facts.Addresses.DefaultSMDP
 		case j.Order.Source == job.SourceSMDS && facts.Addresses != nil && facts.Addresses.RootSMDS != "":
-			return r.authenticateEvent(ctx, card, facts.Addresses.RootSMDS, req)
+			return r.authenticateEvent(ctx, card, r.open(r.way(j)), facts.Addresses.RootSMDS, req)
 		default:
 			return errNoAddress[j.Order.Source]
 		}
-		if r.card.server, err = r.open(Way{})(req.Address); err != nil {
+		if r.card.server, err = r.open(r.way(j))(req.Address); err != nil {
 			return err
 		}
 		r.card.session, err = procedure.Authenticate(ctx, card, r.card.server, req)
@@ -185,15 +196,15 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 }
 
 // authenticateEvent asks the SM-DS and goes where it points.
-func (r *Runner) authenticateEvent(ctx context.Context, card Card, root string, req procedure.Request) error {
-	events, err := procedure.Discover(ctx, card, r.open(Way{}), root, req.Device)
+func (r *Runner) authenticateEvent(ctx context.Context, card Card, open procedure.Opener, root string, req procedure.Request) error {
+	events, err := procedure.Discover(ctx, card, open, root, req.Device)
 	if err != nil {
 		return err
 	}
 	if len(events) == 0 {
 		return errNothingPending
 	}
-	r.card.session, r.card.server, err = procedure.AuthenticateEvent(ctx, card, r.open(Way{}), events[0], req)
+	r.card.session, r.card.server, err = procedure.AuthenticateEvent(ctx, card, open, events[0], req)
 	return err
 }
 
@@ -327,10 +338,12 @@ const tellLimit = 10 * time.Second
 func (r *Runner) tellCancelled(ctx context.Context, j job.Job, id rsp.TransactionID, proof []byte) {
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
-	if !r.clockReady(ctx) {
+	way := r.way(j)
+	way.Limit = tellLimit
+	if way.Open == nil && !r.clockReady(ctx) {
 		return
 	}
-	server, err := r.open(Way{Limit: tellLimit})(j.Order.SMDP)
+	server, err := r.open(way)(j.Order.SMDP)
 	if err == nil {
 		err = errors.Join(server.CancelSession(ctx, id, proof), server.Close())
 	}

@@ -34,6 +34,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lpad/agent/hooks"
@@ -98,6 +99,9 @@ type Config struct {
 	// Hooks are programs of the device's maker; the zero Dir has none.
 	Hooks hooks.Dir
 
+	// Offline leads to servers for orders without a network; nil: they are refused.
+	Offline *Offline
+
 	// Hub is where events go, with the Name of this runner; nil: one of its own.
 	Hub  *Hub
 	Name string
@@ -145,6 +149,7 @@ type Runner struct {
 	failures int                      // rounds of deliveries in a row that did not get as far as the servers
 	waiting  []*waiter                // callers of Refresh and those who want something of the notifications
 	retries  retries
+	stopping atomic.Bool // read by the card's goroutine
 
 	// orders of before the start, and when that was: a device that was off is not
 	// all there yet; never changed
@@ -210,6 +215,9 @@ func New(cfg Config) *Runner {
 	r.inherited, r.begun = map[string]bool{}, time.Now()
 	for _, j := range cfg.Journal.Jobs() {
 		r.inherited[j.ID] = !j.Ended()
+	}
+	if cfg.Offline != nil {
+		cfg.Offline.Box.Keep(func(id string) bool { return r.inherited[id] })
 	}
 	r.recall()
 	r.loadQueue()
@@ -399,6 +407,7 @@ func (r *Runner) stop(limit context.Context) error {
 	if r.running == taskNone {
 		return nil
 	}
+	r.stopping.Store(true)
 	r.cancel()
 	select {
 	case o := <-r.outcomes:
@@ -531,6 +540,9 @@ func (r *Runner) after(d time.Duration, f func(context.Context)) {
 func (r *Runner) end(j job.Job) {
 	delete(r.codes, j.ID)
 	r.active = ""
+	if r.cfg.Offline != nil {
+		r.cfg.Offline.Box.End(j.ID)
+	}
 	// Notifications of earlier jobs may wait too, and nobody knows what a job
 	// that went wrong has left on the card.
 	waiting := len(r.View().Notifications) > 0 || j.Undelivered > 0 || j.State == job.Failed
@@ -672,6 +684,9 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 func (r *Runner) submit(o job.Order, code redact.Secret) (job.Job, error) {
 	if err := r.permitted(o); err != nil {
 		return job.Job{}, err
+	}
+	if o.Offline && r.cfg.Offline == nil {
+		return job.Job{}, conflict("this lpad has no packets")
 	}
 	if err := r.View().Memory.replayed(o, ""); err != nil {
 		return job.Job{}, err

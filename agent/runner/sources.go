@@ -36,6 +36,8 @@ type Way struct {
 	Link  modem.Link    // what it leaves over; the zero link: as the device routes it
 	Limit time.Duration // for one call, once the way to the server is free; 0: the source's own
 	CIs   [][]byte      // what a built-in CI must be among to vouch for a server: the card's list (EUICCInfo1, A9); none: any
+
+	Open procedure.Opener // leads there instead of the source of servers; nil: that does
 }
 
 // SettingsSource knows what the device is to be set to for a profile.

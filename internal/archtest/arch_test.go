@@ -66,7 +66,7 @@ var arrows = []struct {
 	{"agent/params", []string{"agent/rsp", "apdu/ber", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
-	{"agent/runner", []string{"agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
+	{"agent/runner", []string{"agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/packets", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
 	{"agent/metrics", nil, "a text format"},
 	{"agent/metrics/metricstest", nil, "reads it strictly"},
