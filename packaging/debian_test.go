@@ -3,46 +3,68 @@ package packaging_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"lpad/packaging"
 	"lpad/packaging/packagetest"
 )
 
-// debs builds the programs and makes their packages, uncompressed, in several
-// versions. It returns the folder.
-func debs(t *testing.T, versions ...string) string { return debsWith(t, nil, versions...) }
+// The programs of the tests here are built once for each set of variables for make.
+var (
+	builds    sync.Mutex
+	programs  = map[string]string{} // from the variables to the folder
+	buildRoot string                // of those folders; TestMain removes it
+)
 
-// debsWith is debs with variables for make.
-func debsWith(t *testing.T, variables []string, versions ...string) string {
+// built are the programs, built with these variables for make.
+func built(t *testing.T, variables ...string) string {
 	t.Helper()
 	need(t, "dpkg-deb", "make", "gcc")
-	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "make", append([]string{"-C", "..", "programs", "BUILD=" + filepath.Join(dir, "programs")}, variables...)...)
+	builds.Lock()
+	defer builds.Unlock()
+	key := strings.Join(variables, "\n")
+	if programs[key] != "" {
+		return programs[key]
+	}
+	dir, err := os.MkdirTemp(buildRoot, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), "make", append([]string{"-C", "..", "programs", "BUILD=" + dir}, variables...)...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("make programs: %v\n%s", err, out)
 	}
-	for _, v := range versions {
-		pack(t, dir, v, dir)
-	}
+	programs[key] = dir
 	return dir
 }
 
-// pack makes the packages of a version in the folder out.
-func pack(t *testing.T, dir, version, out string, env ...string) {
+// debs makes packages, uncompressed, of these programs in several versions. It
+// returns their folder.
+func debs(t *testing.T, programs string, versions ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/tools/deb", "-version", version, "-arch", architecture(t),
-		"-programs", filepath.Join(dir, "programs"), "-out", out, "-compress", "none")
-	cmd.Dir = ".."
-	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000"), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("deb: %v\n%s", err, out)
+	dir := t.TempDir()
+	for _, v := range versions {
+		cmd := exec.CommandContext(t.Context(), "go", "run", "./internal/tools/deb", "-version", v, "-arch", architecture(t),
+			"-programs", programs, "-out", dir, "-compress", "none")
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("deb: %v\n%s", err, out)
+		}
 	}
+	return dir
 }
 
 func architecture(t *testing.T) string {
@@ -50,31 +72,122 @@ func architecture(t *testing.T) string {
 	return strings.TrimSpace(run(t, "dpkg", "--print-architecture"))
 }
 
-// TestReproducible: the same programs give the same packages, under another
-// umask, in another zone and at another time, and with other times of the files.
+// TestReproducible: the same sources give the same programs and packages, in another folder, under another umask, in another
+// zone and language, with other times of the files, at another time and without git. "make deb-twice" does so from the first
+// object file on, for every architecture; here what is compiled comes from Go's cache, if it is the same.
 func TestReproducible(t *testing.T) {
-	dir := debs(t, "1.0")
-	again := t.TempDir()
-	later := time.Now().Add(-time.Hour)
-	for _, p := range []string{"lpad", "lpactl", "lpad-pcsc"} {
-		if err := os.Chtimes(filepath.Join(dir, "programs", p), later, later); err != nil {
-			t.Fatal(err)
-		}
-	}
-	script := "umask 077; exec \"$@\""
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", "go", "run", "./internal/tools/deb", "-version", "v1.0", "-arch", architecture(t),
-		"-programs", filepath.Join(dir, "programs"), "-out", again, "-compress", "none")
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000", "TZ=Pacific/Auckland", "LC_ALL=C", "TMPDIR="+t.TempDir())
+	t.Parallel()
+	dir := debs(t, built(t, "VERSION=1.0"), "1.0")
+
+	source := filepath.Join(t.TempDir(), "another folder")
+	copySource(t, source)
+	script := `umask 077; make -C "$1" programs VERSION=1.0 && cd "$1" && go run ./internal/tools/deb -version v1.0 -arch "$2" -programs build -out . -compress none`
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", script, "sh", source, architecture(t))
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000", "TZ=Pacific/Auckland", "LC_ALL=C", "LANG=tr_TR.UTF-8", "TMPDIR="+t.TempDir())
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("deb: %v\n%s", err, out)
+		t.Fatalf("the second time: %v\n%s", err, out)
 	}
 	for _, p := range []string{"lpad", "lpad-pcsc"} {
 		name := fmt.Sprintf("%s_1.0_%s.deb", p, architecture(t))
 		a, errA := os.ReadFile(filepath.Join(dir, name))
-		b, errB := os.ReadFile(filepath.Join(again, name))
+		b, errB := os.ReadFile(filepath.Join(source, name))
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {
 			t.Errorf("%s differs (%v, %v)", name, errA, errB)
+		}
+	}
+}
+
+// copySource copies the project without what was built and what git knows; its files are of an hour ago.
+func copySource(t *testing.T, to string) {
+	t.Helper()
+	then := time.Now().Add(-time.Hour)
+	err := filepath.WalkDir("..", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel("..", name)
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (rel == ".git" || rel == "build" || rel == "dist"):
+			return filepath.SkipDir
+		case e.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		case !e.Type().IsRegular():
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, rel), text, info.Mode().Perm())
+		}
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(filepath.Join(to, rel), then, then)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// entryLine is a file of a package: its owner and group, its mode as ls writes it.
+var entryLine = regexp.MustCompile(`^(\S{10}) (\S+) +\d+ \S+ \S+ \./(.*?)(?: -> .*)?$`)
+
+// contents are the files and folders of a package without the folders that Debian has in any case, with their modes. Each
+// must be root's.
+func contents(t *testing.T, file string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, line := range strings.Split(strings.TrimSpace(run(t, "dpkg-deb", "--contents", file)), "\n") {
+		m := entryLine.FindStringSubmatch(line)
+		if m == nil || m[2] != "root/root" {
+			t.Fatalf("%s: %s", file, line)
+		}
+		if name := strings.TrimSuffix(m[3], "/"); m[1][0] != 'd' || strings.HasPrefix(name, "etc/lpad") {
+			out[name] = m[1]
+		}
+	}
+	return out
+}
+
+// TestContents: what the package lpad has beside documents, and that only programs and examples may be executed.
+func TestContents(t *testing.T) {
+	t.Parallel()
+	dir := debs(t, built(t, "VERSION=1.0"), "1.0")
+	file := filepath.Join(dir, "lpad_1.0_"+architecture(t)+".deb")
+	want := map[string]string{"usr/sbin/lpad": "-rwxr-xr-x", "usr/bin/lpactl": "-rwxr-xr-x", "etc/lpad": "drwxr-xr-x", "etc/lpad/hooks.d": "drwxr-xr-x"}
+	for _, f := range slices.Concat(packaging.Files, packaging.Units, []packaging.File{packaging.Configuration}) {
+		want[f.Target] = "-rw-r--r--"
+	}
+	for _, f := range packaging.Folders {
+		want[f] = "drwxr-xr-x"
+	}
+	for name, mode := range contents(t, file) {
+		if document := strings.HasPrefix(name, "usr/share/doc/") || strings.HasPrefix(name, "usr/share/man/") || strings.HasPrefix(name, "usr/share/lintian/") ||
+			strings.Contains(name, "completions"); document {
+			if executable := strings.Contains(name, "/examples/"); mode != "-rw-r--r--" && !(executable && mode == "-rwxr-xr-x") {
+				t.Errorf("%s has %s", name, mode)
+			}
+			continue
+		}
+		if want[name] != mode {
+			t.Errorf("%s is %q, want %q", name, mode, want[name])
+		}
+		delete(want, name)
+	}
+	for name := range want {
+		t.Errorf("%s is not in the package", name)
+	}
+	if got := run(t, "dpkg-deb", "--info", file, "conffiles"); got != "/etc/lpad/lpad.yaml\n" {
+		t.Errorf("configuration files: %q", got)
+	}
+	for _, name := range []string{"operations.md", "security.md", "lpactl.md", "modems.md", "api.md", "openapi.yaml"} {
+		if contents(t, file)["usr/share/doc/lpad/"+name] == "" {
+			t.Errorf("%s is not in the package", name)
 		}
 	}
 }
@@ -200,16 +313,20 @@ systemctl daemon-reload; systemctl start hook.service; rm -r $dir/hook.service* 
 }
 
 // TestPackage is the life of the package on a device: it is installed, started by its socket, stopped, killed, misconfigured,
-// upgraded, removed and purged.
+// upgraded, downgraded, removed and purged.
 func TestPackage(t *testing.T) {
 	packagetest.Require(t)
-	dir := debs(t, "1.0", "2.0")
+	t.Parallel()
+	dir := debs(t, built(t, "VERSION=1.0"), "1.0", "2.0")
 	arch := architecture(t)
 	i := startDevice(t)
 	i.sh("systemctl start dbus.socket pcscd.socket")
 	i.install(dir, "lpad_1.0_"+arch+".deb", "lpad-pcsc_1.0_"+arch+".deb")
 
-	const pid = "systemctl show -P MainPID lpad.service"
+	const (
+		pid   = "systemctl show -P MainPID lpad.service"
+		ready = "timeout 60 sh -c 'until systemctl -q is-active lpad.service; do sleep 0.1; done'" // once it has looked for its card
+	)
 	// It runs, and answers whoever may ask.
 	i.want("systemctl is-active lpad.socket lpad.service; systemctl is-enabled lpad.socket lpad.service", "active\nactive\nenabled\nenabled")
 	i.sh("lpactl status")
@@ -241,7 +358,7 @@ func TestPackage(t *testing.T) {
 	begin = time.Now()
 	i.sh("lpactl status")
 	t.Logf("stop %v; start by the socket, with the answer, %v", stop, time.Since(begin))
-	i.sh("timeout 60 sh -c 'until systemctl -q is-active lpad.service; do sleep 0.1; done'") // ready once it has looked for its card
+	i.sh(ready)
 	i.want("systemctl show -P ActiveState -P SubState -P NotifyAccess -P Result lpad.service", "main\nsuccess\nactive\nrunning")
 	if stop > 10*time.Second {
 		t.Errorf("it takes %v to stop", stop)
@@ -273,6 +390,21 @@ func TestPackage(t *testing.T) {
 		t.Error("the old daemon runs after the upgrade")
 	}
 	i.sh("lpactl status")
+
+	// The version of before cannot know the journal of a later one: it says so and leaves it alone, and the later one goes on with it.
+	i.install(dir, "lpad_1.0_"+arch+".deb", "lpad-pcsc_1.0_"+arch+".deb")
+	i.want("dpkg-query -W -f '${Version}' lpad; systemctl is-active lpad.service", "1.0active")
+	i.sh("systemctl stop lpad.service; mv /var/lib/lpad/journal /run/kept")
+	newer := binary.LittleEndian.AppendUint32(append([]byte("lpadjrnl"), 9, 0, 0, 0), 0)
+	binary.LittleEndian.PutUint32(newer[12:], crc32.Checksum(newer[:12], crc32.MakeTable(crc32.Castagnoli)))
+	i.give("/var/lib/lpad/journal", string(newer))
+	i.sh("chown lpad:lpad /var/lib/lpad/journal; cp /var/lib/lpad/journal /run/newer")
+	if _, err := i.fails("systemctl restart lpad.service"); err == nil || !strings.Contains(i.d.Log(), "journal has format version 9") {
+		t.Errorf("with a journal of a newer lpad: %v", err)
+	}
+	i.want("systemctl stop lpad.service 2>/dev/null; cmp /var/lib/lpad/journal /run/newer; mv /run/kept /var/lib/lpad/journal; rm /run/newer", "")
+	i.install(dir, "lpad_2.0_"+arch+".deb", "lpad-pcsc_2.0_"+arch+".deb")
+	i.sh("lpactl status; " + ready)
 
 	// Removed, the state is kept; installed again, it is there; purged, nothing is left but the user.
 	i.sh("systemctl enable --quiet lpad.service; dpkg --remove lpad-pcsc lpad")

@@ -3,6 +3,7 @@ package packaging_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -24,7 +25,22 @@ func TestMain(m *testing.M) {
 	if who := os.Getenv(callerVariable); who != "" {
 		os.Exit(caller(who))
 	}
-	os.Exit(m.Run())
+	os.Exit(tests(m))
+}
+
+func tests(m *testing.M) int {
+	flag.Parse()
+	// These tests wait most of the time, for systemd, managers and cards.
+	err := flag.Set("test.parallel", "3")
+	if err == nil {
+		buildRoot, err = os.MkdirTemp("", "lpad-test-")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(buildRoot)
+	return m.Run()
 }
 
 // need skips a test for which a program is missing, or fails it in CI.

@@ -37,10 +37,11 @@ const pcscActions = `<?xml version="1.0" encoding="UTF-8"?>
 const stranger = "daemon"
 
 // guarded starts a device with the package installed, real ModemManager,
-// NetworkManager and polkitd, and one saved connection.
+// NetworkManager and polkitd, and one saved connection. The test becomes parallel.
 func guarded(t *testing.T, change func(*modemtest.StackConfig)) (context.Context, *modemtest.Stack) {
 	t.Helper()
 	modemtest.RequireRoot(t)
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	root := device(t)

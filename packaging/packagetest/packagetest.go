@@ -67,8 +67,8 @@ func Require(t TB) {
 
 const (
 	systemd      = "/lib/systemd/systemd"
-	startTimeout = 20 * time.Second
-	stopTimeout  = 5 * time.Second
+	startTimeout = time.Minute // of a machine that has much else to do
+	stopTimeout  = 20 * time.Second
 	pollPause    = 10 * time.Millisecond
 	shared       = "run/packagetest" // where the device sees the device's folder
 )

@@ -3,7 +3,6 @@ package packagetest_test
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"lpad/packaging/packagetest"
@@ -12,11 +11,17 @@ import (
 // TestDevice: systemd is PID 1, what is changed on the device is changed there alone, and nothing is left.
 func TestDevice(t *testing.T) {
 	packagetest.Require(t)
-	before := entries(t)
+	dir := t.TempDir() // other tests may have devices at the same time
+	t.Setenv("TMPDIR", dir)
 	d, err := packagetest.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	folders := found(t, dir+"/lpad-device-*")
+	if len(folders) != 1 {
+		t.Fatalf("folders: %q", folders)
+	}
+	name := filepath.Base(folders[0])
 	out, err := d.Run(t.Context(), "sh", "-ec", "cat /proc/1/comm; systemctl is-active default.target; touch /etc/lpad-was-here /usr/sbin/lpad-was-here; systemctl start dbus.service; systemctl is-active dbus.service")
 	if err != nil || out != "systemd\nactive\nactive" {
 		t.Errorf("%q, %v", out, err)
@@ -34,21 +39,20 @@ func TestDevice(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Errorf("%v\n%s", err, log)
 	}
-	if after := entries(t); after != before {
-		t.Errorf("left behind: %s, was %s", after, before)
+	if left := found(t, folders[0], "/sys/fs/cgroup/"+name, "/sys/fs/cgroup/*/"+name); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }
 
-// entries are the folders and groups of devices that there are.
-func entries(t *testing.T) string {
+// found are the files that match one of the patterns.
+func found(t *testing.T, patterns ...string) (all []string) {
 	t.Helper()
-	var all []string
-	for _, pattern := range []string{filepath.Join(os.TempDir(), "lpad-device-*"), "/sys/fs/cgroup/lpad-device-*", "/sys/fs/cgroup/*/lpad-device-*"} {
-		found, err := filepath.Glob(pattern)
+	for _, pattern := range patterns {
+		names, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, found...)
+		all = append(all, names...)
 	}
-	return strings.Join(all, " ")
+	return all
 }

@@ -57,6 +57,7 @@ type pkg struct {
 	fill                func(root string) error
 	conffiles           []string
 	scripts             bool
+	overrides           []string // of lintian: what it finds and why that is meant, line by line
 }
 
 func main() {
@@ -115,6 +116,7 @@ func (p *packer) packages() []pkg {
 			"Recommends: dbus, polkitd | policykit-1, mobile-broadband-provider-info", "Suggests: modemmanager, network-manager, lpad-pcsc"},
 		binaries:  map[string]string{"lpad": "usr/sbin/lpad", "lpactl": "usr/bin/lpactl"},
 		conffiles: []string{"/" + packaging.Configuration.Target}, scripts: true,
+		overrides: []string{"# One program for every libc, without cgo.", "lpad: statically-linked-binary [usr/bin/lpactl]", "lpad: statically-linked-binary [usr/sbin/lpad]"},
 		fill: func(root string) error {
 			if err := packaging.Install(root); err != nil {
 				return err
@@ -123,10 +125,8 @@ func (p *packer) packages() []pkg {
 				return err
 			}
 			doc := filepath.Join(root, "usr/share/doc/lpad")
-			for _, name := range []string{"operations.md", "security.md", "lpactl.md", "modems.md"} {
-				if err := copyFile(filepath.Join(p.source, "docs", name), filepath.Join(doc, name), 0o644); err != nil {
-					return err
-				}
+			if err := p.handbook(doc); err != nil {
+				return err
 			}
 			if err := p.manuals(root); err != nil {
 				return err
@@ -151,18 +151,42 @@ func (p *packer) packages() []pkg {
 			"instead of a modem. It talks to pcscd.",
 		fields:   []string{"Depends: " + same + ", libpcsclite1 (>= 1.9), libc6 (>= 2.34)", "Recommends: pcscd"},
 		binaries: map[string]string{"lpad-pcsc": "usr/sbin/lpad-pcsc"},
+		overrides: []string{"# lpad starts it, nobody else; it has no options.", "lpad-pcsc: no-manual-page [usr/sbin/lpad-pcsc]",
+			"# A megabyte of relocations more, on devices that count them.", "lpad-pcsc: hardening-no-pie [usr/sbin/lpad-pcsc]"},
 	}, {
 		name: "lpad-lab", program: "lpalab", section: "utils", summary: "eSIM provisioning agent, the lab",
 		long: "A software eUICC in a simulated modem, an SM-DP+, and the real\n" +
 			"ModemManager, NetworkManager and pcscd around lpad, in namespaces of their\n" +
 			"own: lpalab demo, bench, faults and soak. Not for devices in the field.",
 		fields: []string{"Depends: " + same + ", lpad-pcsc (= " + p.version + "), pcscd, vsmartcard-vpcd, dbus, polkitd, modemmanager, " +
-			"network-manager, mobile-broadband-provider-info, iproute2, util-linux, udev, e2fsprogs, mount"},
+			"network-manager, mobile-broadband-provider-info, iproute2, udev, e2fsprogs, mount"},
 		binaries: map[string]string{"lpalab": "usr/lib/lpad-lab/lpalab"},
 		// The lab looks for the programs beside itself.
 		links: map[string]string{"usr/bin/lpalab": "../lib/lpad-lab/lpalab", "usr/lib/lpad-lab/lpad": "../../sbin/lpad",
 			"usr/lib/lpad-lab/lpactl": "../../bin/lpactl", "usr/lib/lpad-lab/lpad-pcsc": "../../sbin/lpad-pcsc"},
+		overrides: []string{"# As lpad itself.", "lpad-lab: statically-linked-binary [usr/lib/lpad-lab/lpalab]",
+			"# lpalab --help is all there is to say.", "lpad-lab: no-manual-page [usr/bin/lpalab]"},
 	}}
+}
+
+// developers are the documents that nobody needs on a device.
+var developers = []string{"architecture.md", "hacking.md", "oem.md"}
+
+// handbook puts the documents for those who run lpad and those who call it.
+func (p *packer) handbook(doc string) error {
+	entries, err := os.ReadDir(filepath.Join(p.source, "docs"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || slices.Contains(developers, e.Name()) {
+			continue
+		}
+		if err := copyFile(filepath.Join(p.source, "docs", e.Name()), filepath.Join(doc, e.Name()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // manuals puts the pages that internal/tools/man has written where man looks.
@@ -317,6 +341,11 @@ func (p *packer) documents(root string, one pkg) error {
 	entry := fmt.Sprintf("lpad (%s) unstable; urgency=medium\n\n  * What changed is in CHANGELOG.md.gz of package lpad.\n\n -- %s  %s\n", p.version, p.maintainer, p.epoch.Format(time.RFC1123Z))
 	if err := writeFile(filepath.Join(doc, "changelog.gz"), zipped([]byte(entry)), 0o644); err != nil {
 		return err
+	}
+	if len(one.overrides) > 0 {
+		if err := writeFile(filepath.Join(root, "usr/share/lintian/overrides", one.name), []byte(strings.Join(one.overrides, "\n")+"\n"), 0o644); err != nil {
+			return err
+		}
 	}
 	if one.name != "lpad" {
 		return nil
