@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -26,24 +27,35 @@ func (a *app) statusCommand() *cobra.Command {
 				if a.json {
 					return a.ui.document(s)
 				}
-				a.ui.status(s)
+				var last *api.Job
+				if s.Job == nil {
+					if v, err := c.Jobs(ctx); err == nil && len(v.Jobs) > 0 { // else there is less to show
+						last = &v.Jobs[0]
+					}
+				}
+				a.ui.status(s, last)
 				return nil
 			})
 		},
 	}
 }
 
-func (u *ui) status(s api.Status) {
-	for _, w := range s.Warnings {
-		u.printf("!! %s\n", w)
-	}
-	rows := [][2]string{
-		{"state", s.State},
-		{cardName(s), strings.TrimSpace(fmt.Sprintf("%s (%s %s)", first(s.Card.EID, "none"), s.Card.Backend, s.Card.Path))},
-	}
+// A screen that every terminal has. What does not fit is left to the commands
+// that are about it, and to --json.
+const (
+	screenWidth  = 80
+	screenHeight = 24
+	valueLines   = 3 // that one value may take
+)
+
+// status prints the status, with the job that ended last where none runs.
+func (u *ui) status(s api.Status, last *api.Job) {
+	rows := [][2]string{{"state", s.State}}
+	card := strings.TrimSpace(fmt.Sprintf("%s (%s %s)", first(s.Card.EID, "none"), s.Card.Backend, s.Card.Path))
 	if p := s.Card.Problem; p != nil {
-		rows = append(rows, [2]string{"", p.Title})
+		card += ": " + p.Title
 	}
+	rows = append(rows, [2]string{cardName(s), card})
 	for _, c := range s.Cards {
 		if c.Name != s.Card.Name {
 			rows = append(rows, [2]string{"card " + c.Name, strings.Join(cardRow(c)[1:], " ")})
@@ -55,14 +67,16 @@ func (u *ui) status(s api.Status) {
 	profile := "none enabled"
 	if s.Profile != nil {
 		profile = profileName(s.Profile) + " (" + s.Profile.ICCID + ")"
+		if s.Profile.Quarantine != nil {
+			profile += ": " + profileNotes(*s.Profile)
+		}
 	}
-	rows = append(rows, [2]string{"profile", profile})
-	if s.Profile != nil && s.Profile.Quarantine != nil {
-		rows = append(rows, [2]string{"", profileNotes(*s.Profile)})
-	}
-	rows = append(rows, [2]string{"network", networkLine(s.Network)})
-	if s.Job != nil {
-		rows = append(rows, [2]string{"job", fmt.Sprintf("%s %s: %s", s.Job.Kind, s.Job.ID, s.Job.State)})
+	rows = append(rows, [2]string{"profile", profile}, [2]string{"network", networkLine(s.Network)})
+	switch {
+	case s.Job != nil:
+		rows = append(rows, [2]string{"job", jobLine(*s.Job, s.Clock.Now)})
+	case last != nil:
+		rows = append(rows, [2]string{"last job", jobLine(*last, s.Clock.Now)})
 	}
 	if s.Queued > 0 {
 		rows = append(rows, [2]string{"waiting", fmt.Sprintf("%d jobs", s.Queued)})
@@ -71,15 +85,127 @@ func (u *ui) status(s api.Status) {
 	if r := s.Reports; r.Pending > 0 || r.Lost > 0 {
 		rows = append(rows, [2]string{"reports", queueLine(r, "reports", s.Clock.Now)})
 	}
-	rows = append(rows, [2]string{"trust", trustLine(s.Trust)})
 	clock := s.Clock.Now.UTC().Format("2006-01-02 15:04:05 UTC")
 	if !s.Clock.Set {
 		clock += ": the clock is not set"
 	} else if s.Clock.Source == "modem" {
 		clock += " by the modem: the system's clock is not set"
 	}
-	rows = append(rows, [2]string{"clock", clock}, [2]string{"version", s.Version}, [2]string{"next", s.Next})
-	u.facts(rows)
+	rows = append(rows, [2]string{"trust", trustLine(s.Trust)}, [2]string{"clock", clock}, [2]string{"version", s.Version})
+	u.printf("%s", screen(s.Warnings, rows, [2]string{"next", nextLine(s, last)}))
+}
+
+// jobLine says how far a job is, or how it ended.
+func jobLine(j api.Job, now time.Time) string {
+	line := j.Kind + " " + j.ID + ": " + j.State
+	if j.Ended {
+		if n := len(j.Timeline); n > 0 {
+			if past := age(j.Timeline[n-1].At, now); past != "" {
+				line += " " + past + " ago"
+			}
+		}
+		if j.Problem != nil {
+			line += ": " + j.Problem.Title
+		}
+		return line
+	}
+	if j.Step > 0 {
+		line += fmt.Sprintf(", step %d of 10", j.Step)
+	}
+	if past := age(j.Created, now); past != "" {
+		line += ", for " + past
+	}
+	return line
+}
+
+// nextLine is what to do next: the daemon's word, or else what follows from what
+// is shown.
+func nextLine(s api.Status, last *api.Job) string {
+	switch {
+	case s.Next != "":
+		return s.Next
+	case s.Job != nil:
+		return "watch the job: lpactl jobs follow " + s.Job.ID
+	case s.State == "starting":
+		return "wait a moment: lpad looks for its card"
+	case last != nil && last.Problem != nil && last.Problem.Next != "":
+		return last.Problem.Next
+	case s.Notifications.LastError != nil && s.Notifications.LastError.Next != "":
+		return s.Notifications.LastError.Next
+	case s.Profile != nil && s.Profile.Quarantine != nil:
+		return "lpactl jobs tells why the switch was taken back"
+	case len(s.Warnings) > 0:
+		return "lpactl doctor looks at everything"
+	}
+	return "nothing: all is well"
+}
+
+// screen puts rows on a screen: words are wrapped below each other, and where
+// there are too many lines values give some up, the last rows first. The last
+// row is never cut.
+func screen(warnings []string, rows [][2]string, last [2]string) string {
+	wide := len(last[0])
+	for _, r := range rows {
+		wide = max(wide, len(r[0]))
+	}
+	var parts [][]string
+	for _, w := range warnings {
+		parts = append(parts, wrapped("!! ", w, valueLines))
+	}
+	for _, r := range append(rows, last) {
+		parts = append(parts, wrapped(fmt.Sprintf("%-*s  ", wide, r[0]), r[1], valueLines))
+	}
+	total := 0
+	for _, p := range parts {
+		total += len(p)
+	}
+	for keep := valueLines - 1; keep >= 0; keep-- { // at last whole rows go
+		for i := len(parts) - 2; i >= 0 && total > screenHeight; i-- {
+			if over := len(parts[i]) - keep; over > 0 {
+				parts[i] = parts[i][:keep]
+				total -= over
+				if keep > 0 {
+					parts[i][keep-1] = cut(parts[i][keep-1]+" …", screenWidth)
+				}
+			}
+		}
+	}
+	var b strings.Builder
+	for _, p := range parts {
+		for _, line := range p {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// wrapped breaks a text between words into at most so many lines, each with
+// room for the name before the first.
+func wrapped(name, text string, most int) []string {
+	line, blank := name, strings.Repeat(" ", utf8.RuneCountInString(name))
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		switch {
+		case strings.TrimSpace(line) == strings.TrimSpace(name) && len(lines) == 0 || line == blank:
+			line += word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= screenWidth:
+			line += " " + word
+		case len(lines) == most-1:
+			return append(lines, cut(cut(line, screenWidth-2)+" …", screenWidth))
+		default:
+			lines = append(lines, cut(line, screenWidth))
+			line = blank + word
+		}
+	}
+	return append(lines, cut(strings.TrimRight(line, " "), screenWidth))
+}
+
+// cut shortens a line to so many characters.
+func cut(line string, most int) string {
+	if r := []rune(line); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return line
 }
 
 // cardName is what the line of the card is called.
@@ -142,6 +268,9 @@ func queueLine(n api.NoteStatus, what string, now time.Time) string {
 	line := "nothing waits"
 	if n.Pending > 0 {
 		line = fmt.Sprintf("%d %s wait for their server", n.Pending, what)
+		if n.Pending == 1 {
+			line = "1 " + strings.TrimSuffix(what, "s") + " waits for its server"
+		}
 		if !n.Oldest.IsZero() {
 			line += ", the oldest for " + age(n.Oldest, now)
 		}

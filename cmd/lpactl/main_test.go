@@ -231,9 +231,16 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Network: api.Network{Backend: "networkmanager", Interface: "wwan0", Addresses: []string{"10.0.0.2"}, APN: "iot.example"},
 		Job:     &api.Job{ID: "J0", Kind: "install", State: "loading"}, Trust: []api.TrustRoot{{}, {Test: true}},
 		Notifications: api.NoteStatus{Pending: 1, Oldest: epoch.Add(-90 * time.Minute), NextTry: epoch, LastError: &api.Problem{Title: "the server is away"}},
+		Relay:         &api.Relay{By: "uid 1000 (pid 7)", Since: epoch},
 		Reports:       api.NoteStatus{Pending: 2, Oldest: epoch.Add(-5 * time.Hour), Lost: 1}, Clock: api.Clock{Now: epoch}}, nil
 }
 func (d *daemon) Metrics(context.Context) (string, error) { return "# EOF\n", nil }
+func (d *daemon) Relay(ctx context.Context, by string, take func() (net.Conn, error)) error {
+	if d.err != nil {
+		return d.err
+	}
+	return d.station.Attach(ctx, by, take)
+}
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return d.probed, d.err
 }
@@ -398,14 +405,15 @@ func TestQuestions(t *testing.T) {
 	}{
 		{"status", `!! TEST CI trusted
 state    busy
-card     8904 (at /dev/ttyUSB2)
-         the card is busy
+card     8904 (at /dev/ttyUSB2): the card is busy
 profile  Meter of Operator (8901)
 network  networkmanager wwan0 10.0.0.2 APN iot.example
 job      install J0: loading
 waiting  2 jobs
-queue    1 notifications wait for their server, the oldest for 90 min, next try HH:MM:SS (the server is away)
-reports  2 reports wait for their server, the oldest for 5 h; 1 were given up because too many waited
+queue    1 notification waits for its server, the oldest for 90 min, next try
+         HH:MM:SS (the server is away)
+reports  2 reports wait for their server, the oldest for 5 h; 1 were given up
+         because too many waited
 trust    2 root certificates, of them 1 TEST authorities
 clock    2026-02-03 04:05:06 UTC: the clock is not set
 version  1.0

@@ -90,7 +90,7 @@ func TestProbe(t *testing.T) {
 // A disk that takes nothing has its line in the status, with what to do.
 func TestStatusOfAFullDisk(t *testing.T) {
 	var out strings.Builder
-	(&ui{out: &out}).status(api.Status{State: "ready", Journal: &api.Problem{Code: "disk-full", Title: "the disk is full", Next: "make room on it"}})
+	(&ui{out: &out}).status(api.Status{State: "ready", Journal: &api.Problem{Code: "disk-full", Title: "the disk is full", Next: "make room on it"}}, nil)
 	if want := "journal  the disk is full: make room on it\n"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in\n%s", want, &out)
 	}
