@@ -87,7 +87,7 @@ func TestDocumentsAreRedacted(t *testing.T) {
 		t.Errorf("%d bytes", len(b.files["log"]))
 	}
 	// What is no secret is there to be read.
-	for _, plain := range []string{"2026-11-22 04:36:36 UTC", "job 20261121-120000", "AT+CCHO: CME ERROR 10", "smdp.example.com:443", "connection refused"} {
+	for _, plain := range []string{"2026-11-22 04:36:36 UTC", "job 20261121-120000", "job 20261121-120000-3", "AT+CCHO: CME ERROR 10", "smdp.example.com:443", "connection refused"} {
 		if got := scrubbed(plain); got != plain {
 			t.Errorf("%q became %q", plain, got)
 		}

@@ -17,6 +17,7 @@ import (
 var (
 	longDigits = regexp.MustCompile(`[0-9]{10,}`)
 	grouped    = regexp.MustCompile(`[0-9](?:[ -]?[0-9]){14,}`)
+	jobID      = regexp.MustCompile(`^20[0-9]{6}-[0-9]{6}(-[0-9]{1,3})?$`) // the second of a second and so on has as many
 )
 
 // shortened takes the middle out of every identifier in a text.
@@ -46,6 +47,9 @@ func scrubbed(s string) string {
 		s = one.find.ReplaceAllString(s, one.with)
 	}
 	return shortened(grouped.ReplaceAllStringFunc(s, func(id string) string {
+		if jobID.MatchString(id) {
+			return id
+		}
 		return redact.Digits(strings.NewReplacer(" ", "", "-", "").Replace(id))
 	}))
 }

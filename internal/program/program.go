@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lpad/internal/redact"
 )
 
 // Bounds of what is looked at. A program does not stop because it prints more.
@@ -48,7 +50,8 @@ type Program struct {
 }
 
 // Run runs the program and returns the first lines of its output and errors,
-// without the empty ones, also when it fails. A program that was killed because
+// without the empty ones and with identifiers shortened, for they go into the
+// log, also when it fails. A program that was killed because
 // its time was up, or because ctx has ended, fails with that context's error.
 func (p Program) Run(ctx context.Context) (said []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
@@ -125,7 +128,7 @@ func (h *head) Write(b []byte) (int, error) {
 func (h *head) lines() []string {
 	var out []string
 	for line := range strings.Lines(string(h.kept)) {
-		if line = strings.TrimSpace(strings.ToValidUTF8(line[:min(len(line), maxLine)], "?")); line != "" {
+		if line = redact.Identifiers(strings.TrimSpace(strings.ToValidUTF8(line[:min(len(line), maxLine)], "?"))); line != "" {
 			out = append(out, line)
 		}
 	}

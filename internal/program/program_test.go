@@ -42,6 +42,7 @@ func TestRun(t *testing.T) {
 		fails        string
 	}{
 		{"says", "echo one; echo; echo ' two ' >&2", "one|two", ""},
+		{"says who", "echo iccid=89358050000000000022, imsi=001010123456789", "iccid=89358…22, imsi=00101…89", ""},
 		{"fails", "echo no; exit 3", "no", "exit status 3"},
 		{"its environment is all", "echo $A-$SECRET_OF_LPAD-$HOME", "b--", ""},
 		{"no input", "cat; echo end", "end", ""},

@@ -5,7 +5,8 @@
 // prints as "[redacted]" whatever verb, logger or encoder meets it, and only
 // [Secret.Reveal] gives the text away, which a reviewer can search for. An
 // identifier of a device or a subscriber (EID, ICCID, IMSI, IMEI) is no secret
-// but is nobody's business either: [Digits] shortens it.
+// but is nobody's business either: [Digits] shortens it, and [Identifiers]
+// those in what a foreign program has said.
 package redact
 
 import (
@@ -63,4 +64,25 @@ func Digits(s string) string {
 		return "…"
 	}
 	return s[:keepHead] + "…" + s[len(s)-keepTail:]
+}
+
+// minIdentifier is how many digits in a row are taken for an identifier: an IMEI
+// without its check digit has as many, a time in milliseconds has one less.
+const minIdentifier = 14
+
+// Identifiers shortens every identifier in a text that somebody else has written.
+func Identifiers(s string) string {
+	from := 0 // of the digits that are being counted
+	for at := 0; at <= len(s); at++ {
+		if at < len(s) && s[at] >= '0' && s[at] <= '9' {
+			continue
+		}
+		if at-from >= minIdentifier {
+			short := Digits(s[from:at])
+			s = s[:from] + short + s[at:]
+			at = from + len(short)
+		}
+		from = at + 1
+	}
+	return s
 }

@@ -57,3 +57,15 @@ func TestDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestIdentifiers(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "nothing": "nothing", "id 89358050000000000022 and 001010123456789": "id 89358…22 and 00101…89",
+		"89049032123451234512345678901235": "89049…35", "98532508000000000022F": "98532…22F", "at 1772323200123, job 20260301-101500": "at 1772323200123, job 20260301-101500",
+		"35693803564380": "35693…80", "3569380356438": "3569380356438",
+	} {
+		if got := redact.Identifiers(in); got != want {
+			t.Errorf("Identifiers(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

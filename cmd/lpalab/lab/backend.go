@@ -141,8 +141,18 @@ func retry(ctx context.Context, f func() error) error {
 	}
 }
 
+// journalScript shows a socket where systemd's journal has its own, and says that
+// standard error leads there.
+const journalScript = `mount -t tmpfs tmpfs /run/systemd && mkdir /run/systemd/journal && touch /run/systemd/journal/socket &&
+mount --bind "$0" /run/systemd/journal/socket && JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec "$@"`
+
 // commandOn is how lpad is started on the device.
-func (d *Device) commandOn(user *account) func(ctx context.Context, name string, args ...string) *exec.Cmd {
+func (d *Device) commandOn(user *account, journal string) func(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if journal != "" {
+		return func(ctx context.Context, name string, args ...string) *exec.Cmd {
+			return d.Stack.Command(ctx, "unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", journalScript, journal, name}, args...)...)
+		}
+	}
 	if user == nil {
 		return d.Stack.Command
 	}

@@ -27,8 +27,11 @@ type DeviceOptions struct {
 	// Unprivileged is a device on which the package was installed and lpad runs as
 	// its own user; the real polkitd and the machine's bus policies decide what it may.
 	Unprivileged bool
-	Modem        func(*modemtest.Config)
-	Stack        func(*modemtest.StackConfig)
+	// Journal is a datagram socket that lpad finds where systemd's journal is, with
+	// its standard error leading there. "" is a device without systemd.
+	Journal string
+	Modem   func(*modemtest.Config)
+	Stack   func(*modemtest.StackConfig)
 }
 
 // Device is lpad on a device with a modem.
@@ -75,7 +78,7 @@ func (w *World) StartDevice(ctx context.Context, o DeviceOptions) (_ *Device, er
 			return nil, err
 		}
 	}
-	d.Daemon, err = d.daemon(ctx, configuration, server, o.Config, d.commandOn(user))
+	d.Daemon, err = d.daemon(ctx, configuration, server, o.Config, d.commandOn(user, o.Journal))
 	return d, err
 }
 
