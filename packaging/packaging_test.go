@@ -152,19 +152,24 @@ func TestAccounts(t *testing.T) {
 
 	run(t, "systemd-tmpfiles", "--create", "--root="+root, "lpad.conf")
 	uid, gid := number(t, user[2]), number(t, group[2])
-	for folder, mode := range map[string]os.FileMode{"run/lpad": 0o755, "var/lib/lpad": 0o700} {
+	type folder struct {
+		mode os.FileMode
+		uid  int
+	}
+	for folder, want := range map[string]folder{"run/lpad": {0o755, uid}, "var/lib/lpad": {0o700, uid}, "etc/lpad/operators.d": {0o750, 0}, "etc/lpad/params.d": {0o750, 0},
+		"etc/lpad/params.d/secrets": {0o750, 0}} {
 		info, err := os.Stat(filepath.Join(root, folder))
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		if st := info.Sys().(*syscall.Stat_t); info.Mode() != os.ModeDir|mode || int(st.Uid) != uid || int(st.Gid) != gid {
-			t.Errorf("%s: %v of %d:%d, want %v of %d:%d", folder, info.Mode(), st.Uid, st.Gid, mode, uid, gid)
+		if st := info.Sys().(*syscall.Stat_t); info.Mode() != os.ModeDir|want.mode || int(st.Uid) != want.uid || int(st.Gid) != gid {
+			t.Errorf("%s: %v of %d:%d, want %v of %d:%d", folder, info.Mode(), st.Uid, st.Gid, want.mode, want.uid, gid)
 		}
 	}
 	config := run(t, "systemd-tmpfiles", "--cat-config", "--root="+root)
 	lines := slices.DeleteFunc(strings.Split(config, "\n"), func(l string) bool { return l == "" || strings.HasPrefix(l, "#") })
-	if len(lines) != 2 {
+	if len(lines) != 5 {
 		t.Errorf("systemd-tmpfiles reads %q", lines)
 	}
 }
