@@ -17,18 +17,31 @@ import (
 const flowLimit = 2 * time.Minute
 
 func flowCommand() *cobra.Command {
-	return &cobra.Command{Use: "flow", Short: "the founding flow: an operator's signed orders, parameters that travel with the profile, and what comes back", Args: cobra.NoArgs,
+	activation := ""
+	cmd := &cobra.Command{Use: "flow", Short: "the founding flow: an operator's signed orders, parameters that travel with the profile, and what comes back", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if missing := modemtest.Missing(); missing != "" {
 				return errors.New(missing)
 			}
-			return flow(cmd.Context())
+			return flow(cmd.Context(), activation)
 		}}
+	cmd.Flags().StringVar(&activation, "activation", onCommand, "when the loaded profile is activated: on-command, at-once, or at-a-time, for which the device waits, over a restart of lpad")
+	return cmd
 }
+
+// The activations that flow knows.
+const (
+	onCommand = "on-command"
+	atOnce    = "at-once"
+	atATime   = "at-a-time"
+)
+
+// activationWait is for how long the device waits.
+const activationWait = 10 * time.Second
 
 // flow runs the founding flow on a device of the lab and prints what servers and
 // device have written down of it.
-func flow(ctx context.Context) (err error) {
+func flow(ctx context.Context, activation string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, flowLimit)
 	defer cancel()
 	say("An operator server with a registry of profiles and one of parameters by terminal; a device with an AT modem,")
@@ -39,7 +52,17 @@ func flow(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	story, err := l.Flow(ctx, l.Staged)
+	var story *operator.Story
+	switch activation {
+	case onCommand:
+		story, err = l.Flow(ctx, l.Staged)
+	case atOnce:
+		story, err = l.Flow(ctx, nil)
+	case atATime:
+		story, _, err = l.FlowAtATime(ctx, activationWait)
+	default:
+		return fmt.Errorf("there is no activation %q", activation)
+	}
 	if err != nil {
 		return fmt.Errorf("%w; the daemon's log:\n%s", err, l.Device.Log())
 	}

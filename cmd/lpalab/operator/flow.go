@@ -253,6 +253,69 @@ func (l *Lab) Flow(ctx context.Context, when Activation) (*Story, error) {
 	return s, errors.Join(err, serr)
 }
 
+// FlowAtATime is [Lab.Flow] with an activation that the device itself waits for,
+// and in the course of which lpad is stopped and started again. The time at which
+// the device may begin is returned with the story.
+func (l *Lab) FlowAtATime(ctx context.Context, wait time.Duration) (*Story, time.Time, error) {
+	link := &restarting{Link: l.Link(), lab: l}
+	p, err := l.Server.Provision(ctx, Request{Terminal: l.Terminal, Plan: l.Plan, Activation: l.Staged, EnableIn: wait, Link: link})
+	s, serr := l.Story(ctx, p)
+	return s, link.due, errors.Join(err, serr)
+}
+
+// restarting is a link behind which lpad is restarted while an activation waits
+// for its time.
+type restarting struct {
+	Link
+	lab *Lab
+	due time.Time
+}
+
+// Submit hands an order over.
+func (r *restarting) Submit(ctx context.Context, order []byte) (string, error) {
+	id, err := r.Link.Submit(ctx, order)
+	if err != nil {
+		return id, err
+	}
+	j, err := r.lab.client.Job(ctx, id)
+	if err != nil || j.Kind != enable {
+		return id, err
+	}
+	if err := r.waits(ctx, id); err != nil {
+		return id, err
+	}
+	if err := r.lab.Device.Stop(); err != nil {
+		return id, fmt.Errorf("stop lpad: %w", err)
+	}
+	if err := r.lab.Device.Start(ctx); err != nil {
+		return id, err
+	}
+	return id, r.waits(ctx, id)
+}
+
+// waits makes sure that the job waits for its time.
+func (r *restarting) waits(ctx context.Context, id string) error {
+	const scheduled = "scheduled"
+	for {
+		j, err := r.lab.client.Job(ctx, id)
+		if err != nil {
+			return fmt.Errorf("the job of the activation: %w", err)
+		}
+		if enabled, ok := r.lab.World.Card.EnabledICCID(); j.Ended || !ok || enabled.String() != r.lab.Old.ICCID {
+			return fmt.Errorf("the job of the activation is %s, and %s is enabled, before its time", j.State, enabled)
+		}
+		if j.State == scheduled {
+			r.due = j.EnableAt
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // Staged is an activation on command, which is given when it is certain that
 // nothing of the loaded profile has been applied yet.
 func (l *Lab) Staged(ctx context.Context, p Process) error {

@@ -202,6 +202,39 @@ func TestFlow(t *testing.T) {
 	}
 }
 
+// TestFlowActivations is the founding flow with the other activations: at once, and at
+// a time for which the device itself waits, over a restart of lpad.
+func TestFlowActivations(t *testing.T) {
+	check := func(t *testing.T, story *Story, err error) []Step {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := story.Check()
+		if err != nil || len(steps) != len(founding) {
+			t.Fatalf("%d steps: %v", len(steps), err)
+		}
+		return steps
+	}
+	t.Run("at once", func(t *testing.T) {
+		ctx, l := startLab(t, LabOptions{})
+		story, err := l.Flow(ctx, nil)
+		check(t, story, err)
+	})
+	t.Run("at a time", func(t *testing.T) {
+		ctx, l := startLab(t, LabOptions{})
+		story, due, err := l.FlowAtATime(ctx, 6*time.Second)
+		for _, s := range check(t, story, err) {
+			if s.Name == stepEnable && s.At.Before(due) {
+				t.Errorf("enabled at %v, %v before its time", s.At, due.Sub(s.At))
+			}
+		}
+		if n := strings.Count(l.Device.Log(), "msg=serving"); n != 2 {
+			t.Errorf("lpad was started %d times", n)
+		}
+	})
+}
+
 // tampering is a link that changes orders on their way.
 type tampering struct {
 	Link

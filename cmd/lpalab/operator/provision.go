@@ -17,7 +17,8 @@ type Request struct {
 	Terminal   Terminal
 	Plan       string
 	Activation Activation
-	DeleteOld  bool // have the device delete the profile that it used before
+	EnableIn   time.Duration // the device itself waits, for so long after the activation was ordered; 0: at once
+	DeleteOld  bool          // have the device delete the profile that it used before
 	Link       Link
 }
 
@@ -190,8 +191,12 @@ func (s *Server) orderEnable(ctx context.Context, p *process, r Request) error {
 			return err
 		}
 	}
+	order := orderstest.Payload{Action: actionEnable, ICCID: p.ICCID.String(), DeleteOld: r.DeleteOld}
+	if r.EnableIn > 0 {
+		order.Enable = s.config.Now().Add(r.EnableIn).UTC().Format(time.RFC3339Nano)
+	}
 	var err error
-	p.EnableJob, err = s.submit(ctx, p, r.Link, ActivationOrdered, orderstest.Payload{Action: actionEnable, ICCID: p.ICCID.String(), DeleteOld: r.DeleteOld})
+	p.EnableJob, err = s.submit(ctx, p, r.Link, ActivationOrdered, order)
 	return err
 }
 
