@@ -678,6 +678,9 @@ func (r *Runner) Submit(ctx context.Context, o job.Order, code redact.Secret) (j
 	}); derr != nil {
 		return job.Job{}, derr
 	}
+	if err != nil {
+		r.log.Warn("an order is refused", "order", o, "code", fault.Of(err).Code, "err", err)
+	}
 	return j, err
 }
 

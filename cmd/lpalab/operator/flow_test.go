@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"lpad/agent/api"
+	"lpad/agent/orders/orderstest"
 	"lpad/agent/rsp/rsptest/euicc"
 	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/cmd/lpalab/lab"
@@ -261,9 +262,41 @@ func flipSignature(order []byte) []byte {
 	return order
 }
 
+// again signs an order once more, with the server's key, when its header and what
+// it says were changed.
+func again(t *testing.T, l *Lab, change func(header, payload map[string]any)) func([]byte) []byte {
+	return func(order []byte) []byte {
+		t.Helper()
+		var header, payload map[string]any
+		parts := strings.Split(string(order), ".")
+		text, err := base64.RawURLEncoding.DecodeString(parts[0])
+		if err == nil {
+			err = errors.Join(json.Unmarshal(text, &header), json.Unmarshal([]byte(payloadOf(order)), &payload))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(header, payload)
+		head, err := json.Marshal(header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := orderstest.SignRaw(l.Server.key, head, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+}
+
 // TestRefusals has a refusal at every step of the flow: each suspends the
 // process, and nothing was applied. The device is the same one all the time, and
-// everything on it is compared before and after.
+// everything on it is compared before and after; an order that is not taken leaves
+// no trace in the journal either. Both sides have written down why.
 func TestRefusals(t *testing.T) {
 	ctx, l := startLab(t, LabOptions{Config: "network: {dead_man: 15s}\n", ByOperator: true})
 	normalize(ctx, t, l)
@@ -272,6 +305,9 @@ func TestRefusals(t *testing.T) {
 		var p *api.Problem
 		if _, err := l.client.Install(ctx, api.InstallRequest{ActivationCode: l.World.ActivationCode(), Consent: true}); !errors.As(err, &p) || p.Code != "signed-order-needed" {
 			t.Errorf("an order without a signature: %v", err)
+		}
+		if !strings.Contains(l.Device.Log(), "code=signed-order-needed") {
+			t.Error("lpad has not logged it")
 		}
 		if after := settings(ctx, t, l); after != before {
 			t.Errorf("before (-) and after (+):\n%s", cmp.Diff(before, after))
@@ -288,6 +324,15 @@ func TestRefusals(t *testing.T) {
 	broken := smdp.Fault{Function: smdp.GetBoundProfilePackage, Kind: smdp.BadMAC}
 	replay := &tampering{Link: l.Link()}
 	const enableProfile = 0xBF31
+	payload := func(change func(map[string]any)) func([]byte) []byte {
+		return again(t, l, func(_, p map[string]any) { change(p) })
+	}
+	from := func(issued, begins, expires time.Duration) func([]byte) []byte {
+		return payload(func(p map[string]any) {
+			now := time.Now()
+			p["iat"], p["nbf"], p["exp"] = now.Add(issued).Unix(), now.Add(begins).Unix(), now.Add(expires).Unix()
+		})
+	}
 	for _, test := range []struct {
 		name     string
 		terminal Terminal
@@ -300,6 +345,22 @@ func TestRefusals(t *testing.T) {
 		trial    bool   // what was staged has failed its trial: it stays, and is not used again as it is
 	}{
 		{name: "bad signature", link: flipSignature, stage: stageInstallOrder, code: "signed-order-signature"},
+		{name: "changed after it was signed", stage: stageInstallOrder, code: "signed-order-signature", link: func(o []byte) []byte {
+			parts := strings.Split(string(again(t, l, func(_, p map[string]any) { p["enable"] = "now" })(o)), ".")
+			return []byte(parts[0] + "." + parts[1] + string(o[bytes.LastIndexByte(o, '.'):]))
+		}},
+		{name: "no signature at all", stage: stageInstallOrder, code: "signed-order-algorithm", link: again(t, l, func(h, _ map[string]any) { h["alg"] = "none" })},
+		{name: "a key that nobody knows", stage: stageInstallOrder, code: "signed-order-key", link: again(t, l, func(h, p map[string]any) { h["kid"], p["iss"] = "stranger", "stranger" })},
+		{name: "an issuer that has not signed", stage: stageInstallOrder, code: "signed-order-invalid", link: payload(func(p map[string]any) { p["iss"] = "somebody" })},
+		{name: "expired", stage: stageInstallOrder, code: "signed-order-expired", link: from(-2*time.Hour, -2*time.Hour, -time.Hour)},
+		{name: "not valid yet", stage: stageInstallOrder, code: "signed-order-early", link: from(0, time.Hour, 2*time.Hour)},
+		{name: "from the future", stage: stageInstallOrder, code: "signed-order-early", link: from(time.Hour, time.Hour, 2*time.Hour)},
+		{name: "another matching id than the activation code's", stage: stageInstallOrder, code: "signed-order-invalid", link: payload(func(p map[string]any) { p["matchingId"] = "OTHER" })},
+		{name: "wrong device by its TAC", stage: stageInstallOrder, code: "signed-order-device", link: payload(func(p map[string]any) {
+			delete(p, "imei")
+			p["tac"] = "35693899"
+		})},
+		{name: "wrong device by its model", stage: stageInstallOrder, code: "signed-order-device", link: payload(func(p map[string]any) { p["model"] = "SARA-R510" })},
 		{name: "bad signature of the SM-DP+", arrange: asSMDP, stage: stageLoad, code: "signed-order-signature"},
 		{name: "wrong device by its EID", terminal: elsewhere, stage: stageInstallOrder, code: "signed-order-device"},
 		{name: "wrong device by its IMEI", terminal: another, stage: stageInstallOrder, code: "signed-order-device"},
@@ -329,6 +390,7 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 			before, packages := settings(ctx, t, l), packagesGiven(l)
+			journal, logged := journalOf(t, l), len(l.Device.Log())
 			link := &tampering{Link: l.Link(), change: test.link}
 			if test.name == "load failed" {
 				link = replay
@@ -349,6 +411,17 @@ func TestRefusals(t *testing.T) {
 			}
 			t.Logf("suspended at %s: %s", p.Stage, p.Reason)
 			idle(ctx, t, l)
+			if after := journalOf(t, l); test.stage == stageInstallOrder && after != journal {
+				t.Errorf("the journal has %d bytes more", len(after)-len(journal))
+			}
+			if !slices.ContainsFunc(l.Server.Record(), func(e Entry) bool {
+				return e.What == SuspendedEntry && e.Process == p.ID && strings.Contains(e.Text, p.Reason)
+			}) {
+				t.Errorf("the server has not written why: %+v", l.Server.Record())
+			}
+			if log := l.Device.Log()[logged:]; test.code != "rolled-back" && !strings.Contains(log, "code="+test.code) || !strings.Contains(log, "level=WARN") {
+				t.Errorf("lpad has not logged %s:\n%s", test.code, log)
+			}
 			if after := settings(ctx, t, l); after != before {
 				t.Errorf("before (-) and after (+):\n%s", cmp.Diff(before, after))
 			}
@@ -367,6 +440,16 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 	checkRolledBack(t, l, 2)
+}
+
+// journalOf is the device's journal, byte for byte.
+func journalOf(t *testing.T, l *Lab) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(l.Device.Dir, "var", "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // packagesGiven counts how often the SM-DP+ was asked for a package.
@@ -475,7 +558,8 @@ var lastUp = regexp.MustCompile(`(?m)^timestamp=\d+\n`)
 func settings(ctx context.Context, t *testing.T, l *Lab) string {
 	t.Helper()
 	var out strings.Builder
-	fmt.Fprintf(&out, "%+v\n", l.Device.Stack.Modem.State().Contexts)
+	m := l.Device.Stack.Modem.State()
+	fmt.Fprintf(&out, "%+v\nfunctionality %d, mode %s, bands %s\n", m.Contexts, m.CFUN, m.SystemMode, m.Bands)
 	files, err := filepath.Glob(filepath.Join(l.Device.Stack.Dir(), "nm", "*", "system-connections", "*"))
 	if err != nil {
 		t.Fatal(err)
