@@ -68,17 +68,24 @@ func (s *cardSource) Open(ctx context.Context) (runner.Card, error) {
 }
 
 func (s *cardSource) open(ctx context.Context) (runner.Card, error) {
-	if t := s.turns; t != nil {
-		if _, err := t.card(ctx); err != nil {
-			return nil, err
-		}
-		return &openCard{es10.New(t, s.size()), t.end}, nil
-	}
-	ch, err := s.channel(ctx)
+	ch, end, err := s.raw(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &openCard{es10.New(whole{ch, s}, s.size()), ch.Close}, nil
+	return &openCard{es10.New(ch, s.size()), end}, nil
+}
+
+// raw opens a channel for commands as they are; end closes it.
+func (s *cardSource) raw(ctx context.Context) (ch es10.Channel, end func(context.Context) error, err error) {
+	if t := s.turns; t != nil {
+		_, err := t.card(ctx)
+		return t, t.end, err
+	}
+	opened, err := s.channel(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return whole{opened, s}, opened.Close, nil
 }
 
 // size is how many bytes a block has.

@@ -9,6 +9,8 @@
 //	GET    /v1/cards                         Cards
 //	GET    /v1/euicc                         EUICC
 //	POST   /v1/probe                                         -> 200 Probe
+//	GET    /v1/trust                         Trust
+//	POST   /v1/apdu                          APDURequest     -> 200 APDUs
 //	GET    /v1/profiles                      Profiles
 //	POST   /v1/install                       InstallRequest  -> 202 Job
 //	POST   /v1/orders                        a signed order  -> 202 Job; application/jose, at most 16 KiB
@@ -184,6 +186,38 @@ type TrustRoot struct {
 	Fingerprint string `json:"fingerprint"` // SHA-256, upper-case hex
 	Source      string `json:"source"`      // built-in, file, test
 	Test        bool   `json:"test,omitempty"`
+
+	// In Trust alone.
+	KeyID  string `json:"key_id,omitempty"`  // subject key identifier, upper-case hex: how a card names it
+	Until  string `json:"until,omitempty"`   // last day of the certificate, as 2006-01-02
+	OnCard bool   `json:"on_card,omitempty"` // the card lists it too: servers under it can be used with this card
+}
+
+// Trust lists the authorities that are believed. A server is used when both
+// lpad and the card believe its authority.
+type Trust struct {
+	Roots     []TrustRoot `json:"roots"`
+	Dir       string      `json:"dir,omitempty"`       // folder of further ones (rsp.trust_dir)
+	Skipped   []string    `json:"skipped,omitempty"`   // files of it that vouch for nobody, and why
+	CardKnown bool        `json:"card_known"`          // the card's list was read
+	CardOnly  []string    `json:"card_only,omitempty"` // key identifiers that only the card lists
+}
+
+// MaxAPDUs bounds the commands of one [APDURequest].
+const MaxAPDUs = 32
+
+// APDURequest are commands for the ISD-R, sent one after another on a channel of
+// their own. Enabling, disabling and deleting profiles, memory reset, dropping
+// notifications and loading packages are refused: they are orders.
+type APDURequest struct {
+	Commands []string `json:"commands"`        // short APDUs in hexadecimal, with class bytes for channel 0; at most MaxAPDUs
+	Force    bool     `json:"force,omitempty"` // also those that may change something
+}
+
+// APDUs are the answers of the card, each with its status word; fewer than the
+// commands when the card has refused one.
+type APDUs struct {
+	Responses []string `json:"responses"` // hexadecimal
 }
 
 // Clock says whether the time can be believed.
@@ -497,7 +531,7 @@ type Jobs struct {
 type Event struct {
 	ID   uint64    `json:"id"`
 	At   time.Time `json:"at"`
-	Type string    `json:"type"`           // job, progress, notification, report, card, state
+	Type string    `json:"type"`           // job, progress, notification, report, card, state, apdu
 	Card string    `json:"card,omitempty"` // name of the card
 	Job  *Job      `json:"job,omitempty"`
 	Text string    `json:"text,omitempty"`
@@ -510,5 +544,6 @@ const (
 	EventNotification = "notification"
 	EventReport       = "report" // a report was delivered, or not, or was given up
 	EventState        = "state"  // the state of the status has become another; Text says which
+	EventAPDU         = "apdu"   // somebody has sent commands to the card by hand; Text says who and which, by instruction and length
 	EventCard         = "card"   // the card is on another profile than it was left on; Text says which
 )

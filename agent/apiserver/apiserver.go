@@ -41,7 +41,9 @@ type Backend interface {
 	ForCard(name string, order bool) (Backend, error)
 	Cards(ctx context.Context) (api.Cards, error)
 
-	// Slot and SetSlot are refused while a job has the card.
+	Trust(ctx context.Context) (api.Trust, error)
+	// APDU, Slot and SetSlot are refused while a job has the card.
+	APDU(ctx context.Context, by string, r api.APDURequest) (api.APDUs, error)
 	Slot(ctx context.Context) (api.Slot, error)
 	SetSlot(ctx context.Context, by string, slot int) (api.Slot, error)
 

@@ -105,6 +105,12 @@ func (b *backend) Profiles(ctx context.Context) (api.Profiles, error) {
 func (b *backend) Probe(ctx context.Context) (api.Probe, error) {
 	return api.Probe{Path: "/dev/ttyUSB2"}, b.note(ctx, "probe")
 }
+func (b *backend) Trust(ctx context.Context) (api.Trust, error) {
+	return api.Trust{Roots: []api.TrustRoot{}}, b.note(ctx, "trust")
+}
+func (b *backend) APDU(ctx context.Context, by string, r api.APDURequest) (api.APDUs, error) {
+	return api.APDUs{Responses: []string{"9000"}}, b.note(ctx, "apdu %v force=%v by %s", r.Commands, r.Force, by)
+}
 func (b *backend) Notifications(ctx context.Context) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "notifications")
 }
@@ -312,6 +318,8 @@ func TestRoutes(t *testing.T) {
 		{"PUT", "/v1/profiles/8901/nickname", `{"nickname":"x y"}`, 202, `nickname 8901 "x y" by ` + me(), ""},
 		{"GET", "/v1/notifications", "", 200, "notifications", `"notifications":[]`},
 		{"POST", "/v1/probe", "", 200, "probe", `"path":"/dev/ttyUSB2"`},
+		{"GET", "/v1/trust", "", 200, "trust", `"roots":[]`},
+		{"POST", "/v1/apdu", `{"commands":["80F20000"],"force":true}`, 200, "apdu [80F20000] force=true by " + me(), `"responses":["9000"]`},
 		{"POST", "/v1/notifications/deliver", "", 200, "deliver", `"notifications":[]`},
 		{"POST", "/v1/notifications/7/replay", "", 200, "replay 7 by " + me(), `"notifications":[]`},
 		{"POST", "/v1/reports/2026-1/replay", "", 200, "report 2026-1 drop=false by " + me(), `"notifications":[]`},
@@ -512,6 +520,9 @@ func TestLevels(t *testing.T) {
 		case "GET":
 			want = apiserver.Read
 		case "DELETE":
+			want = apiserver.Admin
+		}
+		if r.Path == "/apdu" { // whoever knows how can do everything with them
 			want = apiserver.Admin
 		}
 		if r.Path == "/slot" { // to look may take the network away, and the other slot's SIM may be the only one that works

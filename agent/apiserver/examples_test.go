@@ -37,6 +37,8 @@ func TestExamples(t *testing.T) {
 		{"enable 8944501234567890124  by ", someJob.ID},
 		{`nickname 8944501234567890124 "roof" by `, someJob.ID},
 		{"delete 8944501234567890124 by ", someJob.ID},
+		{"trust", `"roots":[]`},
+		{"apdu [80E2910006BF3E035C015A00] force=false by ", `"responses":["9000"]`},
 		{"metrics", "# EOF"},
 	}
 	inside := false

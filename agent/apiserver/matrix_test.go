@@ -30,6 +30,8 @@ var matrix = []struct {
 	{"GET /v1/cards", "/v1/cards", "", "200", "200", "200"},
 	{"GET /v1/euicc", "/v1/euicc", "", "200", "200", "200"},
 	{"POST /v1/probe", "/v1/probe", "", "-", "200", "200"},
+	{"GET /v1/trust", "/v1/trust", "", "200", "200", "200"},
+	{"POST /v1/apdu", "/v1/apdu", `{"commands":["80F20000"]}`, "-", "-", "200"},
 	{"GET /v1/profiles", "/v1/profiles", "", "200", "200", "200"},
 	{"POST /v1/install", "/v1/install", `{"activation_code":"LPA:1$a.b$c"}`, "-", "202", "202"},
 	{"POST /v1/orders", "/v1/orders", "a.b.c", "-", "202", "202"},

@@ -35,6 +35,8 @@ var routes = []route{
 	{"GET", "/cards", Read, get(Backend.Cards)},
 	{"GET", "/euicc", Read, get(Backend.EUICC)},
 	{"POST", "/probe", Operate, get(Backend.Probe)},
+	{"GET", "/trust", Read, get(Backend.Trust)},
+	{"POST", "/apdu", Admin, sendAPDUs},
 	{"GET", "/profiles", Read, get(Backend.Profiles)},
 	{"POST", "/install", Operate, install},
 	{"POST", "/orders", Operate, signedOrder},
@@ -253,6 +255,19 @@ func setSlot(s *Server, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := s.backend.SetSlot(r.Context(), by(r), *req.Slot)
+	s.answer(w, r, http.StatusOK, v, err)
+}
+
+func sendAPDUs(s *Server, w http.ResponseWriter, r *http.Request) {
+	var req api.APDURequest
+	if err := decode(r, &req); err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	if err := unhurried(w); err != nil {
+		return
+	}
+	v, err := s.backend.APDU(r.Context(), by(r), req)
 	s.answer(w, r, http.StatusOK, v, err)
 }
 

@@ -97,6 +97,16 @@ func (c *Client) Probe(ctx context.Context) (v api.Probe, err error) {
 	return v, c.call(ctx, "POST", "/probe", nil, &v)
 }
 
+// Trust lists the authorities that are believed.
+func (c *Client) Trust(ctx context.Context) (v api.Trust, err error) {
+	return v, c.call(ctx, "GET", "/trust", nil, &v)
+}
+
+// APDU sends commands to the card by hand.
+func (c *Client) APDU(ctx context.Context, r api.APDURequest) (v api.APDUs, err error) {
+	return v, c.call(ctx, "POST", "/apdu", r, &v)
+}
+
 // Profiles lists the profiles on the card.
 func (c *Client) Profiles(ctx context.Context) (v api.Profiles, err error) {
 	return v, c.call(ctx, "GET", "/profiles", nil, &v)

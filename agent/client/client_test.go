@@ -99,6 +99,12 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return api.Probe{Path: "/dev/ttyUSB2"}, d.note("probe")
 }
+func (d *daemon) Trust(context.Context) (api.Trust, error) {
+	return api.Trust{Dir: "/etc/x"}, d.note("trust")
+}
+func (d *daemon) APDU(_ context.Context, _ string, r api.APDURequest) (api.APDUs, error) {
+	return api.APDUs{Responses: []string{"9000"}}, d.note("apdu %v", r.Commands)
+}
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "89"}, d.note("euicc")
 }
@@ -268,6 +274,11 @@ func TestMethods(t *testing.T) {
 		{"slot 2", func() (any, any, error) { v, err := c.SetSlot(ctx, 2); return v.Active, 2, err }},
 		{"cards", func() (any, any, error) { v, err := c.Cards(ctx); return v.Cards[0].Name, "spare", err }},
 		{"probe", func() (any, any, error) { v, err := c.Probe(ctx); return v.Path, "/dev/ttyUSB2", err }},
+		{"trust", func() (any, any, error) { v, err := c.Trust(ctx); return v.Dir, "/etc/x", err }},
+		{"apdu [80F20000]", func() (any, any, error) {
+			v, err := c.APDU(ctx, api.APDURequest{Commands: []string{"80F20000"}})
+			return v.Responses[0], "9000", err
+		}},
 		{"deliver", func() (any, any, error) { v, err := c.DeliverNotifications(ctx); return len(v.Notifications), 0, err }},
 		{"replay 3", func() (any, any, error) { v, err := c.ReplayNotification(ctx, 3); return len(v.Notifications), 0, err }},
 		{"drop 3", func() (any, any, error) { v, err := c.DropNotification(ctx, 3); return len(v.Notifications), 0, err }},

@@ -76,6 +76,11 @@ func (h *Hub) publish(e Event) {
 	}
 }
 
+// Tell publishes an event of somebody else's.
+func (r *Runner) Tell(kind, text string) {
+	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: kind, Text: text})
+}
+
 // leave closes the channel of a watcher, once.
 func (h *Hub) leave(w chan Event) {
 	if _, here := h.watchers[w]; here {

@@ -28,7 +28,7 @@ var exitCodes = []struct {
 	{3, []string{api.CodeNotRunning, api.CodeStopping}},
 	{4, []string{api.CodeNoPermission, api.CodeForbidden, api.CodeNotLocal}},
 	{5, []string{api.CodeNotFound, api.CodeCardUnknown, "profile-not-found"}},
-	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use", "parameters-outdated", "parameters-full"}},
+	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use", "apdu-refused", "parameters-outdated", "parameters-full"}},
 	{7, []string{api.CodeBadRequest, api.CodeCardAmbiguous, api.CodeTooLarge, "parameters-invalid", "nickname-invalid", "iccid-malformed"}},
 
 	// the way to the server, and who it is

@@ -40,6 +40,8 @@ type daemon struct {
 	err   error  // of the orders
 
 	probed    api.Probe
+	trust     api.Trust
+	apdus     api.APDUs
 	effective api.Effective
 	cards     []api.CardStatus
 	card      string // that the last request has named
@@ -243,6 +245,13 @@ func (d *daemon) Relay(ctx context.Context, by string, take func() (net.Conn, er
 }
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return d.probed, d.err
+}
+func (d *daemon) Trust(context.Context) (api.Trust, error) { return d.trust, d.err }
+func (d *daemon) APDU(_ context.Context, _ string, r api.APDURequest) (api.APDUs, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, fmt.Sprintf("apdu %v force=%v", r.Commands, r.Force))
+	return d.apdus, d.err
 }
 func (d *daemon) EUICC(context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "8904", SVN: "2.5.0", FreeMemory: 1000, CIVerification: []string{"AB", "CD"}, DefaultSMDP: ""}, nil

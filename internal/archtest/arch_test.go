@@ -72,7 +72,7 @@ var arrows = []struct {
 	{"agent/metrics/metricstest", nil, "reads it strictly"},
 	{"agent/apiserver", []string{"agent/api", "agent/metrics"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
-	{"agent", []string{"agent/...", "apdu", "modem", "modem/carrierdb", "config", "internal/release"}, "wiring, no policy"},
+	{"agent", []string{"agent/...", "apdu", "apdu/ber", "modem", "modem/carrierdb", "config", "internal/release"}, "wiring, no policy"},
 
 	{"config", nil, "only importer of viper"},
 	{"internal/...", nil, "private helpers"},

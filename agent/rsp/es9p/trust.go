@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"lpad/internal/fault"
 	"lpad/internal/smallfile"
@@ -119,7 +120,7 @@ func (t *Trust) add(file string, allowTestCI bool) error {
 		if !c.IsCA || !c.BasicConstraintsValid {
 			return fmt.Errorf("%s is not the certificate of an authority", c.Subject)
 		}
-		root := Root{Name: nameOf(c), Fingerprint: fingerprint(c), SKI: upperHex(c.SubjectKeyId), Origin: file}
+		root := Root{Name: nameOf(c), Fingerprint: fingerprint(c), SKI: upperHex(c.SubjectKeyId), Origin: file, Until: c.NotAfter.UTC().Format(time.DateOnly)}
 		root.Test = t.isTest(root)
 		if root.Test && !allowTestCI {
 			return fmt.Errorf("%s is a test CI, whose private key is public: it needs rsp.allow_test_ci", c.Subject)

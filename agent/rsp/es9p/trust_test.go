@@ -68,6 +68,9 @@ func TestRootsAreInTheBundle(t *testing.T) {
 		if ski := es9p.UpperHex(c.SubjectKeyId); ski != r.SKI || !strings.HasPrefix(c.Subject.CommonName+" "+c.Subject.Organization[0], r.Name[:4]) && !strings.Contains(c.Subject.CommonName, "RSP2 Root CI1") {
 			t.Errorf("%s: the certificate is of %s, key %s", r.Name, c.Subject, ski)
 		}
+		if until := c.NotAfter.UTC().Format(time.DateOnly); until != r.Until {
+			t.Errorf("%s is valid until %s, the list says %q", r.Name, until, r.Until)
+		}
 		if !c.IsCA || c.CheckSignatureFrom(c) != nil {
 			t.Errorf("%s is not a self-signed authority", r.Name)
 		}
