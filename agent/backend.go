@@ -79,6 +79,9 @@ func stateOf(s api.Status, v runner.View) (state, next string) {
 		next = s.Card.Problem.Next
 	case v.State == runner.Busy && s.Job != nil && s.Job.State == string(job.Consent):
 		next = "answer the job that waits for consent: lpactl jobs answer " + s.Job.ID
+	case v.State == runner.Busy && s.Job != nil && s.Job.Packet != nil:
+		p := s.Job.Packet
+		next = fmt.Sprintf("carry packet %d of about %d to its server (lpactl packets get); what else is ordered waits behind it", p.Number, p.Of)
 	case v.State == runner.NeedsProvisioning:
 		next = "install a profile: lpactl install 'LPA:1$…' --enable"
 	case v.State == runner.Ready && !s.Clock.Set:
@@ -294,7 +297,7 @@ func badRequest(text string, cause error) error {
 // Install orders a download.
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	o := job.Order{Kind: job.Install, Source: job.Source(r.Source), Enable: r.Enable, Consent: r.Consent || b.cfg.RSP.Consent == "auto",
-		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, DryRun: r.DryRun, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, By: by}
+		PPRConsent: r.PPRConsent, DeleteOld: r.DeleteOld, DryRun: r.DryRun, Parameters: r.Parameters, Automatic: r.Automatic, ReportTo: r.ReportTo, Offline: r.Offline, By: by}
 	switch {
 	case r.ActivationCode != "" && r.Source != "":
 		return api.Job{}, badRequest("an activation code and a source exclude each other", nil)
@@ -427,6 +430,7 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 			if e.Job != nil {
 				j := jobOf(*e.Job)
 				j.Card = e.Card
+				b.of(j.ID).addWait(&j)
 				if e.Total > 0 {
 					j.Progress = &api.Progress{Done: e.Done, Total: e.Total, Bytes: e.Bytes, Size: e.Size}
 				}
@@ -445,7 +449,13 @@ func (b *backend) Watch(ctx context.Context, after uint64) <-chan api.Event {
 func (u *unit) job(j job.Job) api.Job {
 	out := jobOf(j)
 	out.Card = u.cfg.Name
+	u.addWait(&out)
 	return out
+}
+
+// addWait adds the packet that a job waits for.
+func (u *unit) addWait(j *api.Job) {
+	j.Packet = u.box.Wait(j.ID)
 }
 
 func jobOf(j job.Job) api.Job {

@@ -11,6 +11,7 @@ import (
 
 	"lpad/agent/hooks"
 	"lpad/agent/journal"
+	"lpad/agent/packets"
 	"lpad/agent/rsp"
 	"lpad/agent/runner"
 	"lpad/agent/switchover"
@@ -28,6 +29,7 @@ type unit struct {
 	device  *deviceSource
 	journal *journal.Journal
 	runner  *runner.Runner
+	box     *packets.Box
 
 	figures *figures
 
@@ -97,6 +99,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		ClockReady:  u.clock.Ready,
 		OnState:     func(s runner.State) { a.onState(u, s) },
 		OnEnd:       u.figures.jobEnded,
+		Offline:     u.newOffline(cfg, pulse),
 		Hub:         a.hub,
 		Name:        cfg.Name,
 		Switch: &switchover.Switch{Settings: p.Settings, Modem: p.Modem, Network: p.Network, Prober: p.Prober, Log: p.Log,

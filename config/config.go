@@ -123,6 +123,7 @@ type RSP struct {
 	Addresses            map[string]string `key:"addresses"`              // host (lower case) -> "ip:port", for test setups
 	NotificationRetry    time.Duration     `key:"notification_retry"`     // first wait before a notification is sent again; it doubles
 	NotificationRetryMax time.Duration     `key:"notification_retry_max"` // longest wait
+	PacketTimeout        time.Duration     `key:"packet_timeout"`         // for one answer that somebody carries to a device without a network
 }
 
 // API says which groups may use the local socket. Root may do everything; an
@@ -170,7 +171,7 @@ func Default() Config {
 		RSP: RSP{
 			TrustDir: "/etc/lpad/trust.d", Protocol: "gsma/rsp/v2.2.2", SendIMEI: "auto",
 			Consent: "ask", ConsentTimeout: 10 * time.Minute, Timeout: 30 * time.Second,
-			NotificationRetry: 10 * time.Second, NotificationRetryMax: time.Hour,
+			NotificationRetry: 10 * time.Second, NotificationRetryMax: time.Hour, PacketTimeout: 72 * time.Hour,
 		},
 		API:     API{Read: "lpad", Operate: "lpad-admin"},
 		Hooks:   Hooks{Dir: "/etc/lpad/hooks.d", Timeout: 30 * time.Second},

@@ -217,6 +217,7 @@ func (r RSP) validate(v *validator) {
 	v.between("rsp.timeout", r.Timeout, minWait, maxTimeout)
 	v.between("rsp.notification_retry", r.NotificationRetry, minWait, maxWait)
 	v.between("rsp.notification_retry_max", r.NotificationRetryMax, minWait, 7*maxWait)
+	v.between("rsp.packet_timeout", r.PacketTimeout, minWait, 90*maxWait)
 	if r.NotificationRetry > r.NotificationRetryMax {
 		v.fault("rsp.notification_retry", "is longer than rsp.notification_retry_max")
 	}

@@ -29,6 +29,8 @@
 //	DELETE /v1/notifications/{seq}                           -> 200 Notifications
 //	POST   /v1/reports/{job}/replay                          -> 200 Notifications
 //	DELETE /v1/reports/{job}                                 -> 200 Notifications
+//	GET    /v1/packets                       Packets
+//	POST   /v1/packets                       Packet          -> 204
 //	GET    /v1/jobs                          Jobs
 //	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
 //	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
@@ -402,6 +404,7 @@ type InstallRequest struct {
 	Automatic        bool            `json:"automatic,omitempty"`  // no person stands behind it: no switch to a profile in quarantine
 	Parameters       json.RawMessage `json:"parameters,omitempty"` // terminal parameters document
 	ReportTo         string          `json:"report_to,omitempty"`  // https address that gets a report of the job's end; empty: the configuration's
+	Offline          bool            `json:"offline,omitempty"`    // there is no network: requests are carried as packets
 }
 
 // EnableRequest orders a switch.
@@ -487,6 +490,8 @@ type Job struct {
 	Undelivered  int      `json:"undelivered,omitempty"`
 	Problem      *Problem `json:"problem,omitempty"`
 	Timeline     []Mark   `json:"timeline,omitempty"`
+
+	Packet *PacketWait `json:"packet,omitempty"` // that the job waits for; it has the card for so long
 
 	SignedBy string    `json:"signed_by,omitempty"` // of a signed order: the name of the key, or "smdp:" and the server
 	Serial   int64     `json:"serial,omitempty"`    // of that order

@@ -78,6 +78,12 @@ type Backend interface {
 	SetParameters(ctx context.Context, by, iccid string, document json.RawMessage) (api.Effective, error)
 	ClearParameters(ctx context.Context, by, iccid string) (api.Effective, error)
 
+	// Packets are the requests that wait to be carried; PutPacket takes the answer
+	// to one. One that nothing waits for any more is refused
+	// ([api.CodePacketSuperseded]), the same one twice is not.
+	Packets(ctx context.Context) (api.Packets, error)
+	PutPacket(ctx context.Context, by string, answer *api.Packet) error
+
 	Jobs(ctx context.Context) (api.Jobs, error)
 	Job(ctx context.Context, id string) (api.Job, error)
 	// WaitJob returns the job at its next change, at its end, or when ctx
@@ -104,6 +110,7 @@ const (
 	maxWait        = 60 * time.Second // of GET /v1/jobs/{id}?wait=
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 10 * time.Second
+	packetTimeout  = time.Minute     // for the body of a packet, which may be large
 	answerTimeout  = 3 * time.Minute // above maxWait, and above reading a slow card behind a slow delivery
 	idleTimeout    = 60 * time.Second
 	stopTimeout    = 3 * time.Second
@@ -128,6 +135,7 @@ type Server struct {
 	policy  *atomic.Pointer[Policy]
 	rates   *rates
 	log     *slog.Logger
+	packet  chan struct{} // holds one while a packet is read: it is large
 }
 
 // New makes a server.
@@ -135,7 +143,7 @@ func New(b Backend, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, rates: newRates(), log: o.Log}
+	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, rates: newRates(), log: o.Log, packet: make(chan struct{}, 1)}
 	s.SetPolicy(o.Policy)
 	return s
 }
@@ -272,7 +280,7 @@ func (s *Server) guard(rt route) http.HandlerFunc {
 			s.problem(w, r, statusOf(err), err)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
 		one := *s
 		one.backend = backend
 		rt.handle(&one, w, r)
@@ -294,7 +302,7 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case f.Code == api.CodeBadRequest || f.Who == fault.Technician && !f.Retry:
 		return http.StatusBadRequest
-	case f.Code == api.CodeConflict:
+	case f.Code == api.CodeConflict, f.Code == api.CodePacketSuperseded:
 		return http.StatusConflict
 	case f.Code == fault.Internal:
 		return http.StatusInternalServerError

@@ -126,6 +126,12 @@ func (b *backend) DropNotification(ctx context.Context, by string, seq int64) (a
 func (b *backend) ReplayReport(ctx context.Context, by, job string, drop bool) (api.Notifications, error) {
 	return api.Notifications{Notifications: []api.Notification{}}, b.note(ctx, "report %s drop=%v by %s", job, drop, by)
 }
+func (b *backend) Packets(ctx context.Context) (api.Packets, error) {
+	return api.Packets{Packets: []api.Packet{{Version: 1, ID: "J-1-0"}}}, b.note(ctx, "packets")
+}
+func (b *backend) PutPacket(ctx context.Context, by string, a *api.Packet) error {
+	return b.note(ctx, "packet %s %d %d bytes by %s", a.ID, a.Status, len(a.Body), by)
+}
 func (b *backend) Install(ctx context.Context, by string, r api.InstallRequest) (api.Job, error) {
 	return someJob, b.note(ctx, "install %s by %s", r.ActivationCode, by)
 }
@@ -324,6 +330,9 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/notifications/7/replay", "", 200, "replay 7 by " + me(), `"notifications":[]`},
 		{"POST", "/v1/reports/2026-1/replay", "", 200, "report 2026-1 drop=false by " + me(), `"notifications":[]`},
 		{"DELETE", "/v1/reports/2026-1", "", 200, "report 2026-1 drop=true by " + me(), `"notifications":[]`},
+		{"GET", "/v1/packets", "", 200, "packets", `"id":"J-1-0"`},
+		{"POST", "/v1/packets", `{"lpad_packet":1,"id":"J-1-0","status":200}`, 204, "packet J-1-0 200 0 bytes by " + me(), ""},
+		{"POST", "/v1/packets", `{"lpad_packet":1,"id":"J-1-0","status":200,"body":"` + strings.Repeat("x", 3<<20) + `"}`, 204, "packet J-1-0 200 3145728 bytes by " + me(), ""},
 		{"DELETE", "/v1/notifications/0", "", 200, "drop 0 by " + me(), `"notifications":[]`},
 		{"GET", "/v1/jobs", "", 200, "jobs", `{"jobs":[{`},
 		{"GET", "/v1/jobs/J1", "", 200, "job J1", `"state":"queued"`},
@@ -334,7 +343,7 @@ func TestRoutes(t *testing.T) {
 	} {
 		t.Run(tc.method+" "+tc.path, func(t *testing.T) {
 			resp, body := s.ask(tc.method, tc.path, tc.body)
-			if resp.StatusCode != tc.status || b.last() != tc.asked || !strings.Contains(body, tc.answer) || resp.Header.Get("Content-Type") != "application/json" {
+			if resp.StatusCode != tc.status || b.last() != tc.asked || !strings.Contains(body, tc.answer) || (resp.Header.Get("Content-Type") == "application/json") != (tc.status != 204) {
 				t.Errorf("%s, asked %q, want %q, answer %s", resp.Status, b.last(), tc.asked, body)
 			}
 			if location := resp.Header.Get("Location"); (location == "/v1/jobs/20260101-000000") != (tc.status == 202) {
@@ -380,10 +389,10 @@ func TestSeveralCards(t *testing.T) {
 		}
 		path := "/v1" + strings.NewReplacer("{iccid}", "8901", "{seq}", "7", "{id}", "J1", "{job}", "J1").Replace(r.Path)
 		resp, body := s.ask(r.Method, path, `{}`)
-		if refused := strings.Contains(body, api.CodeCardAmbiguous); refused != (r.Level > apiserver.Read && r.Method != "GET" && !strings.Contains(path, "J1") && r.Path != "/orders") || refused && resp.StatusCode != http.StatusBadRequest {
+		if refused := strings.Contains(body, api.CodeCardAmbiguous); refused != (r.Level > apiserver.Read && r.Method != "GET" && !strings.Contains(path, "J1") && r.Path != "/orders" && r.Path != "/packets") || refused && resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s %s without a card: %s %s", r.Method, path, resp.Status, body)
 		}
-		if resp, body := s.ask(r.Method, path+"?card=spare", ""); resp.StatusCode >= 300 && r.Path != "/slot" && r.Method+r.Path != "PUT/profiles/{iccid}/parameters" {
+		if resp, body := s.ask(r.Method, path+"?card=spare", ""); resp.StatusCode >= 300 && r.Path != "/slot" && r.Method+r.Path != "POST/packets" && r.Method+r.Path != "PUT/profiles/{iccid}/parameters" {
 			t.Errorf("%s %s for a card: %s %s", r.Method, path, resp.Status, body)
 		}
 	}
@@ -451,6 +460,9 @@ func TestRefusals(t *testing.T) {
 		{"an order that is none", 400, "bad-request", "POST", "/v1/orders", "a.b.c", []string{"Content-Type: application/json"}},
 		{"an order of a form", 400, "bad-request", "POST", "/v1/orders", "a.b.c", []string{"Content-Type: application/x-www-form-urlencoded"}},
 		{"a large order", 413, "request-too-large", "POST", "/v1/orders", strings.Repeat("x", api.MaxOrder+1), []string{"Content-Type: application/jose"}},
+		{"a large packet", 413, "request-too-large", "POST", "/v1/packets", `{"lpad_packet":1,"id":"J-1-0","status":200,"body":"` + strings.Repeat("x", api.MaxPacket) + `"}`, nil},
+		{"a packet that is no answer", 400, "bad-request", "POST", "/v1/packets", `{"lpad_packet":1,"id":"J-1-0"}`, nil},
+		{"a packet of a later version", 400, "bad-request", "POST", "/v1/packets", `{"lpad_packet":2,"id":"J-1-0","status":200}`, nil},
 		{"too large behind", 413, "request-too-large", "POST", "/v1/install", `{}` + strings.Repeat(" ", apiserver.MaxBody), nil},
 		{"origin", 403, "not-local", "GET", "/v1/status", "", []string{"Origin: https://example.com"}},
 		{"referer", 403, "not-local", "POST", "/v1/install", "{}", []string{"Referer: https://example.com/"}},
@@ -527,6 +539,9 @@ func TestLevels(t *testing.T) {
 		}
 		if r.Path == "/slot" { // to look may take the network away, and the other slot's SIM may be the only one that works
 			want = map[string]apiserver.Level{"GET": apiserver.Operate, "PUT": apiserver.Admin}[r.Method]
+		}
+		if r.Path == "/packets" { // they hold matching ids
+			want = apiserver.Operate
 		}
 		if r.Path == "/profiles/{iccid}/parameters" { // they may hold passwords, and decide whether the device comes back
 			want = apiserver.Admin

@@ -39,6 +39,8 @@ func TestExamples(t *testing.T) {
 		{"delete 8944501234567890124 by ", someJob.ID},
 		{"trust", `"roots":[]`},
 		{"apdu [80E2910006BF3E035C015A00] force=false by ", `"responses":["9000"]`},
+		{"packets", `"lpad_packet":1`},
+		{"packet J-1-0 204 0 bytes by ", ""},
 		{"metrics", "# EOF"},
 	}
 	inside := false

@@ -50,6 +50,8 @@ var matrix = []struct {
 	{"DELETE /v1/notifications/{seq}", "/v1/notifications/7", "", "-", "-", "200"},
 	{"POST /v1/reports/{job}/replay", "/v1/reports/J1/replay", "", "-", "200", "200"},
 	{"DELETE /v1/reports/{job}", "/v1/reports/J1", "", "-", "-", "200"},
+	{"GET /v1/packets", "/v1/packets", "", "-", "200", "200"},
+	{"POST /v1/packets", "/v1/packets", `{"lpad_packet":1,"id":"J-1-0","status":200}`, "-", "204", "204"},
 	{"GET /v1/jobs", "/v1/jobs", "", "200", "200", "200"},
 	{"GET /v1/jobs/{id}", "/v1/jobs/J1", "", "200", "200", "200"},
 	{"POST /v1/jobs/{id}/answer", "/v1/jobs/J1/answer", `{"accept":true}`, "-", "200", "200"},

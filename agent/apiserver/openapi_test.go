@@ -92,7 +92,7 @@ var messages = map[string]reflect.Type{}
 func init() {
 	for _, v := range []any{api.APDURequest{}, api.APDUs{}, api.Trust{}, api.AnswerRequest{}, api.Capability{}, api.CardStatus{}, api.Cards{}, api.Clock{}, api.Document{}, api.DroppedNotification{},
 		api.EUICC{}, api.Effective{}, api.EnableRequest{}, api.Event{}, api.HookRun{}, api.InstallRequest{}, api.Job{}, api.Jobs{}, api.Learned{},
-		api.Managers{}, api.Mark{}, api.Network{}, api.NicknameRequest{}, api.NoteStatus{}, api.Notification{}, api.Notifications{}, api.Parameter{},
+		api.Managers{}, api.Mark{}, api.Network{}, api.NicknameRequest{}, api.NoteStatus{}, api.Notification{}, api.Notifications{}, api.Packet{}, api.PacketWait{}, api.Packets{}, api.Parameter{},
 		api.Probe{}, api.Problem{}, api.Profile{}, api.Profiles{}, api.Progress{}, api.Quarantine{}, api.Slot{}, api.SlotRequest{}, api.Status{},
 		api.Suspended{}, api.TrustRoot{}} {
 		messages[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)

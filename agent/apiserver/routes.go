@@ -26,7 +26,15 @@ type route struct {
 // nothing else in the request tells; the id of a job does, and so may a signed
 // order.
 func (r route) orders() bool {
-	return r.path != "/orders" && r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+	return r.path != "/orders" && r.path != "/packets" && r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+}
+
+// maxBody bounds the body of a request, in bytes.
+func (r route) maxBody() int64 {
+	if r.path == "/packets" {
+		return api.MaxPacket
+	}
+	return maxBody
 }
 
 // routes is everything the socket answers to, in the order of package api.
@@ -55,6 +63,8 @@ var routes = []route{
 	{"DELETE", "/notifications/{seq}", Admin, oneNotification(Backend.DropNotification)},
 	{"POST", "/reports/{job}/replay", Operate, oneReport},
 	{"DELETE", "/reports/{job}", Admin, oneReport},
+	{"GET", "/packets", Operate, get(Backend.Packets)},
+	{"POST", "/packets", Operate, putPacket},
 	{"GET", "/jobs", Read, get(Backend.Jobs)},
 	{"GET", "/jobs/{id}", Read, oneJob},
 	{"POST", "/jobs/{id}/answer", Operate, answerJob},
@@ -204,6 +214,36 @@ func nickname(s *Server, w http.ResponseWriter, r *http.Request) {
 	}
 	j, err := s.backend.SetNickname(r.Context(), by(r), r.PathValue("iccid"), req)
 	s.accepted(w, r, j, err)
+}
+
+// putPacket takes an answer that somebody has carried. One is read at a time.
+func putPacket(s *Server, w http.ResponseWriter, r *http.Request) {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(packetTimeout)); err != nil { // the caller is gone
+		return
+	}
+	select {
+	case s.packet <- struct{}{}:
+		defer func() { <-s.packet }()
+	case <-r.Context().Done():
+		return
+	}
+	a := &api.Packet{}
+	err := decode(r, a)
+	if err == nil && (a.Version != api.PacketVersion || a.Status == 0) {
+		err = fault.New(fault.Fault{Code: api.CodeBadRequest, Text: fmt.Sprintf("this is no answer to a packet of version %d", api.PacketVersion), Who: fault.Technician,
+			Next: "hand the files in that lpactl packets carry has written"}, nil)
+	}
+	if err == nil {
+		err = unhurried(w) // the card may be slow
+	}
+	if err == nil {
+		err = s.backend.PutPacket(r.Context(), by(r), a)
+	}
+	if err != nil {
+		s.answer(w, r, 0, nil, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func effective(s *Server, w http.ResponseWriter, r *http.Request) {

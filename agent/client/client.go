@@ -194,6 +194,20 @@ func (c *Client) DropReport(ctx context.Context, job string) (v api.Notification
 	return v, c.call(ctx, "DELETE", "/reports/"+url.PathEscape(job), nil, &v)
 }
 
+// Packets are the requests that wait to be carried to their servers.
+func (c *Client) Packets(ctx context.Context) (v api.Packets, err error) {
+	return v, c.call(ctx, "GET", "/packets", nil, &v)
+}
+
+// PutPacket hands the answer to one in.
+func (c *Client) PutPacket(ctx context.Context, answer *api.Packet) error {
+	resp, err := c.send(ctx, "POST", "/packets", answer)
+	if err == nil {
+		err = resp.Body.Close()
+	}
+	return err
+}
+
 // Jobs lists jobs, the newest first.
 func (c *Client) Jobs(ctx context.Context) (v api.Jobs, err error) {
 	return v, c.call(ctx, "GET", "/jobs", nil, &v)

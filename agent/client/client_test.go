@@ -96,6 +96,12 @@ func (d *daemon) Metrics(context.Context) (string, error) { return "", nil }
 func (d *daemon) Status(context.Context) (api.Status, error) {
 	return api.Status{State: "ready", LastEvent: 7}, d.note("status")
 }
+func (d *daemon) Packets(context.Context) (api.Packets, error) {
+	return api.Packets{Note: "none"}, d.note("packets")
+}
+func (d *daemon) PutPacket(_ context.Context, _ string, a *api.Packet) error {
+	return d.note("packet %s %d", a.ID, a.Status)
+}
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return api.Probe{Path: "/dev/ttyUSB2"}, d.note("probe")
 }
@@ -262,6 +268,10 @@ func TestMethods(t *testing.T) {
 		{"notifications", func() (any, any, error) {
 			v, err := c.Notifications(ctx)
 			return v.Notifications[0].SeqNumber, int64(3), err
+		}},
+		{"packets", func() (any, any, error) { v, err := c.Packets(ctx); return v.Note, "none", err }},
+		{"packet J-1 200", func() (any, any, error) {
+			return "", "", c.PutPacket(ctx, &api.Packet{Version: 1, ID: "J-1", Status: 200})
 		}},
 		{"slot", func() (any, any, error) { v, err := c.Slot(ctx); return v.Active, 1, err }},
 		{"effective ", func() (any, any, error) { v, err := c.Effective(ctx, ""); return v.ICCID, "8901", err }},

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,10 +36,10 @@ const (
 
 // Options of a [Box]. Functions may be nil.
 type Options struct {
-	Limit   time.Duration // 0: DefaultLimit
-	Beat    func()        // is called now and then while a request waits
-	Changed func()        // a request waits, or waits no longer
-	Log     *slog.Logger  // nil: discards
+	Limit   time.Duration    // 0: DefaultLimit
+	Beat    func()           // is called now and then while a request waits
+	Changed func(job string) // a request of the job waits, or waits no longer
+	Log     *slog.Logger     // nil: discards
 }
 
 // Box holds the requests that wait to be carried, in a folder. One session at a
@@ -53,21 +52,24 @@ type Box struct {
 
 	mu       sync.Mutex
 	job      string
-	steps    []step // of the session, in order
-	next     int    // of steps: where the session is
-	number   int64  // of the job's last packet
-	host     string // that is talked to, in lower case
+	steps    []*step // of the session, in order
+	next     int     // of steps: where the session is
+	number   int64   // of the job's last packet
+	host     string  // that is talked to, in lower case
 	answered chan struct{}
 	note     string
 	anew     int
-	parting  []api.Packet // cancelSession: nobody waits for the answers
-	taken    []api.Packet // answers, without their bodies; the oldest first
+	parting  []*step // cancelSession: nobody waits for the answers
+	taken    []mark  // answers; the oldest first
 }
 
 type step struct {
-	request api.Packet
+	request *api.Packet
 	answer  *api.Packet // nil: it waits
 }
+
+// mark is what is kept of an answer to know it again.
+type mark struct{ id, sum string }
 
 // Open reads what an earlier process has left in the folder, which need not
 // exist. What cannot be read there is of no use, and is removed.
@@ -75,10 +77,11 @@ func Open(dir string, o Options) *Box {
 	if o.Limit <= 0 {
 		o.Limit = DefaultLimit
 	}
-	for _, f := range []*func(){&o.Beat, &o.Changed} {
-		if *f == nil {
-			*f = func() {}
-		}
+	if o.Beat == nil {
+		o.Beat = func() {}
+	}
+	if o.Changed == nil {
+		o.Changed = func(string) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -96,30 +99,39 @@ func (b *Box) load() {
 		}
 		return
 	}
-	answers := map[string]api.Packet{}
+	var answers []*api.Packet
 	for _, e := range entries {
-		name := filepath.Join(b.dir, e.Name())
-		text, err := smallfile.Read(name, api.MaxPacket)
-		var p api.Packet
+		name := e.Name()
+		text, err := smallfile.Read(filepath.Join(b.dir, name), api.MaxPacket)
+		s := &step{}
 		if err == nil {
-			p, err = Parse(text)
+			s.request, err = Parse(text)
 		}
-		switch {
-		case err != nil || FileName(p) != e.Name() || len(b.steps) == maxSteps:
-			b.o.Log.Warn("a packet of before is of no use", "file", e.Name(), "err", err)
-			b.remove(e.Name())
+		switch p := s.request; {
+		case err != nil || FileName(p) != name || len(b.steps) == maxSteps:
+			b.o.Log.Warn("a packet of before is of no use", "file", name, "err", err)
+			b.remove(name)
 		case p.Status != 0:
-			answers[p.ID] = p
+			answers = append(answers, p)
 		case p.Function == Cancel:
-			b.parting = append(b.parting, p)
+			b.parting = append(b.parting, s)
 		default:
-			b.steps = append(b.steps, step{request: p})
+			b.steps = append(b.steps, s)
+			for i := len(b.steps) - 1; i > 0 && b.steps[i-1].request.Number > p.Number; i-- {
+				b.steps[i], b.steps[i-1] = b.steps[i-1], s
+			}
 		}
 	}
-	slices.SortFunc(b.steps, func(a, c step) int { return int(a.request.Number - c.request.Number) })
+	for _, a := range answers {
+		if s := b.find(a.ID); s != nil {
+			s.answer = a
+		} else {
+			b.remove(FileName(a)) // of a request that is gone
+		}
+	}
 	lost := false
-	for i := range b.steps {
-		p := &b.steps[i].request
+	for i, s := range b.steps {
+		p := s.request
 		b.number = p.Number
 		if i == 0 {
 			b.job = p.Job
@@ -129,20 +141,23 @@ func (b *Box) load() {
 			b.cut(i)
 			break
 		}
-		if a, ok := answers[p.ID]; ok {
-			b.steps[i].answer = &a
-			delete(answers, p.ID)
-		}
 		// Whether the card still has the keys that a package was asked for with cannot be found out
 		// without spoiling them, and one that it has no keys for would be an installation that failed.
 		lost = lost || p.Function == Package
 	}
-	for id := range answers { // of a request that is gone
-		b.remove(id + AnswerFile)
-	}
 	if lost {
 		b.void("lpad was restarted while the profile package was on its way, and the card may have lost its keys for it")
 	}
+}
+
+// find is the step of the session with an id, or nil.
+func (b *Box) find(id string) *step {
+	for _, s := range b.steps {
+		if s.request.ID == id {
+			return s
+		}
+	}
+	return nil
 }
 
 func (b *Box) remove(name string) {
@@ -212,36 +227,23 @@ func (b *Box) End(job string) {
 	}
 }
 
-// Challenge is what the card has said for the request that comes next, if that
-// was made before and nobody is to ask the card again; else nil.
-func (b *Box) Challenge() []byte {
-	var said struct {
-		Challenge []byte `json:"euiccChallenge"`
-	}
-	b.said(Initiate, &said)
-	return said.Challenge
-}
-
-// Response is the same for the card's answer to the server's authentication.
-func (b *Box) Response() []byte {
-	var said struct {
-		Response []byte `json:"authenticateServerResponse"`
-	}
-	b.said(Authenticate, &said)
-	return said.Response
-}
-
-func (b *Box) said(function string, into any) {
+// Said is what the card has said for the request that comes next, if that was
+// made before, of a function, and nobody is to ask the card again; else nil. It is
+// the challenge of the first, the response of the second request of a session.
+func (b *Box) Said(function string) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next == len(b.steps) {
-		return
+	var said struct {
+		Challenge []byte `json:"euiccChallenge"`
+		Response  []byte `json:"authenticateServerResponse"`
 	}
-	if p := b.steps[b.next].request; p.Function == function && strings.EqualFold(Host(p), b.host) {
-		if err := json.Unmarshal([]byte(p.Body), into); err != nil {
-			b.o.Log.Debug("packet of before", "err", err)
+	if b.next < len(b.steps) {
+		p := b.steps[b.next].request
+		if p.Function == function && strings.EqualFold(Host(p), b.host) && json.Unmarshal([]byte(p.Body), &said) == nil {
+			return append(said.Challenge, said.Response...)
 		}
 	}
+	return nil
 }
 
 // To is the transport to a server, for one session of package es9p.
@@ -258,7 +260,7 @@ var errNotification = fault.New(fault.Fault{Code: "no-network", Text: "the notif
 // RoundTrip writes a request down and waits until it is answered, the box's limit
 // is over or the request's context ends. A farewell waits for nobody.
 func (b *Box) RoundTrip(r *http.Request) (*http.Response, error) {
-	p, err := FromHTTP(r)
+	p, err := fromHTTP(r)
 	if err != nil {
 		return nil, err
 	}
@@ -272,21 +274,21 @@ func (b *Box) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Response(a), nil
+	return response(a), nil
 }
 
-// FromHTTP is a request as a packet without job, number and id.
-func FromHTTP(r *http.Request) (api.Packet, error) {
+// fromHTTP is a request as a packet without job, number and id.
+func fromHTTP(r *http.Request) (*api.Packet, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, api.MaxRequestPacket))
 	if err = errors.Join(err, r.Body.Close()); err != nil {
-		return api.Packet{}, err
+		return nil, err
 	}
 	url := "https://" + r.URL.Host + r.URL.Path
-	return api.Packet{Function: strings.TrimPrefix(r.URL.Path, path), URL: url, Protocol: r.Header.Get("X-Admin-Protocol"), Body: string(body)}, nil
+	return &api.Packet{Function: strings.TrimPrefix(r.URL.Path, path), URL: url, Protocol: r.Header.Get("X-Admin-Protocol"), Body: string(body)}, nil
 }
 
-// Response is an answer as HTTP has it.
-func Response(a api.Packet) *http.Response {
+// response is an answer as HTTP has it.
+func response(a *api.Packet) *http.Response {
 	r := &http.Response{StatusCode: a.Status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(a.Body)), ContentLength: int64(len(a.Body))}
 	if a.RetryAfter > 0 {
 		r.Header.Set("Retry-After", strconv.FormatInt(a.RetryAfter, 10))
@@ -295,23 +297,31 @@ func Response(a api.Packet) *http.Response {
 }
 
 // part writes a farewell down.
-func (b *Box) part(p api.Packet) error {
+func (b *Box) part(p *api.Packet) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p.Job, p.Number = b.job, b.number+1
-	p = Request(p, "")
-	if err := b.write(p); err != nil {
+	if err := b.add(p); err != nil {
 		return err
 	}
-	b.number++
-	if b.parting = append(b.parting, p); len(b.parting) > maxParting {
-		b.remove(FileName(b.parting[0]))
+	if b.parting = append(b.parting, &step{request: p}); len(b.parting) > maxParting {
+		b.remove(FileName(b.parting[0].request))
 		b.parting = b.parting[1:]
 	}
 	return nil
 }
 
-func (b *Box) write(p api.Packet) error {
+// add completes a request of the job and writes it down.
+func (b *Box) add(p *api.Packet) error {
+	p.Job, p.Number = b.job, b.number+1
+	Request(p, "")
+	err := b.write(p)
+	if err == nil {
+		b.number++
+	}
+	return err
+}
+
+func (b *Box) write(p *api.Packet) error {
 	err := os.MkdirAll(b.dir, 0o700)
 	if err == nil {
 		err = Write(b.dir, p)
@@ -324,35 +334,34 @@ func (b *Box) write(p api.Packet) error {
 }
 
 // ask gets the answer to the next request of the session.
-func (b *Box) ask(ctx context.Context, p api.Packet) (api.Packet, error) {
+func (b *Box) ask(ctx context.Context, p *api.Packet) (*api.Packet, error) {
 	waits, err := b.begin(p)
-	if err != nil {
-		return p, err
+	if err == nil && waits != nil {
+		err = b.wait(ctx, p.Job, waits)
 	}
-	if waits != nil {
-		if err := b.wait(ctx, waits); err != nil {
-			return p, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == len(b.steps) { // the box was given to another job meanwhile
-		return p, Superseded(b.note)
+		return nil, Superseded(b.note)
 	}
-	s := &b.steps[b.next]
+	s := b.steps[b.next]
 	b.next++
-	a := *s.answer
+	a := s.answer
 	if p.Function == Package {
-		s.answer = &api.Packet{ID: a.ID, Sum: a.Sum} // long, and never asked for again
+		s.answer = &api.Packet{ID: a.ID, Sum: a.Sum} // it is long, and never asked for again
 	}
 	return a, nil
 }
 
 // begin writes the request down, unless it was there before. The channel is nil
 // when the answer is there too.
-func (b *Box) begin(p api.Packet) (<-chan struct{}, error) {
+func (b *Box) begin(p *api.Packet) (<-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	p.Job = b.job
 	if b.next < len(b.steps) {
 		before := b.steps[b.next].request
 		if before.Function == p.Function && before.URL == p.URL && before.Protocol == p.Protocol && before.Body == p.Body {
@@ -364,20 +373,17 @@ func (b *Box) begin(p api.Packet) (<-chan struct{}, error) {
 		}
 		b.cut(b.next) // card and server have gone on to something else
 	}
-	p.Job, p.Number = b.job, b.number+1
-	p = Request(p, "")
-	if err := b.write(p); err != nil {
+	if err := b.add(p); err != nil {
 		return nil, err
 	}
-	b.number++
-	b.steps = append(b.steps, step{request: p})
+	b.steps = append(b.steps, &step{request: p})
 	b.answered = make(chan struct{})
 	return b.answered, nil
 }
 
-func (b *Box) wait(ctx context.Context, answered <-chan struct{}) error {
-	b.o.Changed()
-	defer b.o.Changed()
+func (b *Box) wait(ctx context.Context, job string, answered <-chan struct{}) error {
+	b.o.Changed(job)
+	defer b.o.Changed(job)
 	limit := time.NewTimer(b.o.Limit)
 	defer limit.Stop()
 	beat := time.NewTicker(beatInterval)
@@ -408,25 +414,33 @@ func (b *Box) giveUp(err error) error {
 	return err
 }
 
-// Wait is what a job waits for; ok is false when it does not.
-func (b *Box) Wait(job string) (w api.PacketWait, ok bool) {
+// Wait is what a job waits for, or nil.
+func (b *Box) Wait(job string) *api.PacketWait {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.job != job || b.answered == nil {
-		return w, false
+		return nil
 	}
 	p := b.steps[b.next].request
-	left := map[string]int64{Initiate: 2, Authenticate: 1}[p.Function]
-	return api.PacketWait{ID: p.ID, Number: p.Number, Of: p.Number + left, Function: p.Function, Note: b.note}, true
+	w := &api.PacketWait{ID: p.ID, Number: p.Number, Of: p.Number, Function: p.Function, Note: b.note}
+	switch p.Function {
+	case Initiate:
+		w.Of += 2
+	case Authenticate:
+		w.Of++
+	}
+	return w
 }
 
 // List are the requests that wait to be carried.
 func (b *Box) List() []api.Packet {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	list := slices.Clone(b.parting)
-	if n := len(b.steps); n > 0 && b.steps[n-1].answer == nil {
-		list = append(list, b.steps[n-1].request)
+	var list []api.Packet
+	for _, s := range append(b.parting[:len(b.parting):len(b.parting)], b.steps...) {
+		if s.answer == nil {
+			list = append(list, *s.request)
+		}
 	}
 	return list
 }
@@ -434,56 +448,51 @@ func (b *Box) List() []api.Packet {
 // Put hands an answer in, which was checked ([Check]). Once more the same answer
 // is no error. When Put returns, the answer survives a restart, but for that of a
 // profile package.
-func (b *Box) Put(a api.Packet) error {
+func (b *Box) Put(a *api.Packet) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range b.taken {
-		if t.ID == a.ID {
-			return again(t, a)
+		if t.id == a.ID {
+			return again(t.sum, a)
 		}
 	}
-	if i := slices.IndexFunc(b.parting, func(p api.Packet) bool { return p.ID == a.ID }); i >= 0 {
-		b.remove(FileName(b.parting[i]))
-		b.parting = slices.Delete(b.parting, i, i+1)
-		b.take(a)
-		return nil
+	for i, s := range b.parting {
+		if s.request.ID == a.ID {
+			b.remove(FileName(s.request))
+			b.parting = append(b.parting[:i], b.parting[i+1:]...)
+			b.take(a)
+			return nil
+		}
 	}
-	for i := range b.steps {
-		s := &b.steps[i]
-		if s.request.ID != a.ID {
-			continue
+	s := b.find(a.ID)
+	switch {
+	case s == nil || a.Function != s.request.Function:
+		return Superseded(b.note)
+	case s.answer != nil:
+		return again(s.answer.Sum, a)
+	case a.Function != Package:
+		if err := b.write(a); err != nil {
+			return err
 		}
-		if s.answer != nil {
-			return again(*s.answer, a)
-		}
-		if a.Function != s.request.Function {
-			break
-		}
-		if a.Function != Package {
-			if err := b.write(a); err != nil {
-				return err
-			}
-		}
-		s.answer = &a
-		b.take(a)
-		if i == b.next && b.answered != nil {
-			close(b.answered)
-			b.answered = nil
-		}
-		return nil
 	}
-	return Superseded(b.note)
+	s.answer = a
+	b.take(a)
+	if b.answered != nil && b.steps[b.next] == s {
+		close(b.answered)
+		b.answered = nil
+	}
+	return nil
 }
 
-func (b *Box) take(a api.Packet) {
-	if b.taken = append(b.taken, api.Packet{ID: a.ID, Sum: a.Sum}); len(b.taken) > maxTaken {
+func (b *Box) take(a *api.Packet) {
+	if b.taken = append(b.taken, mark{a.ID, a.Sum}); len(b.taken) > maxTaken {
 		b.taken = b.taken[1:]
 	}
 }
 
 // again judges an answer to what was answered before.
-func again(before, a api.Packet) error {
-	if before.Sum == a.Sum {
+func again(before string, a *api.Packet) error {
+	if before == a.Sum {
 		return nil
 	}
 	return fault.New(fault.Fault{Code: api.CodeConflict, Text: "another answer to this packet was taken before", Who: fault.Nobody, Next: "nothing: the first one counts"}, nil)
@@ -501,11 +510,11 @@ func Superseded(why string) error {
 
 // One is the transport of a single call, whose request is completed by request
 // and answered by answer.
-type One func(p api.Packet) (api.Packet, error)
+type One func(p *api.Packet) (*api.Packet, error)
 
 // RoundTrip asks the function.
 func (f One) RoundTrip(r *http.Request) (*http.Response, error) {
-	p, err := FromHTTP(r)
+	p, err := fromHTTP(r)
 	if err != nil {
 		return nil, err
 	}
@@ -513,5 +522,5 @@ func (f One) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Response(a), nil
+	return response(a), nil
 }

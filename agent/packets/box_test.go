@@ -67,16 +67,16 @@ func TestBoxRestart(t *testing.T) {
 		b := Open(dir, Options{})
 		first := `{"euiccChallenge":"AQI=","euiccInfo1":"vyAA","smdpAddress":"smdp.example.com"}`
 		second := `{"transactionId":"AA","authenticateServerResponse":"vzgA"}`
-		if b.Rewind(job) || b.Challenge() != nil {
+		if b.Rewind(job) || b.Said(Initiate) != nil {
 			t.Fatal("something of before")
 		}
 		lost := call(t.Context(), b.To("smdp.example.com"), Initiate, first)
 		synctest.Wait()
 		one := waiting(t, b)
-		if w, ok := b.Wait(job); !ok || w.Number != 1 || w.Of != 3 || w.ID != one.ID || w.Function != Initiate {
-			t.Fatalf("%+v %v", w, ok)
+		if w := b.Wait(job); w == nil || w.Number != 1 || w.Of != 3 || w.ID != one.ID || w.Function != Initiate {
+			t.Fatalf("%+v", w)
 		}
-		if _, ok := b.Wait("another"); ok {
+		if b.Wait("another") != nil {
 			t.Error("another job waits")
 		}
 
@@ -89,57 +89,57 @@ func TestBoxRestart(t *testing.T) {
 			t.Fatal("nothing of before")
 		}
 		b.To("SMDP.example.com")
-		if got := b.Challenge(); !bytes.Equal(got, []byte{1, 2}) {
+		if got := b.Said(Initiate); !bytes.Equal(got, []byte{1, 2}) {
 			t.Fatalf("challenge %X", got)
 		}
-		if b.Response() != nil {
+		if b.Said(Authenticate) != nil {
 			t.Error("a response before there is one")
 		}
 		// The answer comes before the session goes on, twice.
-		a := Answer(one, 200, 0, []byte("one"))
+		a := Answer(&one, 200, 0, []byte("one"))
 		for range 2 {
-			if err := b.Put(a); err != nil {
+			if err := b.Put(&a); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := b.Put(Answer(one, 200, 0, []byte("other"))); code(err) != api.CodeConflict {
+		if err := put(b, Answer(&one, 200, 0, []byte("other"))); code(err) != api.CodeConflict {
 			t.Errorf("another answer: %v", err)
 		}
 		b = Open(dir, Options{}) // killed again
-		if err := b.Put(a); err != nil {
+		if err := b.Put(&a); err != nil {
 			t.Errorf("the same answer after a restart: %v", err)
 		}
 		b.Rewind(job)
 		b.To("smdp.example.com")
-		b.Challenge()
+		b.Said(Initiate)
 		if got := <-call(t.Context(), b, Initiate, first); got != "one" {
 			t.Fatalf("%q", got)
 		}
 		again := call(t.Context(), b, Authenticate, second)
 		synctest.Wait()
 		two := waiting(t, b)
-		if w, _ := b.Wait(job); w.Number != 2 || w.Of != 3 {
+		if w := b.Wait(job); w.Number != 2 || w.Of != 3 {
 			t.Errorf("%+v", w)
 		}
 
 		b = Open(dir, Options{})
 		b.Rewind(job)
 		b.To("smdp.example.com")
-		if b.Challenge() == nil || b.Response() != nil {
+		if b.Said(Initiate) == nil || b.Said(Authenticate) != nil {
 			t.Error("the order of what was said")
 		}
 		if got := <-call(t.Context(), b, Initiate, first); got != "one" {
 			t.Fatalf("%q", got)
 		}
-		if !bytes.Equal(b.Response(), []byte{0xBF, 0x38, 0}) {
-			t.Errorf("%X", b.Response())
+		if !bytes.Equal(b.Said(Authenticate), []byte{0xBF, 0x38, 0}) {
+			t.Errorf("%X", b.Said(Authenticate))
 		}
 		now := call(t.Context(), b, Authenticate, second)
 		synctest.Wait()
 		if waiting(t, b) != two {
 			t.Error("another request than before the restart")
 		}
-		if err := b.Put(Answer(two, 200, 0, []byte("two"))); err != nil {
+		if err := put(b, Answer(&two, 200, 0, []byte("two"))); err != nil {
 			t.Fatal(err)
 		}
 		if got := <-now; got != "two" {
@@ -154,7 +154,7 @@ func TestBoxRestart(t *testing.T) {
 		if after.Rewind(job) || len(after.List()) != 0 {
 			t.Error("the session goes on")
 		}
-		err := after.Put(Answer(pkg, 200, 0, []byte("three")))
+		err := put(after, Answer(&pkg, 200, 0, []byte("three")))
 		if code(err) != api.CodePacketSuperseded || !strings.Contains(err.Error(), "restarted") {
 			t.Errorf("the package after a restart: %v", err)
 		}
@@ -163,17 +163,17 @@ func TestBoxRestart(t *testing.T) {
 		if p := waiting(t, after); p.ID == one.ID {
 			t.Error("the id of before")
 		}
-		if w, _ := after.Wait(job); w.Number != 4 || w.Note == "" {
+		if w := after.Wait(job); w.Number != 4 || w.Note == "" {
 			t.Errorf("%+v", w)
 		}
 
-		if err := b.Put(Answer(pkg, 200, 0, []byte("three"))); err != nil {
+		if err := put(b, Answer(&pkg, 200, 0, []byte("three"))); err != nil {
 			t.Fatal(err)
 		}
 		if got := <-three; got != "three" {
 			t.Errorf("%q", got)
 		}
-		if err := b.Put(Answer(pkg, 200, 0, []byte("three"))); err != nil {
+		if err := put(b, Answer(&pkg, 200, 0, []byte("three"))); err != nil {
 			t.Errorf("the same package twice: %v", err)
 		}
 		after.End(job)
@@ -193,7 +193,11 @@ func TestBoxRestart(t *testing.T) {
 func TestBoxEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		beats, changes := 0, 0
-		b := Open(t.TempDir(), Options{Limit: time.Hour, Beat: func() { beats++ }, Changed: func() { changes++ }})
+		b := Open(t.TempDir(), Options{Limit: time.Hour, Beat: func() { beats++ }, Changed: func(id string) {
+			if id == job {
+				changes++
+			}
+		}})
 		b.Rewind(job)
 		if got := <-call(t.Context(), b, Initiate, "{}"); !strings.HasPrefix(got, "packet-timeout ") {
 			t.Errorf("%q", got)
@@ -213,7 +217,7 @@ func TestBoxEnds(t *testing.T) {
 		if waiting(t, b).ID != id {
 			t.Error("the request is another one")
 		}
-		if _, ok := b.Wait(job); ok {
+		if b.Wait(job) != nil {
 			t.Error("it still waits")
 		}
 		if !b.Void("the card was reset") || !b.Void("again") || b.Void("and again") {
@@ -242,7 +246,7 @@ func TestBoxFarewell(t *testing.T) {
 		t.Fatalf("%d wait", len(list))
 	}
 	for range 2 {
-		if err := b.Put(Answer(list[3], 200, 0, nil)); err != nil {
+		if err := put(b, Answer(&list[3], 200, 0, nil)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -306,3 +310,5 @@ func TestBoxKeep(t *testing.T) {
 		<-got
 	})
 }
+
+func put(b *Box, a api.Packet) error { return b.Put(&a) }

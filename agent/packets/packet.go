@@ -22,7 +22,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -53,98 +52,82 @@ const (
 const Notification = "notification"
 
 // sum is over everything that a packet says, each part with its length.
-func sum(p api.Packet) string {
+func sum(p *api.Packet) string {
 	h := sha256.New()
 	for _, s := range []string{p.Job, strconv.FormatInt(p.Number, 10), p.Function, p.URL, p.Protocol,
 		strconv.Itoa(p.Status), strconv.FormatInt(p.RetryAfter, 10), p.Body} {
-		io.WriteString(h, strconv.Itoa(len(s)))
-		io.WriteString(h, ":")
-		io.WriteString(h, s)
+		h.Write([]byte(strconv.Itoa(len(s)) + ":" + s))
 	}
 	if p.Status != 0 { // an answer to another request is another answer
-		io.WriteString(h, p.ID)
+		h.Write([]byte(p.ID))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Request completes a request: version, id and sum. The id begins with the job,
 // or with from where there is none.
-func Request(p api.Packet, from string) api.Packet {
+func Request(p *api.Packet, from string) {
 	p.Version, p.Status, p.RetryAfter = api.PacketVersion, 0, 0
 	p.Sum = sum(p)
 	if p.Job != "" {
 		from = p.Job
 	}
-	p.ID = from + "-" + strconv.FormatInt(p.Number, 10) + "-" + p.Sum[:idSum]
-	return p
+	p.ID = from + ending(p)
 }
 
+// ending is how the id of a request ends.
+func ending(p *api.Packet) string { return "-" + strconv.FormatInt(p.Number, 10) + "-" + p.Sum[:idSum] }
+
 // Answer makes the answer to a request.
-func Answer(request api.Packet, status int, retryAfter int64, body []byte) api.Packet {
+func Answer(request *api.Packet, status int, retryAfter int64, body []byte) api.Packet {
 	p := api.Packet{Version: api.PacketVersion, ID: request.ID, Job: request.Job, Number: request.Number, Function: request.Function,
 		Status: status, RetryAfter: retryAfter, Body: strings.ToValidUTF8(string(body), "\uFFFD")}
-	p.Sum = sum(p)
+	p.Sum = sum(&p)
 	return p
 }
 
 // Parse reads one packet and refuses whatever is not one: of another version, with
 // members that are unknown, damaged, or for another place than a function of an
 // eSIM server.
-func Parse(b []byte) (p api.Packet, err error) {
-	if len(b) > api.MaxPacket {
-		return p, fmt.Errorf("it is longer than %d bytes", api.MaxPacket)
-	}
-	if !utf8.Valid(b) {
-		return p, errors.New("it is not text")
-	}
+func Parse(b []byte) (*api.Packet, error) {
+	p := &api.Packet{}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
-		return p, fmt.Errorf("it is not a packet: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return p, errors.New("something stands behind the packet")
+	err := d.Decode(p)
+	if _, more := d.Token(); err != nil || more != io.EOF || len(b) > api.MaxPacket || !utf8.Valid(b) {
+		return nil, errors.Join(errNotPacket, err)
 	}
 	return p, Check(p, len(b))
 }
 
+var (
+	errNotPacket = errors.New("it is not a packet of version " + strconv.Itoa(api.PacketVersion))
+	errDamaged   = errors.New("it was damaged on its way: its sum is wrong")
+)
+
 // Check is what [Parse] checks of a packet that is decoded; size is how long its
 // text is, in bytes.
-func Check(p api.Packet, size int) error {
-	switch {
-	case p.Version != api.PacketVersion:
-		return fmt.Errorf("its version is %d, this program knows %d", p.Version, api.PacketVersion)
-	case !validID(p.ID), p.Number < 0, len(p.Job) > maxID:
-		return errors.New("its id is not that of a packet")
-	case !known(p.Function):
-		return errors.New("its function is none of an eSIM server")
-	case p.Sum != sum(p):
-		return errors.New("it was damaged on its way: its sum is wrong")
-	}
-	if p.Status != 0 {
-		if p.Status < 200 || p.Status > 599 || p.RetryAfter < 0 || p.URL != "" || p.Protocol != "" {
-			return errors.New("it is no answer")
-		}
-		return nil
-	}
+func Check(p *api.Packet, size int) error {
 	from := p.Job
 	if from == "" {
 		from = Notification
 	}
 	switch {
-	case size > api.MaxRequestPacket:
-		return fmt.Errorf("a request has at most %d bytes", api.MaxRequestPacket)
-	case Host(p) == "", len(p.URL) > maxText, len(p.Protocol) > maxText:
-		return errors.New("its address is not that of an eSIM server")
-	case !strings.HasPrefix(p.ID, from) || !strings.HasSuffix(p.ID, "-"+strconv.FormatInt(p.Number, 10)+"-"+p.Sum[:idSum]):
-		return errors.New("its id is not its own")
+	case p.Version != api.PacketVersion, !validID(p.ID), p.Number < 0, !known(p.Function):
+	case p.Sum != sum(p):
+		return errDamaged
+	case p.Status != 0 && p.Status >= 200 && p.Status <= 599 && p.RetryAfter >= 0 && p.URL+p.Protocol == "":
+		return nil
+	case p.Status == 0 && size <= api.MaxRequestPacket && Host(p) != "" && len(p.URL+p.Protocol) <= maxText &&
+		strings.HasPrefix(p.ID, from) && strings.HasSuffix(p.ID, ending(p)):
+		return nil
 	}
-	return nil
+	return errNotPacket
 }
 
 // Host is the server that a request goes to, empty if its address is not exactly
 // that of the function. Whether it is the name of a server is not judged here.
-func Host(p api.Packet) string {
+func Host(p *api.Packet) string {
 	host, https := strings.CutPrefix(p.URL, "https://")
 	host, whole := strings.CutSuffix(host, path+p.Function)
 	if !https || !whole || strings.Trim(host, nameDigits+".") != "" {
@@ -175,7 +158,7 @@ const (
 )
 
 // FileName is the name of the file that a packet lies in.
-func FileName(p api.Packet) string {
+func FileName(p *api.Packet) string {
 	if p.Status != 0 {
 		return p.ID + AnswerFile
 	}
@@ -184,7 +167,7 @@ func FileName(p api.Packet) string {
 
 // Write puts a packet into a folder, for its owner alone. The file is there whole
 // or not at all, also after a power cut.
-func Write(dir string, p api.Packet) error {
+func Write(dir string, p *api.Packet) error {
 	b, err := json.MarshalIndent(p, "", " ")
 	if err != nil {
 		return err

@@ -13,8 +13,13 @@ import (
 )
 
 func request(function, body string) api.Packet {
-	return Request(api.Packet{Job: "20261122-061500", Number: 2, Function: function, URL: "https://smdp.example.com" + path + function,
+	return requested(api.Packet{Job: "20261122-061500", Number: 2, Function: function, URL: "https://smdp.example.com" + path + function,
 		Protocol: "gsma/rsp/v2.2.2", Body: body}, "")
+}
+
+func requested(p api.Packet, from string) api.Packet {
+	Request(&p, from)
+	return p
 }
 
 func text(t *testing.T, p api.Packet) []byte {
@@ -28,11 +33,11 @@ func text(t *testing.T, p api.Packet) []byte {
 
 func TestParse(t *testing.T) {
 	good := request(Authenticate, `{"transactionId":"AA"}`)
-	answer := Answer(good, 200, 0, []byte(`{"header":{}}`))
-	note := Request(api.Packet{Number: 7, Function: Notify, URL: "https://a.example" + path + Notify, Body: "{}"}, Notification+"-left")
-	for _, p := range []api.Packet{good, answer, note, Answer(note, 503, 60, nil)} {
+	answer := Answer(&good, 200, 0, []byte(`{"header":{}}`))
+	note := requested(api.Packet{Number: 7, Function: Notify, URL: "https://a.example" + path + Notify, Body: "{}"}, Notification+"-left")
+	for _, p := range []api.Packet{good, answer, note, Answer(&note, 503, 60, nil)} {
 		got, err := Parse(text(t, p))
-		if err != nil || got != p {
+		if err != nil || *got != p {
 			t.Errorf("%s: %+v, %v", p.ID, got, err)
 		}
 	}
@@ -46,7 +51,7 @@ func TestParse(t *testing.T) {
 	resigned := func(change func(*api.Packet)) []byte { // by somebody who knows how
 		p := good
 		change(&p)
-		return text(t, Request(p, ""))
+		return text(t, requested(p, ""))
 	}
 	for name, b := range map[string][]byte{
 		"empty":               nil,
@@ -82,7 +87,7 @@ func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	p := request(Initiate, "{}")
 	for range 2 {
-		if err := Write(dir, p); err != nil {
+		if err := Write(dir, &p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,19 +100,20 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Parse(b); err != nil || got != p {
+	if got, err := Parse(b); err != nil || *got != p {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
 		t.Errorf("left behind: %v %v", list, err)
 	}
-	if err := Write(filepath.Join(dir, "gone"), p); !errors.Is(err, os.ErrNotExist) {
+	if err := Write(filepath.Join(dir, "gone"), &p); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder that is not there: %v", err)
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	for _, p := range []api.Packet{request(Initiate, "{}"), Answer(request(Package, "{}"), 200, 3, []byte("{}"))} {
+	ask := request(Package, "{}")
+	for _, p := range []api.Packet{ask, Answer(&ask, 200, 3, []byte("{}"))} {
 		b, _ := json.Marshal(p)
 		f.Add(b)
 	}
@@ -127,7 +133,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if q, err := Parse(again); err != nil || q != p {
+		if q, err := Parse(again); err != nil || *q != *p {
 			t.Fatalf("%+v, %v", q, err)
 		}
 	})

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"lpad/agent/job"
@@ -52,7 +51,7 @@ type packetCard struct {
 
 // GetEUICCChallenge begins a session, unless one of before goes on.
 func (c *packetCard) GetEUICCChallenge(ctx context.Context) ([]byte, error) {
-	if b := c.r.cfg.Offline.Box.Challenge(); b != nil {
+	if b := c.r.cfg.Offline.Box.Said(packets.Initiate); b != nil {
 		return b, nil
 	}
 	return c.Card.GetEUICCChallenge(ctx)
@@ -60,7 +59,7 @@ func (c *packetCard) GetEUICCChallenge(ctx context.Context) ([]byte, error) {
 
 // AuthenticateServer goes on with a session, unless that was done before.
 func (c *packetCard) AuthenticateServer(ctx context.Context, s rsp.ServerAuthentication, params []byte) ([]byte, error) {
-	if b := c.r.cfg.Offline.Box.Response(); b != nil {
+	if b := c.r.cfg.Offline.Box.Said(packets.Authenticate); b != nil {
 		return b, nil
 	}
 	return c.Card.AuthenticateServer(ctx, s, params)
@@ -116,62 +115,56 @@ func (r *Runner) begunAnew(ctx context.Context, j job.Job, e job.Event, err erro
 	return e, err
 }
 
-// packetsChanged lets those who follow the job know that a packet waits, or
+// PacketsChanged lets those who follow the job know that a packet waits, or
 // waits no longer. It is called on the card's goroutine.
-func (r *Runner) packetsChanged() {
-	for _, j := range r.View().Jobs {
-		if j.Order.Offline && !j.Ended() && !j.Waits() {
-			r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "job", Job: &j})
-		}
+func (r *Runner) PacketsChanged(job string) {
+	if j, err := r.Job(job); err == nil {
+		r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: "job", Job: &j})
 	}
 }
 
 // Pending reads what waits on the card, with the card's signatures, unless a job
 // has the card.
 func (r *Runner) Pending(ctx context.Context) (pending []rsp.PendingNotification, err error) {
-	err = r.WithCard(ctx, func(ctx context.Context) error {
-		defer r.card.closeCard(ctx, r.log)
-		return r.onCard(ctx, func(card Card) error {
-			list, err := procedure.ListNotifications(ctx, card)
-			if err != nil {
-				return err
-			}
-			r.change(func(v *View) { v.Notifications = list })
-			pending, err = procedure.RetrieveNotifications(ctx, card, list)
-			return err
-		})
+	err = r.withList(ctx, func(card Card, list []rsp.Notification) error {
+		pending, err = procedure.RetrieveNotifications(ctx, card, list)
+		return err
 	})
 	return pending, err
 }
 
-// Carried takes the word of a server that somebody brought: open leads to it, for
-// the notification of that number. Nothing is sent.
-func (r *Runner) Carried(ctx context.Context, seq int64, open procedure.Opener) error {
+// withList runs f with what waits on the card.
+func (r *Runner) withList(ctx context.Context, f func(Card, []rsp.Notification) error) error {
 	return r.WithCard(ctx, func(ctx context.Context) error {
 		defer r.card.closeCard(ctx, r.log)
 		return r.onCard(ctx, func(card Card) error {
 			list, err := procedure.ListNotifications(ctx, card)
-			if err != nil {
-				return err
-			}
-			i := slices.IndexFunc(list, func(n rsp.Notification) bool { return n.SeqNumber == seq })
-			if i < 0 {
-				return packets.Superseded("the notification is not on the card any more")
-			}
-			pending, err := procedure.RetrieveNotifications(ctx, card, list[i:i+1])
-			deliveries := procedure.Deliver(ctx, card, open, pending)
-			for _, d := range deliveries {
-				err = errors.Join(err, d.Err)
-			}
-			if err == nil || len(deliveries) > 0 && deliveries[0].Acknowledged {
-				r.account(ctx, deliveries)
-			}
 			if err == nil {
-				list = slices.Delete(list, i, i+1)
+				r.change(func(v *View) { v.Notifications = list })
+				err = f(card, list)
 			}
-			r.change(func(v *View) { v.Notifications = list })
-			r.noteDelivery(len(list), err)
 			return err
 		})
+	})
+}
+
+// Carried takes the word of a server that somebody brought: open leads to it, for
+// the notification of that number. Nothing is sent. One that is not on the card
+// any more needs nothing.
+func (r *Runner) Carried(ctx context.Context, seq int64, open procedure.Opener) error {
+	return r.withList(ctx, func(card Card, list []rsp.Notification) error {
+		for i, n := range list {
+			if n.SeqNumber != seq {
+				continue
+			}
+			left, err := r.deliverGroup(ctx, card, Way{Open: open}, group{receiver: n.Receiver(), list: list[i : i+1]}, 1)
+			if len(left) == 0 {
+				list = append(list[:i:i], list[i+1:]...)
+				r.change(func(v *View) { v.Notifications = list })
+			}
+			r.noteDelivery(len(list), err)
+			return err
+		}
+		return nil
 	})
 }

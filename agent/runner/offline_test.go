@@ -53,7 +53,7 @@ func (c *courier) waits(function string) (p api.Packet) {
 	c.w.t.Helper()
 	eventually(c.w.t, "a packet "+function, func() bool {
 		for _, p = range c.box.List() {
-			if _, waits := c.box.Wait(p.Job); p.Function == function && (waits || function == packets.Cancel) {
+			if p.Function == function && (c.box.Wait(p.Job) != nil || function == packets.Cancel) {
 				return true
 			}
 		}
@@ -65,7 +65,7 @@ func (c *courier) waits(function string) (p api.Packet) {
 // carry takes a packet to its server.
 func (c *courier) carry(p api.Packet) api.Packet {
 	c.w.t.Helper()
-	s, err := c.w.client.Open(packets.Host(p))
+	s, err := c.w.client.Open(packets.Host(&p))
 	if err != nil {
 		c.w.t.Fatal(err)
 	}
@@ -74,12 +74,12 @@ func (c *courier) carry(p api.Packet) api.Packet {
 	if err != nil {
 		c.w.t.Fatal(err)
 	}
-	return packets.Answer(p, a.Status, 0, a.Body)
+	return packets.Answer(&p, a.Status, 0, a.Body)
 }
 
 func (c *courier) put(a api.Packet) {
 	c.w.t.Helper()
-	if err := c.box.Put(a); err != nil {
+	if err := c.box.Put(&a); err != nil {
 		c.w.t.Fatal(err)
 	}
 }
@@ -112,8 +112,8 @@ func TestOffline(t *testing.T) {
 						c.put(c.carry(c.waits(before)))
 					}
 					p := c.waits(function)
-					if wait, ok := c.box.Wait(j.ID); !ok || wait.Number != int64(at+1) || wait.Of != 3 {
-						t.Errorf("waits for %+v %v", wait, ok)
+					if wait := c.box.Wait(j.ID); wait == nil || wait.Number != int64(at+1) || wait.Of != 3 {
+						t.Errorf("waits for %+v", wait)
 					}
 					a := c.carry(p)
 					if stop {
@@ -132,7 +132,7 @@ func TestOffline(t *testing.T) {
 					lost := stop && function == packets.Package // nobody can ask the card for it
 					if lost {
 						c.waits(packets.Initiate)
-						if err := c.box.Put(a); err == nil || fault.Of(err).Code != api.CodePacketSuperseded {
+						if err := c.box.Put(&a); err == nil || fault.Of(err).Code != api.CodePacketSuperseded {
 							t.Errorf("the package of before: %v", err)
 						}
 					} else {
@@ -196,11 +196,15 @@ func TestOfflineNotifications(t *testing.T) {
 	}
 	open := func(a func(api.Packet) api.Packet) procedure.Opener {
 		return func(address string) (procedure.Server, error) {
-			return (&es9p.Client{Transport: packets.One(func(p api.Packet) (api.Packet, error) { return a(packets.Request(p, packets.Notification)), nil })}).Open(address)
+			return (&es9p.Client{Transport: packets.One(func(p *api.Packet) (*api.Packet, error) {
+				packets.Request(p, packets.Notification)
+				answer := a(*p)
+				return &answer, nil
+			})}).Open(address)
 		}
 	}
 	first := pending[0].SeqNumber
-	err = l.Carried(t.Context(), first, open(func(p api.Packet) api.Packet { return packets.Answer(p, 500, 0, nil) }))
+	err = l.Carried(t.Context(), first, open(func(p api.Packet) api.Packet { return packets.Answer(&p, 500, 0, nil) }))
 	if fault.Of(err).Code != "server-unavailable" || len(w.card.Notifications()) != 3 {
 		t.Errorf("a server that cannot: %v, %d on the card", err, len(w.card.Notifications()))
 	}
@@ -212,7 +216,7 @@ func TestOfflineNotifications(t *testing.T) {
 			t.Errorf("%d on the card after %d, %d shown", left, i+1, len(l.View().Notifications))
 		}
 	}
-	if err := l.Carried(t.Context(), first, open(c.carry)); fault.Of(err).Code != api.CodePacketSuperseded {
+	if err := l.Carried(t.Context(), first, open(c.carry)); err != nil {
 		t.Errorf("one that is gone: %v", err)
 	}
 	if got := w.received(); got != "install 358, disable 341, enable 358" {
@@ -280,7 +284,8 @@ func TestOfflineRefused(t *testing.T) {
 	forgotten := []byte(`{"header":{"functionExecutionStatus":{"status":"Failed","statusCodeData":{"subjectCode":"8.10.1","reasonCode":"3.9"}}}}`)
 	for range packets.Attempts {
 		c.put(c.carry(c.waits(packets.Initiate)))
-		c.put(packets.Answer(c.waits(packets.Authenticate), 200, 0, forgotten))
+		p := c.waits(packets.Authenticate)
+		c.put(packets.Answer(&p, 200, 0, forgotten))
 	}
 	l.fails(j.ID, "session-unknown")
 

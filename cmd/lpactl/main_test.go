@@ -243,6 +243,9 @@ func (d *daemon) Relay(ctx context.Context, by string, take func() (net.Conn, er
 	}
 	return d.station.Attach(ctx, by, take)
 }
+func (d *daemon) Packets(context.Context) (api.Packets, error)         { return api.Packets{}, nil }
+func (d *daemon) PutPacket(context.Context, string, *api.Packet) error { return nil }
+
 func (d *daemon) Probe(context.Context) (api.Probe, error) {
 	return d.probed, d.err
 }
