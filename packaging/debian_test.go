@@ -192,6 +192,33 @@ func TestContents(t *testing.T) {
 	}
 }
 
+// imageScript installs a package in a copy of this machine's file system, in memory, where nothing runs and nothing is mounted.
+const imageScript = `
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+cp "$2" "$1/root/root/lpad.deb"
+exec chroot "$1/root" sh -euc '
+	mkdir -p /etc/lpad/lpad.d; echo "version: 1" >/etc/lpad/lpad.d/50-device.yaml
+	dpkg --force-unsafe-io --install /root/lpad.deb >/root/log 2>&1 || { cat /root/log; exit 1; }
+	id -un lpad
+	ls /etc/systemd/system/sockets.target.wants/lpad.socket /etc/systemd/system/multi-user.target.wants/lpad.service
+	cat /etc/lpad/lpad.d/50-device.yaml
+	dpkg --verify lpad'
+`
+
+// TestImage: in the making of an image the package makes its user and enables its units, starts nothing and needs no /proc.
+func TestImage(t *testing.T) {
+	packagetest.Require(t)
+	t.Parallel()
+	dir := debs(t, built(t, "VERSION=1.0"), "1.0")
+	got := run(t, "unshare", "--mount", "--propagation", "private", "sh", "-euc", imageScript, "sh", t.TempDir(), filepath.Join(dir, "lpad_1.0_"+architecture(t)+".deb"))
+	want := "lpad\n/etc/systemd/system/multi-user.target.wants/lpad.service\n/etc/systemd/system/sockets.target.wants/lpad.socket\nversion: 1\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // installed is a device with packages, and what a test asks of it.
 type installed struct {
 	*testing.T

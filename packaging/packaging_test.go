@@ -74,10 +74,10 @@ func TestFiles(t *testing.T) {
 		}
 	}
 	err := filepath.WalkDir(".", func(p string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && (p == "hooks" || p == "debian" || p == "openwrt" || p == "man" || p == "packagetest") { // examples, what dpkg and OpenWrt run, manual pages, a double
+		if err == nil && e.IsDir() && slices.Contains([]string{"hooks", "debian", "openwrt", "yocto", "buildroot", "man", "packagetest"}, p) { // examples, what is run by dpkg and OpenWrt, recipes, manual pages, a double
 			return filepath.SkipDir
 		}
-		if err == nil && e.Type().IsRegular() && filepath.Ext(p) != ".go" {
+		if err == nil && e.Type().IsRegular() && filepath.Ext(p) != ".go" && p != "install.sh" {
 			found = append(found, filepath.ToSlash(p))
 		}
 		return err

@@ -39,16 +39,50 @@ var sizeBounds = []struct {
 }{{"lpad", 10}, {"lpad-pcsc", 2}}
 
 func sizeCommand() *cobra.Command {
-	return &cobra.Command{
+	var cross bool
+	cmd := &cobra.Command{
 		Use: "size FOLDER", Short: "the sizes of the programs in a folder", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			var f figures
-			if err := f.sizes(args[0]); err != nil {
+			measure := f.sizes
+			if cross {
+				measure = f.crossSizes
+			}
+			if err := measure(args[0]); err != nil {
 				return err
 			}
 			return f.err()
 		},
 	}
+	cmd.Flags().BoolVar(&cross, "cross", false, "the folder has programs for many architectures, PROGRAM-linux-ARCHITECTURE; those for amd64 have the bounds")
+	return cmd
+}
+
+// crossSizes tells the sizes of what "make cross" has built. The other
+// architectures are as large as they are: the code is the same.
+func (f *figures) crossSizes(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*-linux-*"))
+	if err != nil || len(files) == 0 {
+		return errors.Join(err, fmt.Errorf("no programs in %s", dir))
+	}
+	for _, file := range files {
+		st, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		name, size := filepath.Base(file), float64(st.Size())/1e6
+		bounded := false
+		for _, b := range sizeBounds {
+			if bounded = name == b.program+"-linux-amd64"; bounded {
+				f.add("size-"+name, size, "MB", b.bound)
+				break
+			}
+		}
+		if !bounded {
+			fmt.Printf("bench: size-%s %.6g MB\n", name, size)
+		}
+	}
+	return nil
 }
 
 func (f *figures) sizes(dir string) error {

@@ -1,0 +1,1 @@
+include $(BR2_EXTERNAL_LPAD_PATH)/lpad/lpad.mk
