@@ -130,7 +130,7 @@ func (d *Device) connect(ctx context.Context, o DeviceOptions, dialect modemtest
 	enabled = enabled && iccid == mustICCID(OldOperator.ICCID)
 	if o.Backend == NetworkManager {
 		if enabled {
-			err = d.Stack.WaitConnected(ctx, "altnetz")
+			err = d.online(ctx)
 		}
 	} else {
 		var hook string
@@ -140,6 +140,25 @@ func (d *Device) connect(ctx context.Context, o DeviceOptions, dialect modemtest
 		network += fmt.Sprintf(", backend: %s, hook: %s", o.Backend, hook)
 	}
 	return configuration + "network: {" + network + "}\n", "", err
+}
+
+// patience is how long NetworkManager may take to connect by itself. Where it
+// tries another operator's connection first, it may end up waiting five minutes.
+const patience = 30 * time.Second
+
+// online waits until the device is connected as its owner left it; where
+// NetworkManager does not get that far, its owner activates the connection.
+func (d *Device) online(ctx context.Context) error {
+	first, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if d.Stack.WaitConnected(first, "altnetz") == nil {
+		return nil
+	}
+	out, err := d.Stack.Command(ctx, "nmcli", "--wait", "30", "connection", "up", "altnetz").CombinedOutput()
+	if err == nil {
+		return d.Stack.WaitConnected(ctx, "altnetz")
+	}
+	return fmt.Errorf("connect the device: %w\n%s\nmodem:\n%s", err, out, d.Stack.Modem.Log())
 }
 
 // Reader is lpad on a machine with a PC/SC reader.
