@@ -30,6 +30,7 @@ import (
 	"lpad/agent/api"
 	"lpad/agent/apiserver"
 	"lpad/agent/procedure"
+	"lpad/agent/relay"
 	"lpad/agent/rsp"
 	"lpad/agent/rsp/es9p"
 	"lpad/agent/runner"
@@ -122,6 +123,7 @@ type Agent struct {
 	claims   claims
 	heard    heard
 	reloaded reloaded
+	relay    *relay.Station
 
 	telling sync.Mutex
 	told    string // the last status line
@@ -134,7 +136,7 @@ func New(cfg config.Config, h Host, picked []Parts) (_ *Agent, err error) {
 	if h.Log == nil {
 		h.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{host: h, main: h.Log, hub: runner.NewHub(), state: newStateFile(cfg.Socket, h.Log), since: time.Now().UTC()}
+	a := &Agent{host: h, main: h.Log, hub: runner.NewHub(), state: newStateFile(cfg.Socket, h.Log), since: time.Now().UTC(), relay: relay.NewStation()}
 	trust, err := es9p.NewTrust(es9p.TrustConfig{Dir: cfg.RSP.TrustDir, AllowTestCI: cfg.RSP.AllowTestCI})
 	if err != nil {
 		return nil, fmt.Errorf("trust: %w", err)
@@ -308,6 +310,7 @@ type serverSource struct {
 	cfg   config.RSP
 	trust *es9p.Trust
 	turns *turns // nil: servers can be reached while the card is used
+	relay *relay.Station
 	now   func() time.Time
 	log   *slog.Logger
 }
@@ -318,7 +321,7 @@ func (s *serverSource) OpenServer(address string, way runner.Way) (procedure.Ser
 		timeout = min(timeout, way.Limit)
 	}
 	c := &es9p.Client{Trust: s.trust, Protocol: s.cfg.Protocol, Addresses: s.cfg.Addresses, Interface: way.Link.Interface,
-		Timeouts: es9p.TimeoutsFor(timeout), Now: s.now, Log: s.log}
+		Timeouts: es9p.TimeoutsFor(timeout), Now: s.now, Log: s.log, Dial: dialer(s.relay, way.Link.Interface, s.log)}
 	session, err := c.Open(address, es9p.OnlyCIs(way.CIs...))
 	if err != nil {
 		return nil, err

@@ -49,6 +49,9 @@ func (b *backend) Status(ctx context.Context) (api.Status, error) {
 		all, _ := b.Cards(ctx)
 		s.Cards = all.Cards
 	}
+	if r, attached := b.relay.Attached(); attached {
+		s.Relay = &api.Relay{By: r.By, Since: r.Since}
+	}
 	for _, p := range v.Facts.Profiles {
 		if p.State == rsp.Enabled {
 			s.Profile = profileIn(v, p)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"lpad/agent/relay"
 	"lpad/agent/rsp/es9p"
 	"lpad/agent/runner"
 	"lpad/config"
@@ -40,6 +41,7 @@ type reporter struct {
 	device    *deviceSource
 	backend   func() string
 	clock     *clock
+	relay     *relay.Station
 	log       *slog.Logger
 }
 
@@ -86,7 +88,7 @@ func (r *reporter) post(ctx context.Context, to, key string, body []byte, device
 	}
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
-	dialer := es9p.Dialer(device)
+	dial := dialer(r.relay, device, r.log)
 	transport := &http.Transport{
 		Protocols: &http1, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxReportAnswer,
 		TLSClientConfig: &tls.Config{RootCAs: roots, Time: r.clock.Now, MinVersion: tls.VersionTLS12},
@@ -94,7 +96,7 @@ func (r *reporter) post(ctx context.Context, to, key string, body []byte, device
 			if other := r.addresses[strings.ToLower(u.Hostname())]; other != "" {
 				address = other
 			}
-			return dialer.DialContext(ctx, network, address)
+			return dial(ctx, network, address)
 		},
 	}
 	defer transport.CloseIdleConnections()
@@ -148,6 +150,10 @@ func (r *reporter) explain(host string, err error) error {
 	if errors.As(err, &foreign) {
 		return fault.New(fault.Fault{Code: "report-certificate-refused", Text: "the certificate of the receiver of reports is not acceptable", Retry: true, Who: fault.Configuration,
 			Next: "put its authority into the file that reports.ca names, or give the receiver a certificate that the system trusts"}, err)
+	}
+	var own fault.Explainer
+	if errors.As(err, &own) { // of the relay
+		return fmt.Errorf("report to %s: %w", host, err)
 	}
 	return &es9p.TransportError{Function: "report", Host: host, Err: err}
 }

@@ -88,8 +88,8 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 	if p.Habits != nil {
 		enable = p.Habits.Enable
 	}
-	u.servers = &serverSource{cfg: cfg.RSP, trust: a.trust.Load(), turns: card.turns, now: u.clock.Now, log: p.Log}
-	u.reporter = &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend, clock: u.clock, log: p.Log}
+	u.servers = &serverSource{cfg: cfg.RSP, trust: a.trust.Load(), turns: card.turns, relay: a.relay, now: u.clock.Now, log: p.Log}
+	u.reporter = &reporter{ca: cfg.Reports.CA, addresses: cfg.RSP.Addresses, timeout: cfg.RSP.Timeout, device: device, backend: p.backend, clock: u.clock, relay: a.relay, log: p.Log}
 	u.runner = runner.New(runner.Config{
 		Pulse:       pulse,
 		EnableOrder: enable,

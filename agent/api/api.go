@@ -35,6 +35,7 @@
 //	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
 //	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
 //	POST   /v1/jobs/{id}/abort                               -> 200 Job
+//	POST   /v1/relay                                         -> 101 [RelayProtocol]
 //	GET    /v1/events[?job=ID]               server-sent events, each an Event;
 //	                                         Last-Event-ID resumes
 //
@@ -72,6 +73,10 @@ const (
 	OrderType = "application/jose"
 	MaxOrder  = 16 << 10
 )
+
+// RelayProtocol is what POST /v1/relay upgrades a connection to. Its frames are
+// described in the comment of package agent/relay.
+const RelayProtocol = "lpad-relay/1"
 
 // Problem is an error as the socket tells it (RFC 9457, with members of ours).
 type Problem struct {
@@ -125,6 +130,7 @@ type Status struct {
 	Queued        int          `json:"queued"`        // jobs waiting
 	Notifications NoteStatus   `json:"notifications"`
 	Reports       NoteStatus   `json:"reports"`
+	Relay         *Relay       `json:"relay,omitempty"` // a laptop through which servers are reached
 	Trust         []TrustRoot  `json:"trust"`
 	Clock         Clock        `json:"clock"`
 	Journal       *Problem     `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
@@ -146,6 +152,12 @@ type CardStatus struct {
 	Job     string   `json:"job,omitempty"`     // the running one
 	Queued  int      `json:"queued,omitempty"`  // jobs waiting
 	Problem *Problem `json:"problem,omitempty"`
+}
+
+// Relay tells of a laptop that carries connections to servers.
+type Relay struct {
+	By    string    `json:"by"` // who has attached it, by the kernel's word
+	Since time.Time `json:"since"`
 }
 
 // Slot is the SIM slot that a modem uses, by its maker's number.

@@ -25,6 +25,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +93,11 @@ type Backend interface {
 	Answer(ctx context.Context, by, id string, r api.AnswerRequest) (api.Job, error)
 	Abort(ctx context.Context, by, id string) (api.Job, error)
 
+	// Relay has the caller carry connections to servers until ctx ends or the
+	// caller goes. take hands the connection over, which is Relay's to close then;
+	// an error without it is an answer as any other.
+	Relay(ctx context.Context, by string, take func() (net.Conn, error)) error
+
 	// Watch sends events that came after the one with id after, then new ones,
 	// until ctx ends; then it closes the channel.
 	Watch(ctx context.Context, after uint64) <-chan api.Event
@@ -134,6 +140,7 @@ type Server struct {
 	backend Backend
 	policy  *atomic.Pointer[Policy]
 	rates   *rates
+	relays  *sync.WaitGroup // connections that were handed over
 	log     *slog.Logger
 	packet  chan struct{} // holds one while a packet is read: it is large
 }
@@ -143,7 +150,7 @@ func New(b Backend, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, rates: newRates(), log: o.Log, packet: make(chan struct{}, 1)}
+	s := &Server{backend: b, policy: &atomic.Pointer[Policy]{}, rates: newRates(), relays: &sync.WaitGroup{}, log: o.Log, packet: make(chan struct{}, 1)}
 	s.SetPolicy(o.Policy)
 	return s
 }
@@ -180,6 +187,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	stopStreams() // or Shutdown would wait for every open event stream
+	defer s.relays.Wait()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
@@ -302,7 +310,7 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case f.Code == api.CodeBadRequest || f.Who == fault.Technician && !f.Retry:
 		return http.StatusBadRequest
-	case f.Code == api.CodeConflict, f.Code == api.CodePacketSuperseded:
+	case f.Code == api.CodeConflict, f.Code == "relay-attached", f.Code == api.CodePacketSuperseded:
 		return http.StatusConflict
 	case f.Code == fault.Internal:
 		return http.StatusInternalServerError

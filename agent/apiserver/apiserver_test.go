@@ -48,6 +48,8 @@ type backend struct {
 	wait     time.Duration  // that a question takes
 
 	several bool // cards
+
+	carries func(ctx context.Context, c net.Conn) error // what becomes of a relay; nil: its end
 }
 
 func (b *backend) note(ctx context.Context, what string, a ...any) error {
@@ -95,6 +97,19 @@ func (b *backend) SetSlot(ctx context.Context, by string, slot int) (api.Slot, e
 }
 func (b *backend) Status(ctx context.Context) (api.Status, error) {
 	return api.Status{State: "ready"}, b.note(ctx, "status")
+}
+func (b *backend) Relay(ctx context.Context, by string, take func() (net.Conn, error)) error {
+	if err := b.note(ctx, "relay by %s", by); err != nil {
+		return err
+	}
+	c, err := take()
+	if err != nil {
+		return err
+	}
+	if b.carries != nil {
+		return b.carries(ctx, c)
+	}
+	return c.Close()
 }
 func (b *backend) EUICC(ctx context.Context) (api.EUICC, error) {
 	return api.EUICC{EID: "89"}, b.note(ctx, "euicc")
@@ -357,7 +372,7 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	for _, r := range apiserver.Routes() {
-		if !tried[r.Method+r.Path] && r.Path != "/events" {
+		if !tried[r.Method+r.Path] && r.Path != "/events" && r.Path != "/relay" {
 			t.Errorf("%s %s was not tried", r.Method, r.Path)
 		}
 	}
@@ -384,7 +399,7 @@ func TestSeveralCards(t *testing.T) {
 	b := &backend{several: true}
 	s := serve(t, b, apiserver.Options{})
 	for _, r := range apiserver.Routes() {
-		if r.Path == "/events" {
+		if r.Path == "/events" || r.Path == "/relay" { // of all cards
 			continue
 		}
 		path := "/v1" + strings.NewReplacer("{iccid}", "8901", "{seq}", "7", "{id}", "J1", "{job}", "J1").Replace(r.Path)

@@ -7,6 +7,7 @@ const (
 	MaxBody        = maxBody
 	MaxConnections = maxConnections
 	HeaderTimeout  = headerTimeout
+	BodyTimeout    = bodyTimeout
 	StopTimeout    = stopTimeout
 	MaxOthers      = maxOthers
 	MaxOfOne       = maxOfOne

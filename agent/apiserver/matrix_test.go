@@ -56,6 +56,7 @@ var matrix = []struct {
 	{"GET /v1/jobs/{id}", "/v1/jobs/J1", "", "200", "200", "200"},
 	{"POST /v1/jobs/{id}/answer", "/v1/jobs/J1/answer", `{"accept":true}`, "-", "200", "200"},
 	{"POST /v1/jobs/{id}/abort", "/v1/jobs/J1/abort", "", "-", "200", "200"},
+	{"POST /v1/relay", "/v1/relay", "", "-", "101", "101"},
 	{"GET /v1/events", "/v1/events", "", "200", "200", "200"},
 	{"GET /metrics", "/metrics", "", "200", "200", "200"},
 
@@ -169,6 +170,9 @@ func askOne(c net.Conn, request string) (a answered, err error) {
 }
 
 func requestOf(method, path, body string) string {
+	if path == "/v1/relay" {
+		return method + " " + path + " HTTP/1.1\r\nHost: lpad.local\r\nConnection: Upgrade\r\nUpgrade: lpad-relay/1\r\n\r\n"
+	}
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: lpad.local\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 }
 

@@ -93,7 +93,7 @@ func init() {
 	for _, v := range []any{api.APDURequest{}, api.APDUs{}, api.Trust{}, api.AnswerRequest{}, api.Capability{}, api.CardStatus{}, api.Cards{}, api.Clock{}, api.Document{}, api.DroppedNotification{},
 		api.EUICC{}, api.Effective{}, api.EnableRequest{}, api.Event{}, api.HookRun{}, api.InstallRequest{}, api.Job{}, api.Jobs{}, api.Learned{},
 		api.Managers{}, api.Mark{}, api.Network{}, api.NicknameRequest{}, api.NoteStatus{}, api.Notification{}, api.Notifications{}, api.Packet{}, api.PacketWait{}, api.Packets{}, api.Parameter{},
-		api.Probe{}, api.Problem{}, api.Profile{}, api.Profiles{}, api.Progress{}, api.Quarantine{}, api.Slot{}, api.SlotRequest{}, api.Status{},
+		api.Probe{}, api.Problem{}, api.Profile{}, api.Profiles{}, api.Progress{}, api.Quarantine{}, api.Relay{}, api.Slot{}, api.SlotRequest{}, api.Status{},
 		api.Suspended{}, api.TrustRoot{}} {
 		messages[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
@@ -158,6 +158,10 @@ func tryOperation(t *testing.T, s *server, route, path, body string, op operatio
 	}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
+	}
+	if _, upgrades := op.Responses["101"]; upgrades {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", api.RelayProtocol)
 	}
 	resp, err := s.client.Transport.RoundTrip(req)
 	if err != nil {

@@ -26,7 +26,7 @@ type route struct {
 // nothing else in the request tells; the id of a job does, and so may a signed
 // order.
 func (r route) orders() bool {
-	return r.path != "/orders" && r.path != "/packets" && r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/")
+	return r.path != "/orders" && r.path != "/packets" && r.level > Read && r.method != http.MethodGet && !strings.HasPrefix(r.path, "/jobs/") && !strings.HasPrefix(r.path, "/reports/") && r.path != "/relay"
 }
 
 // maxBody bounds the body of a request, in bytes.
@@ -69,6 +69,7 @@ var routes = []route{
 	{"GET", "/jobs/{id}", Read, oneJob},
 	{"POST", "/jobs/{id}/answer", Operate, answerJob},
 	{"POST", "/jobs/{id}/abort", Operate, abortJob},
+	{"POST", "/relay", Operate, relay},
 	{"GET", "/events", Read, events},
 }
 

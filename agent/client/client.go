@@ -208,6 +208,47 @@ func (c *Client) PutPacket(ctx context.Context, answer *api.Packet) error {
 	return err
 }
 
+// Relay makes the connection of a relay, for the Carrier of package agent/relay;
+// the caller closes it.
+func (c *Client) Relay(ctx context.Context) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	in := bufio.NewReader(conn)
+	req, err := http.NewRequest("POST", "http://"+api.Host+api.Prefix+"/relay", nil)
+	var resp *http.Response
+	if err == nil {
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {api.RelayProtocol}}
+		if err = req.Write(conn); err == nil {
+			resp, err = http.ReadResponse(in, req)
+		}
+	}
+	switch {
+	case err != nil:
+		err = c.explain(ctx, err)
+	case resp.StatusCode != http.StatusSwitchingProtocols:
+		err = refusal(resp)
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return upgraded{conn, in}, nil
+}
+
+// upgraded is a connection of which something was read already.
+type upgraded struct {
+	net.Conn
+	in io.Reader
+}
+
+func (c upgraded) Read(p []byte) (int, error) { return c.in.Read(p) }
+
 // Jobs lists jobs, the newest first.
 func (c *Client) Jobs(ctx context.Context) (v api.Jobs, err error) {
 	return v, c.call(ctx, "GET", "/jobs", nil, &v)
@@ -392,12 +433,17 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if resp.StatusCode < 300 {
 		return resp, nil
 	}
+	return nil, refusal(resp)
+}
+
+// refusal is the problem that an answer tells.
+func refusal(resp *http.Response) error {
 	defer resp.Body.Close()
 	p := &api.Problem{}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(p); err != nil || p.Code == "" {
-		return nil, fmt.Errorf("the daemon answered %s", resp.Status)
+		return fmt.Errorf("the daemon answered %s", resp.Status)
 	}
-	return nil, p
+	return p
 }
 
 // explain says why there is no daemon at the socket.

@@ -72,6 +72,9 @@ func (u *ui) status(s api.Status, last *api.Job) {
 		}
 	}
 	rows = append(rows, [2]string{"profile", profile}, [2]string{"network", networkLine(s.Network)})
+	if r := s.Relay; r != nil {
+		rows = append(rows, [2]string{"relay", "attached since " + r.Since.UTC().Format("15:04:05 UTC") + " by " + r.By})
+	}
 	switch {
 	case s.Job != nil:
 		rows = append(rows, [2]string{"job", jobLine(*s.Job, s.Clock.Now)})

@@ -28,7 +28,7 @@ var exitCodes = []struct {
 	{3, []string{api.CodeNotRunning, api.CodeStopping}},
 	{4, []string{api.CodeNoPermission, api.CodeForbidden, api.CodeNotLocal}},
 	{5, []string{api.CodeNotFound, api.CodeCardUnknown, "profile-not-found"}},
-	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use", "apdu-refused", "parameters-outdated", "parameters-full"}},
+	{6, []string{api.CodeConflict, "queue-full", "profile-already-enabled", "profile-already-disabled", "profile-in-use", "relay-attached", "apdu-refused", "parameters-outdated", "parameters-full"}},
 	{7, []string{api.CodeBadRequest, api.CodeCardAmbiguous, api.CodeTooLarge, "parameters-invalid", "nickname-invalid", "iccid-malformed"}},
 
 	// the way to the server, and who it is
@@ -40,7 +40,7 @@ var exitCodes = []struct {
 	{15, []string{"test-ci-not-allowed"}},
 	{16, []string{"clock-not-set"}},
 	{17, []string{"connection-refused", "connection-lost", "no-network", "dns-unavailable", "server-unreachable", "server-unavailable",
-		"interface-missing", "tls-refused", "tls-failed", "not-tls"}},
+		"interface-missing", "relay-lost", "relay-refused", "tls-refused", "tls-failed", "not-tls"}},
 	{19, []string{"certificate-wrong-host"}},
 
 	// the order, as the operator sees it

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 
 	"lpad/agent/api"
 	"lpad/agent/apiserver"
+	"lpad/agent/relay"
 	"lpad/internal/fault"
 )
 
@@ -56,6 +58,8 @@ type daemon struct {
 	answers chan api.AnswerRequest
 	playing sync.WaitGroup
 	quit    chan struct{}
+	station *relay.Station // of POST /v1/relay
+	detach  func()         // ends the last relay
 }
 
 var steps = map[string]int{"queued": 1, "authenticating": 2, "consent": 2, "preparing": 2, "loading": 3, "reporting": 4, "snapshotting": 6, "gating": 6,
@@ -69,7 +73,7 @@ func newDaemon(t testing.TB) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, path: filepath.Join(dir, "s"), change: make(chan struct{}), answers: make(chan api.AnswerRequest, 4), quit: make(chan struct{})}
+	d := &daemon{t: t, path: filepath.Join(dir, "s"), change: make(chan struct{}), answers: make(chan api.AnswerRequest, 4), quit: make(chan struct{}), station: relay.NewStation()}
 	l, err := apiserver.Listen(d.path, apiserver.SocketOptions{GID: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +245,11 @@ func (d *daemon) Relay(ctx context.Context, by string, take func() (net.Conn, er
 	if d.err != nil {
 		return d.err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.mu.Lock()
+	d.detach = cancel
+	d.mu.Unlock()
 	return d.station.Attach(ctx, by, take)
 }
 func (d *daemon) Packets(context.Context) (api.Packets, error)         { return api.Packets{}, nil }
@@ -420,6 +429,7 @@ state    busy
 card     8904 (at /dev/ttyUSB2): the card is busy
 profile  Meter of Operator (8901)
 network  networkmanager wwan0 10.0.0.2 APN iot.example
+relay    attached since 04:05:06 UTC by uid 1000 (pid 7)
 job      install J0: loading
 waiting  2 jobs
 queue    1 notification waits for its server, the oldest for 90 min, next try

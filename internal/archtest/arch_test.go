@@ -70,6 +70,7 @@ var arrows = []struct {
 	{"agent/api", nil, "messages"},
 	{"agent/metrics", nil, "a text format"},
 	{"agent/metrics/metricstest", nil, "reads it strictly"},
+	{"agent/relay", nil, "connections through somebody else's network; never sees what is in them"},
 	{"agent/apiserver", []string{"agent/api", "agent/metrics"}, "the socket"},
 	{"agent/client", []string{"agent/api"}, "the socket, from outside"},
 	{"agent", []string{"agent/...", "apdu", "apdu/ber", "modem", "modem/carrierdb", "config", "internal/release"}, "wiring, no policy"},
@@ -82,7 +83,7 @@ var arrows = []struct {
 
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
-	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/params", "agent/rsp"}, "no way round the socket; params and rsp are pure"},
+	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/relay", "agent/params", "agent/rsp"}, "no way round the socket; params and rsp are pure"},
 	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "cmd/lpalab/operator", "config", "modem/...", "packaging"}, "the lab may see all"},
 }
 

@@ -164,7 +164,7 @@ func (e *TransportError) Fault() fault.Fault {
 			Next: "check the server's name in the activation code, and that this network's name server knows it"}
 	case errors.As(err, &name):
 		return fault.Fault{Code: "dns-unavailable", Text: "the name server does not answer", Retry: true, Who: fault.Device,
-			Next: "check the network connection and its name server"}
+			Next: "check the network connection and its name server; a device without a network can use a laptop's: lpactl relay"}
 	case errors.As(err, &iface) && errors.Is(err, syscall.EPERM):
 		return fault.Fault{Code: "interface-not-permitted", Text: "lpad may not bind to the network interface", Who: fault.Configuration,
 			Next: "give lpad the capability CAP_NET_RAW"}
@@ -185,7 +185,7 @@ func (e *TransportError) Fault() fault.Fault {
 			Next: "try again later; check the server's name"}
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fault.Fault{Code: "no-network", Text: "there is no way to the server from here", Retry: true, Who: fault.Device,
-			Next: "connect the device to a network with internet access"}
+			Next: "connect the device to a network with internet access, or let it use a laptop's: lpactl relay"}
 	case strings.HasPrefix(err.Error(), "tls:"):
 		return fault.Fault{Code: "tls-failed", Text: "no TLS connection could be agreed with the server", Who: fault.Operator,
 			Next: "report this to the operator: the server's TLS is too old or broken"}
