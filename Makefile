@@ -152,9 +152,9 @@ cross: ## the static programs for the architectures of the field into build/cros
 	  ( export GOOS=linux CGO_ENABLED=0 GOARCH=$${row%%,*}; case $$row in *,*) export "$${row#*,}";; esac; \
 	    for p in lpad lpactl; do f=$(BUILD)/cross/$$p-linux-$$name; $(COLLECT) $(GOBUILD) $(LPADTAGS) -o $$f ./cmd/$$p; \
 	      if readelf -lW $$f | grep INTERP; then echo "$$f is not static"; exit 1; fi; done ); done
-	@CGO_ENABLED=0 go run ./cmd/lpalab size --cross $(BUILD)/cross
 	@GOOS=linux GOARCH=arm CGO_ENABLED=0 go vet ./...
 	@GOOS=linux GOARCH=mipsle GOMIPS=softfloat CGO_ENABLED=0 go vet ./cmd/lpad ./cmd/lpactl ./modem/... ./agent/...
+	@CGO_ENABLED=0 go run ./cmd/lpalab size --cross $(BUILD)/cross
 
 clean: ## remove what was built
 	@rm -rf $(BUILD) dist
