@@ -135,6 +135,7 @@ var meanings = []meaning{
 	{0xFF00, 0x6400, "execution error, nothing was changed", nil},
 	{0xFFFF, 0x6581, "memory failure", ErrMemory},
 	{0xFF00, 0x6500, "execution error, something was changed", nil},
+	{0xFFFF, 0x6601, "a command came damaged", nil},
 	{0xFFFF, 0x6700, "wrong length", ErrMalformed},
 	{0xFFFF, 0x6881, "logical channel not supported or closed", ErrChannelClosed},
 	{0xFFFF, 0x6882, "secure messaging not supported", ErrUnsupported},

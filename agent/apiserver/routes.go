@@ -89,6 +89,11 @@ var metricsRoute = route{"GET", "/metrics", Read, func(s *Server, w http.Respons
 
 // get serves a question without arguments.
 func get[T any](ask func(Backend, context.Context) (T, error)) func(*Server, http.ResponseWriter, *http.Request) {
+	return whatever(func(b Backend, ctx context.Context) (any, error) { return ask(b, ctx) })
+}
+
+// whatever is the part of get that is there once, and not for each type.
+func whatever(ask func(Backend, context.Context) (any, error)) func(*Server, http.ResponseWriter, *http.Request) {
 	return func(s *Server, w http.ResponseWriter, r *http.Request) {
 		if err := unhurried(w); err != nil { // the card may be slow
 			return

@@ -92,6 +92,8 @@ const (
 	ReasonInterruption       ErrorReason = 11
 	ReasonPEProcessingError  ErrorReason = 12
 	ReasonPPRNotAllowed      ErrorReason = 15
+
+	maxReason ErrorReason = 26 // of SGP.22 v3.1, beside 127
 )
 
 // InstallationError is a download that the card refused: table 3.5. It is a
@@ -141,6 +143,9 @@ func (e *InstallationError) Error() string {
 // Fault implements fault.Explainer.
 func (e *InstallationError) Fault() fault.Fault {
 	f := errorReasons.faultOf(int(e.Reason))
+	if e.Reason > ReasonPPRNotAllowed && e.Reason <= maxReason { // of SGP.22 v3: enterprises, and what only new cards have
+		f = fault.Fault{Code: "profile-not-supported", Text: fmt.Sprintf("the card does not take profiles of this kind (reason %d)", int(e.Reason)), Who: fault.Operator, Next: askOperator}
+	}
 	if e.Reason == ReasonPEProcessingError {
 		if pe, ok := e.SIMA.Failed(); ok {
 			f.Text += ": " + pe.String()

@@ -57,6 +57,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(), a.orderCommand(),
 		a.slotCommand(), a.relayCommand(), a.trustCommand(), a.apduCommand(), a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 		a.paramsCommand(), a.doctorCommand(), a.bundleCommand(),
+		a.explainCommand(),
 	)
 	a.completions(root)
 	err := root.ExecuteContext(ctx)

@@ -97,6 +97,7 @@ func (u *ui) problem(p *api.Problem) {
 	if p.Detail != "" && p.Detail != p.Title {
 		u.note("cause: %s", p.Detail)
 	}
+	u.meaning(p.Detail, p.State)
 	if p.Next != "" {
 		u.note("next: %s", p.Next)
 	}

@@ -211,8 +211,23 @@ func cme(code int) (cmeCode, bool) {
 			return m, true
 		}
 	}
-	return cmeCode{}, false
+	m := cmeCode{code: code, text: "refused by the network", is: &ErrRefused}
+	switch {
+	case code >= 42 && code <= 47:
+		m.text, m.is, m.plain = "lock of the modem", &ErrLocked, "the modem is locked to an operator"
+	case code == 54 || code == 55:
+		m.text, m.is = "functions of the modem are restricted", &ErrNoService
+	case code == 116 || code == 117 || code == 122 || code == 126 || code == 190 || code == 204:
+		m.is, m.plain = &ErrTimeoutNetwork, "the network cannot do it for the moment"
+	case code <= 100 || code > maxCME:
+		return cmeCode{}, false
+	}
+	return m, true
 }
+
+// maxCME is the last code of TS 27.007 version 17, section 9.2: those from 101 on
+// are the network's refusals.
+const maxCME = 233
 
 // ErrRefused means that the network refuses the subscription, the device or the
 // service. ErrTimeoutNetwork means that the network, not the modem, was silent.

@@ -44,7 +44,7 @@ var (
 
 // Meanings lists the pairs of the table.
 func Meanings() (pairs [][2]string) {
-	for s := range meanings {
+	for _, s := range meanings {
 		pairs = append(pairs, [2]string{s.subject, s.reason})
 	}
 	return pairs
