@@ -89,11 +89,18 @@ func (h *Hub) leave(w chan Event) {
 	}
 }
 
+// onlyNew and what is above it are ids that no event ever has: who asks for what
+// came after them wants nothing of the past.
+const onlyNew = 1 << 62
+
 // watch sends what came after the event with id after, then everything new,
 // until ctx ends or the watcher is too slow. The channel is closed then.
 func (h *Hub) watch(ctx context.Context, after uint64) <-chan Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if after > h.last && after < onlyNew {
+		after = 0 // an id of the daemon before this one: whoever saw it has seen nothing of this one
+	}
 	var missed []Event
 	for _, e := range h.ring {
 		if e.ID > after {

@@ -285,6 +285,18 @@ func TestHub(t *testing.T) {
 	if want := l.View().LastEvent - runner.HubMemory + 1; first.ID != want {
 		t.Errorf("the oldest event is %d, want %d", first.ID, want)
 	}
+	for range 3 { // what is remembered is full again
+		l.Publish(runner.Event{Type: "card"})
+		<-again
+	}
+	if e := <-l.Watch(ctx, l.View().LastEvent+1000); e.ID != l.View().LastEvent-runner.HubMemory+1 {
+		t.Errorf("after an id of another daemon: %d", e.ID)
+	}
+	fresh := l.Watch(ctx, 1<<63-1)
+	l.Publish(runner.Event{Type: "card"})
+	if e := <-fresh; e.ID != l.View().LastEvent {
+		t.Errorf("of nothing but the new: %d, latest %d", e.ID, l.View().LastEvent)
+	}
 	cancel()
 	for range again {
 	}

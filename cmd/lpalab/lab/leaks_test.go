@@ -311,7 +311,7 @@ func TestNothingIsTold(t *testing.T) {
 				must []string // what is there, so that it is known to be the place
 				not  known
 			}{
-				{"the log", told(), []string{"exchange.tag=BF31", "+CCHO", "hook says", "LPAD_EVENT=", "refused"}, all},
+				{"the log", told(), []string{"exchange.tag=BF31", "+CCHO", "es9+ call", "hook says", "LPAD_EVENT=", "refused"}, all},
 				{"/metrics", metrics, []string{"lpad_rollbacks_total"}, all},
 				{"the bundle", everything, []string{"jobs.json", `"kind": "enable"`, "exchange.tag=BF31"}, all},
 				{"the events", seen, []string{`"type":"job"`, lab.NewOperator.ICCID}, secrets},
