@@ -125,6 +125,8 @@ type Agent struct {
 	reloaded reloaded
 	relay    *relay.Station
 
+	fleet fleet
+
 	telling sync.Mutex
 	told    string // the last status line
 	ready   bool   // and whether READY=1 was said
@@ -143,6 +145,7 @@ func New(cfg config.Config, h Host, picked []Parts) (_ *Agent, err error) {
 	}
 	a.trust.Store(trust)
 	a.reloaded.running = cfg
+	a.fleet.kick = make(chan struct{}, 1)
 	tellKeys(cfg.Orders, h.Log)
 	policy, err := policyOf(cfg.API, h.Log)
 	if err != nil {
@@ -220,6 +223,7 @@ func policyOf(c config.API, log *slog.Logger) (apiserver.Policy, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	a.readDeclarations() // before a job goes on that needs the confirmation code of one
 	for _, u := range a.units {
 		a.state.write(u.cfg.Name, runner.Starting)
 	}
@@ -251,6 +255,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		u.greet()
 	}
 	parts.Go(func() { a.attend(ctx) })
+	parts.Go(func() { a.converge(ctx) })
 	parts.Go(func() { a.watch(ctx) })
 	<-ctx.Done()
 	a.notify("STOPPING=1\nSTATUS=stopping")

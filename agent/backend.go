@@ -42,6 +42,7 @@ func (b *backend) Status(ctx context.Context) (api.Status, error) {
 		Journal: problemOf(v.JournalErr), Goroutines: runtime.NumGoroutine(),
 		Warnings: slices.Concat(b.Agent.warnings(), b.unit.warnings(), v.Warnings),
 	}
+	b.fleet.report(b.unit, &s)
 	for _, a := range v.Link.Addresses {
 		s.Network.Addresses = append(s.Network.Addresses, a.Addr().String())
 	}

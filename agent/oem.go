@@ -59,35 +59,14 @@ func (s *settingsSource) readFolder() oemFolder {
 	if s.config().OEMDir == "" {
 		return o
 	}
-	root, err := os.OpenRoot(s.config().OEMDir)
+	root, names, err := openFolder(s.config().OEMDir, ".json")
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			o.skip(s.config().OEMDir, err)
-		}
+		o.skip(s.config().OEMDir, err)
+	}
+	if root == nil {
 		return o
 	}
 	defer root.Close()
-	dir, err := root.Open(".")
-	if err != nil {
-		o.skip(s.config().OEMDir, err)
-		return o
-	}
-	defer dir.Close()
-	st, err := dir.Stat()
-	if err == nil {
-		err = trusted(st)
-	}
-	if err != nil {
-		o.skip(s.config().OEMDir, err)
-		return o
-	}
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		o.skip(s.config().OEMDir, err)
-		return o
-	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".json") || strings.HasPrefix(n, ".") })
-	slices.Sort(names)
 	if at, ok := slices.BinarySearch(names, limitsFile); ok {
 		names = slices.Concat(names[at:at+1], names[:at], names[at+1:])
 	}
@@ -97,9 +76,9 @@ func (s *settingsSource) readFolder() oemFolder {
 	}
 	for _, name := range names {
 		source := params.SourceOEM + ": " + name
-		text, private, err := readOEM(root, name)
+		text, mode, err := readTrusted(root, name, maxOEMFile)
 		if err == nil {
-			err = o.add(source, text, private)
+			err = o.add(source, text, mode&0o077 == 0)
 		}
 		if err != nil {
 			o.skip(source, err)
@@ -109,6 +88,34 @@ func (s *settingsSource) readFolder() oemFolder {
 		}
 	}
 	return o
+}
+
+// openFolder lists the files of a folder, in the order of their names, that nobody
+// else may write to. nil, without an error: there is none.
+func openFolder(path, suffix string) (root *os.Root, names []string, err error) {
+	if root, err = os.OpenRoot(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	} else if err != nil {
+		return nil, nil, err
+	}
+	dir, err := root.Open(".")
+	if err == nil {
+		var st fs.FileInfo
+		if st, err = dir.Stat(); err == nil {
+			err = trusted(st)
+		}
+		if err == nil {
+			names, err = dir.Readdirnames(-1)
+		}
+		dir.Close()
+	}
+	if err != nil {
+		root.Close()
+		return nil, nil, err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, suffix) || strings.HasPrefix(n, ".") })
+	slices.Sort(names)
+	return root, names, nil
 }
 
 // add takes one file over. One that others cannot read may hold passwords.
@@ -121,11 +128,11 @@ func (o *oemFolder) add(source string, text []byte, private bool) error {
 	return nil
 }
 
-// readOEM reads one file, and says whether others can not.
-func readOEM(root *os.Root, name string) (text []byte, private bool, err error) {
+// readTrusted reads one file of at most limit bytes, and says who can read it.
+func readTrusted(root *os.Root, name string, limit int64) (text []byte, mode fs.FileMode, err error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not keep us
 	if err != nil {
-		return nil, false, err
+		return nil, 0, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -133,16 +140,16 @@ func readOEM(root *os.Root, name string) (text []byte, private bool, err error) 
 		err = trusted(st)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, 0, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, false, errors.New("it is not a file")
+		return nil, 0, errors.New("it is not a file")
 	}
-	text, err = io.ReadAll(io.LimitReader(f, maxOEMFile+1))
-	if err == nil && len(text) > maxOEMFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxOEMFile)
+	text, err = io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("it is larger than %d bytes", limit)
 	}
-	return text, st.Mode().Perm()&0o077 == 0, err
+	return text, st.Mode().Perm(), err
 }
 
 // trusted refuses what somebody else than root and lpad's own user may have

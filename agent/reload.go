@@ -15,7 +15,7 @@ import (
 
 // live are the keys that a reload changes, by their beginnings; log.level is the
 // program's. All others need a restart.
-var live = []string{"log.level", "rsp.trust_dir", "rsp.allow_test_ci", "rsp.notification_retry", "api.", "reports.", "params.", "orders.require"}
+var live = []string{"log.level", "rsp.trust_dir", "rsp.allow_test_ci", "rsp.notification_retry", "api.", "fleet.", "reports.", "params.", "orders.require"}
 
 // reloadLimit bounds asking the cards' loops for a change.
 const reloadLimit = 10 * time.Second
@@ -107,8 +107,10 @@ func (a *Agent) Reload(ctx context.Context, next config.Config) (err error) {
 	running.Orders.Require = next.Orders.Require
 	running.RSP.TrustDir, running.RSP.AllowTestCI = next.RSP.TrustDir, next.RSP.AllowTestCI
 	running.RSP.NotificationRetry, running.RSP.NotificationRetryMax = next.RSP.NotificationRetry, next.RSP.NotificationRetryMax
+	running.Fleet = next.Fleet
 	a.reloaded.running, a.reloaded.wrong, a.reloaded.restart = running, "", restart
 	a.reloaded.mu.Unlock()
+	a.fleet.reread()
 	a.tell(false)
 	return nil
 }

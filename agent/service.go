@@ -51,6 +51,7 @@ func (a *Agent) attend(ctx context.Context) {
 					events = nil
 				case e.Type != "progress":
 					a.tell(false)
+					a.fleet.look()
 				}
 			}
 		}

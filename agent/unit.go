@@ -99,6 +99,7 @@ func (a *Agent) newUnit(cfg config.Unit, p Parts) (*unit, error) {
 		ClockReady:  u.clock.Ready,
 		OnState:     func(s runner.State) { a.onState(u, s) },
 		OnEnd:       u.figures.jobEnded,
+		Code:        a.fleet.codeOf,
 		Offline:     u.newOffline(cfg, pulse),
 		Hub:         a.hub,
 		Name:        cfg.Name,

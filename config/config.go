@@ -47,6 +47,7 @@ type Config struct {
 	API     API     `key:"api"`
 	Reports Reports `key:"reports"`
 	Hooks   Hooks   `key:"hooks"`
+	Fleet   Fleet   `key:"fleet"`
 	Journal Journal `key:"journal"`
 
 	// Cards are the cards of a device that has several, by name; see [Config.Units].
@@ -147,6 +148,11 @@ type Hooks struct {
 	Timeout time.Duration `key:"timeout"` // after which one is killed; all for one event together may take four times as long
 }
 
+// Fleet says where profiles are declared that the device shall have (docs/fleet.md).
+type Fleet struct {
+	Dir string `key:"dir"` // declarations, *.yaml; empty: none
+}
+
 // Journal bounds what is kept on flash.
 type Journal struct {
 	MaxBytes int64 `key:"max_bytes"` // beyond which the log is compacted
@@ -175,6 +181,7 @@ func Default() Config {
 		},
 		API:     API{Read: "lpad", Operate: "lpad-admin"},
 		Hooks:   Hooks{Dir: "/etc/lpad/hooks.d", Timeout: 30 * time.Second},
+		Fleet:   Fleet{Dir: "/etc/lpad/profiles.d"},
 		Journal: Journal{MaxBytes: 1 << 20},
 	}
 }

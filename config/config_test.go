@@ -165,6 +165,7 @@ func TestRefused(t *testing.T) {
 		{"report with a user", "version: 1\nreports: {url: \"https://u:p@r.example/\"}\n", "reports.url", "user name"},
 		{"report port", "version: 1\nreports: {url: \"https://r.example:0/\"}\n", "reports.url", "of the form"},
 		{"report fragment", "version: 1\nreports: {url: \"https://r.example/#x\"}\n", "reports.url", "of the form"},
+		{"fleet dir", "version: 1\nfleet: {dir: profiles.d}\n", "fleet.dir", "absolute"},
 		{"hooks dir", "version: 1\nhooks: {dir: hooks.d}\n", "hooks.dir", "absolute"},
 		{"hooks timeout", "version: 1\nhooks: {timeout: 6m}\n", "hooks.timeout", "not between"},
 		{"report ca", "version: 1\nreports: {ca: ca.pem}\n", "reports.ca", "absolute"},

@@ -102,6 +102,9 @@ func (c Config) validate(origins Origins) error {
 	if c.Hooks.Dir != "" {
 		v.path("hooks.dir", c.Hooks.Dir)
 	}
+	if c.Fleet.Dir != "" {
+		v.path("fleet.dir", c.Fleet.Dir)
+	}
 	v.between("hooks.timeout", c.Hooks.Timeout, minWait, maxHook)
 	if n := c.Journal.MaxBytes; n < minJournal || n > maxJournal {
 		v.fault("journal.max_bytes", fmt.Sprintf("%d is not between %d and %d", n, minJournal, maxJournal))

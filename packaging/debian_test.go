@@ -358,7 +358,7 @@ func TestPackage(t *testing.T) {
 	i.want("systemctl is-active lpad.socket lpad.service; systemctl is-enabled lpad.socket lpad.service", "active\nactive\nenabled\nenabled")
 	i.sh("lpactl status")
 	i.want("stat -c '%U:%G %a' /run/lpad /run/lpad/lpad.sock /var/lib/lpad /etc/lpad /etc/lpad/lpad.yaml", "lpad:lpad 755\nlpad:lpad 660\nlpad:lpad 700\nroot:root 755\nroot:root 644")
-	i.want("stat -c '%U:%G %a' /etc/lpad/operators.d /etc/lpad/params.d /etc/lpad/params.d/secrets | uniq", "root:lpad 750")
+	i.want("stat -c '%U:%G %a' /etc/lpad/operators.d /etc/lpad/profiles.d /etc/lpad/params.d /etc/lpad/params.d/secrets | uniq", "root:lpad 750")
 	i.want("setpriv --reuid nobody --regid nogroup --clear-groups lpactl status >/dev/null 2>&1 || echo refused", "refused")
 	i.want("setpriv --reuid nobody --regid lpad --clear-groups lpactl status >/dev/null && echo served", "served")
 	i.want("stat -c %U /proc/$("+pid+"); grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$("+pid+")/status | tr -d '\\t'",

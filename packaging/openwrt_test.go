@@ -69,7 +69,7 @@ close`, dir)
 	if info, err := os.Stat(filepath.Join(dir, "etc", "state")); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the state: %v, %v", info, err)
 	}
-	for folder, mode := range map[string]os.FileMode{"operators.d": 0o750, "params.d": 0o750, "params.d/secrets": 0o750, "hooks.d/staged.d": 0o755, "hooks.d/rolled-back.d": 0o755} {
+	for folder, mode := range map[string]os.FileMode{"operators.d": 0o750, "profiles.d": 0o750, "params.d": 0o750, "params.d/secrets": 0o750, "hooks.d/staged.d": 0o755, "hooks.d/rolled-back.d": 0o755} {
 		if info, err := os.Stat(filepath.Join(dir, "etc", folder)); err != nil || info.Mode() != os.ModeDir|mode {
 			t.Errorf("%s: %v, %v", folder, info, err)
 		}

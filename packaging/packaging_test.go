@@ -156,7 +156,7 @@ func TestAccounts(t *testing.T) {
 		mode os.FileMode
 		uid  int
 	}
-	for folder, want := range map[string]folder{"run/lpad": {0o755, uid}, "var/lib/lpad": {0o700, uid}, "etc/lpad/operators.d": {0o750, 0}, "etc/lpad/params.d": {0o750, 0},
+	for folder, want := range map[string]folder{"run/lpad": {0o755, uid}, "var/lib/lpad": {0o700, uid}, "etc/lpad/operators.d": {0o750, 0}, "etc/lpad/profiles.d": {0o750, 0}, "etc/lpad/params.d": {0o750, 0},
 		"etc/lpad/params.d/secrets": {0o750, 0}} {
 		info, err := os.Stat(filepath.Join(root, folder))
 		if err != nil {

@@ -131,6 +131,7 @@ type Status struct {
 	Notifications NoteStatus   `json:"notifications"`
 	Reports       NoteStatus   `json:"reports"`
 	Relay         *Relay       `json:"relay,omitempty"` // a laptop through which servers are reached
+	Declared      *Declared    `json:"declared,omitempty"` // of fleet.dir, for this card
 	Trust         []TrustRoot  `json:"trust"`
 	Clock         Clock        `json:"clock"`
 	Journal       *Problem     `json:"journal,omitempty"`  // why the disk does not take the journal: jobs stand still until it does
@@ -192,6 +193,14 @@ type NoteStatus struct {
 	LastError *Problem  `json:"last_error,omitempty"`
 	NextTry   time.Time `json:"next_try,omitzero"`
 	Lost      int       `json:"lost,omitempty"` // reports that were given up because too many waited
+}
+
+// Declared says how far the profiles are that files of fleet.dir declare.
+type Declared struct {
+	Total     int      `json:"total"` // files for this card, and those that cannot be read
+	Converged int      `json:"converged"`
+	Failed    int      `json:"failed"` // until the file changes; also files that contradict each other, and those that cannot be read
+	Lines     []string `json:"lines"`  // how it stands with each, for people
 }
 
 // TrustRoot is one certificate authority that is believed.

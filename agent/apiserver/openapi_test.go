@@ -90,7 +90,7 @@ func readOpenAPI(t *testing.T) openAPI {
 var messages = map[string]reflect.Type{}
 
 func init() {
-	for _, v := range []any{api.APDURequest{}, api.APDUs{}, api.Trust{}, api.AnswerRequest{}, api.Capability{}, api.CardStatus{}, api.Cards{}, api.Clock{}, api.Document{}, api.DroppedNotification{},
+	for _, v := range []any{api.APDURequest{}, api.APDUs{}, api.Trust{}, api.AnswerRequest{}, api.Capability{}, api.CardStatus{}, api.Cards{}, api.Clock{}, api.Declared{}, api.Document{}, api.DroppedNotification{},
 		api.EUICC{}, api.Effective{}, api.EnableRequest{}, api.Event{}, api.HookRun{}, api.InstallRequest{}, api.Job{}, api.Jobs{}, api.Learned{},
 		api.Managers{}, api.Mark{}, api.Network{}, api.NicknameRequest{}, api.NoteStatus{}, api.Notification{}, api.Notifications{}, api.Packet{}, api.PacketWait{}, api.Packets{}, api.Parameter{},
 		api.Probe{}, api.Problem{}, api.Profile{}, api.Profiles{}, api.Progress{}, api.Quarantine{}, api.Relay{}, api.Slot{}, api.SlotRequest{}, api.Status{},

@@ -52,7 +52,7 @@ type Order struct {
 
 	// For the others.
 	ICCID    rsp.ICCID `json:"iccid,omitzero"`
-	Nickname string    `json:"nickname,omitempty"`
+	Nickname string    `json:"nickname,omitempty"` // of Install too: the new profile gets it
 
 	// For Install with Enable and for Enable.
 	Parameters json.RawMessage `json:"parameters,omitempty"` // the order's terminal parameters document
@@ -67,7 +67,11 @@ type Order struct {
 	// end as the other secrets are.
 	ReportTo string `json:"report_to,omitempty"`
 
-	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)"
+	By string `json:"by,omitempty"` // who ordered: "uid 1000 (pid 4711)", "profiles.d/NAME"
+
+	// Declared tells for which declaration it is done (agent/desired), and for what
+	// its file said; nobody is asked for consent then. Empty: for none.
+	Declared string `json:"declared,omitempty"`
 
 	// Of a signed order (agent/orders). An order without an Issuer is not signed.
 	Issuer   string `json:"issuer,omitempty"`   // whose signature it is: the name of a key, or "smdp:HOST"

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"lpad/agent/desired"
 	"lpad/agent/job"
 	"lpad/agent/procedure"
 	"lpad/agent/rsp"
@@ -28,6 +29,8 @@ type Memory struct {
 	Applied   AppliedSet   `json:"applied,omitzero"`
 	Suspended []Suspension `json:"suspended,omitempty"` // the oldest first
 	Staged    []Staged     `json:"-"`                   // the oldest first; each in a setting of its own
+
+	Declared []desired.Entry `json:"-"` // in a setting of its own
 }
 
 // GoodAPN is an access point that carried data with a profile: the first to be
@@ -142,6 +145,7 @@ func (m Memory) after(before, next job.Job, e job.Event, eid rsp.EID) Memory {
 		m = m.learn(e.Good)
 	}
 	m = m.judge(next, e)
+	m.Declared = desired.After(m.Declared, &next, e.Kind == job.Loaded, eid)
 	if e.Verified {
 		m = m.took(next.Order, next.ID, e.At)
 	}
@@ -241,6 +245,10 @@ func (r *Runner) recall() {
 	}
 	m = r.recallSerials(m)
 	m.Staged = r.recallStaged()
+	if _, err := r.cfg.Journal.Setting(declaredKey, &m.Declared); err != nil {
+		r.log.Warn("what was done for the declarations is lost", "err", err)
+		m.Declared = nil
+	}
 	r.change(func(v *View) { v.Memory = m })
 }
 
@@ -272,6 +280,11 @@ func (r *Runner) keep(before, next job.Job, e job.Event) error {
 func (r *Runner) remember(m Memory) error {
 	if err := r.rememberStaged(m); err != nil {
 		return err
+	}
+	if len(m.Declared) > 0 {
+		if err := r.cfg.Journal.PutSetting(declaredKey, m.Declared); err != nil {
+			return err
+		}
 	}
 	if err := r.cfg.Journal.PutSetting(memoryKey, m); err != nil {
 		return err

@@ -264,7 +264,11 @@ func (r *Runner) load(ctx context.Context, j job.Job, query bool) (job.Event, er
 	if err != nil {
 		return job.Event{}, err
 	}
-	r.addProfile(r.card.session.Installed)
+	installed := r.card.session.Installed
+	if r.nameNew(ctx, &j) {
+		installed.Nickname = j.Order.Nickname
+	}
+	r.addProfile(installed)
 	return job.Event{Kind: job.Loaded}, nil
 }
 
@@ -324,6 +328,7 @@ func (r *Runner) concludeLoad(ctx context.Context, j job.Job) (job.Event, error)
 		r.tellCancelled(ctx, j, id, proof)
 	}
 	if e.Kind == job.Loaded {
+		r.nameNew(ctx, &j)
 		r.look(ctx)
 	}
 	return e, nil

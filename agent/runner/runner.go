@@ -96,6 +96,10 @@ type Config struct {
 	// not, no server is asked: downloads and deliveries wait. nil: it always is.
 	ClockReady func(context.Context) bool
 
+	// Code is the confirmation code of a declaration's job, where it is on the
+	// device, unlike that of a person; it must not wait. nil: there are none.
+	Code func(*job.Order) redact.Secret
+
 	// Hooks are programs of the device's maker; the zero Dir has none.
 	Hooks hooks.Dir
 
@@ -520,7 +524,7 @@ func (r *Runner) act(ctx context.Context, j job.Job, a job.Action) {
 	}
 	run := func(ctx context.Context) {
 		r.acting = true
-		code := r.codes[j.ID]
+		code := r.code(&j)
 		r.begin(ctx, taskAction, func(ctx context.Context) outcome { return outcome{event: r.perform(ctx, j, a, code)} })
 	}
 	if a.Delay > 0 {

@@ -137,10 +137,15 @@ func (r *Runner) believe(ctx context.Context, j job.Job) (verified bool, err err
 		}
 	}
 	if bound := j.Order.Bound; err == nil && !bound.IsZero() && bound != s.Metadata.ICCID {
-		why = rsp.CancelMetadataMismatch
+		if j.Order.Declared == "" { // else a slip in a file, which must not cost the profile
+			why = rsp.CancelMetadataMismatch
+		}
 		err = fault.New(fault.Fault{Code: codeOtherProfile, Who: fault.Operator,
 			Text: fmt.Sprintf("the server offers the profile %s, and the order is for %s", redact.Digits(s.Metadata.ICCID.String()), redact.Digits(bound.String())),
 			Next: "send an order for the profile that this activation code stands for"}, nil)
+	}
+	if err == nil {
+		err = unattended(&j.Order, s)
 	}
 	if err == nil {
 		return j.Order.JWS != "", nil

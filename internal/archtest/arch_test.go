@@ -61,12 +61,13 @@ var arrows = []struct {
 	{"agent/hooks", []string{"agent/job", "internal/program"}, "the maker's programs; never sees a card"},
 	{"agent/journal", []string{"agent/job"}, "what survives"},
 	{"agent/orders", []string{"agent/rsp"}, "signed orders: whether to believe them; pure"},
+	{"agent/desired", []string{"agent/job", "agent/rsp"}, "declarations: what is still to be done; pure"},
 	{"agent/orders/orderstest", nil, "signs orders; never the product's own code"},
 	{"agent/packets", []string{"agent/api"}, "requests as files; never sees a card"},
 	{"agent/params", []string{"agent/rsp", "apdu/ber", "modem", "modem/carrierdb"}, "pure"},
 	{"agent/procedure", []string{"agent/rsp", "agent/rsp/bpp", "agent/rsp/es10", "agent/rsp/es9p"}, "sequential RSP"},
 	{"agent/switchover", []string{"agent/params", "agent/rsp", "modem"}, "the switch"},
-	{"agent/runner", []string{"agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/packets", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
+	{"agent/runner", []string{"agent/desired", "agent/hooks", "agent/job", "agent/journal", "agent/orders", "agent/packets", "agent/procedure", "agent/rsp", "agent/rsp/es10", "agent/switchover", "modem"}, "owns the card"},
 	{"agent/api", nil, "messages"},
 	{"agent/metrics", nil, "a text format"},
 	{"agent/metrics/metricstest", nil, "reads it strictly"},
@@ -98,7 +99,7 @@ var fences = map[string][]string{
 	"github.com/ebfe/scard":              {"apdu/pcsc/reader"},
 	"github.com/tarm/serial":             {"modem/serialport"},
 	"github.com/spf13/viper":             {"config"},
-	"go.yaml.in/yaml":                    {"config", "modem/quirks"}, // linked by viper anyway
+	"go.yaml.in/yaml":                    {"agent/desired", "config", "modem/quirks"}, // linked by viper anyway
 	"github.com/coreos/go-systemd":       {"internal/systemd"},
 	"github.com/godbus/dbus":             {"internal/systembus", "internal/systembus/bustest", "modem/mm", "modem/nm", "modem/network", "modem/modemtest"},
 	"github.com/damonto/euicc-go":        {"agent/rsp/es9p"}, // of it, only http/rootci
