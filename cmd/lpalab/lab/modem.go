@@ -26,6 +26,9 @@ type ModemOptions struct {
 	// Resolver is the address of a name server that lpad alone uses, on port
 	// 53; "" leaves the machine's. It needs root.
 	Resolver string
+	// Isolated starts lpad in a network namespace of its own, where nothing can be
+	// reached. It needs root.
+	Isolated bool
 }
 
 // StartModem starts a modem on a pty, the SM-DP+, and lpad with config as a
@@ -76,6 +79,11 @@ func (w *World) StartModemWith(ctx context.Context, o ModemOptions) (_ *Modem, e
 	if o.Resolver != "" {
 		if command, err = withResolver(m.dir, o.Resolver); err != nil {
 			return nil, err
+		}
+	}
+	if o.Isolated {
+		command = func(ctx context.Context, name string, args ...string) *exec.Cmd {
+			return exec.CommandContext(ctx, "unshare", append([]string{"--net", name}, args...)...)
 		}
 	}
 	m.Daemon, err = m.daemon(ctx, fmt.Sprintf("card: {backend: at, at_port: %s}\nmodem: {manage: none}\nnetwork: {backend: none, dead_man: 60s}\n", port),
