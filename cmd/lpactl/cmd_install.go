@@ -21,6 +21,7 @@ const maxParameters = 64 << 10
 
 type installFlags struct {
 	enable, yes, pprYes, detach, deleteOld, dryRun bool
+	offline                                        bool
 	code, params, source, reportTo, qr             string
 }
 
@@ -65,12 +66,13 @@ Interrupting the command does not stop the job, unless you say so when asked;
 	cmd.Flags().StringVar(&f.source, "source", "", "default-smdp or smds, instead of an activation code")
 	cmd.Flags().BoolVar(&f.deleteOld, "delete-old", false, "delete the old profile when the new one has proven itself")
 	cmd.Flags().StringVar(&f.reportTo, "report-to", "", "an https `address` that gets a report of how the job has ended")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "there is no network: requests are carried (see lpactl packets)")
 	cmd.Flags().BoolVar(&f.detach, "detach", false, "do not wait for the job")
 	return cmd
 }
 
 func (a *app) install(cmd *cobra.Command, args []string, f installFlags) error {
-	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld, ReportTo: f.reportTo, DryRun: f.dryRun}
+	req := api.InstallRequest{Source: f.source, Enable: f.enable, Consent: f.yes, PPRConsent: f.yes && f.pprYes, DeleteOld: f.deleteOld, ReportTo: f.reportTo, DryRun: f.dryRun, Offline: f.offline}
 	given := len(args)
 	if f.qr != "" {
 		given++
@@ -152,10 +154,14 @@ func (a *app) follow(ctx context.Context, c *client.Client, j api.Job, detach bo
 	var problem error
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	seen := j
+	seen, packet := j, ""
 	j, err := c.Follow(watch, j.ID, func(j api.Job) {
 		seen = j
 		t.update(j)
+		if j.Packet != nil && j.Packet.ID != packet {
+			packet = j.Packet.ID
+			a.notePacket(j)
+		}
 		if j.State == "scheduled" && !told {
 			told = true
 			a.ui.note("the switch waits until %s; it does so without this command too", j.EnableAt.Local().Format(time.RFC3339))

@@ -119,8 +119,12 @@ func (u *ui) job(j api.Job) {
 	if !j.EnableAt.IsZero() {
 		at = j.EnableAt.Local().Format(time.RFC3339)
 	}
+	waits := ""
+	if p := j.Packet; p != nil {
+		waits = fmt.Sprintf("packet %d of about %d, %s (lpactl packets)", p.Number, p.Of, p.Function)
+	}
 	u.facts([][2]string{
-		{"job", j.ID}, {"kind", j.Kind}, {"state", j.State}, {"signed by", signed}, {"not before", at}, {"server", j.SMDP}, {"ICCID", j.ICCID},
+		{"waits for", waits}, {"job", j.ID}, {"kind", j.Kind}, {"state", j.State}, {"signed by", signed}, {"not before", at}, {"server", j.SMDP}, {"ICCID", j.ICCID},
 		{"previous", j.Previous}, {"APN", j.APN},
 	})
 	var rows [][]string

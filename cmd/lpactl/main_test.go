@@ -869,7 +869,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has a number that is not used: %d", n)
 	}
 	var help bytes.Buffer
-	for _, name := range []string{"", "jobs", "notifications", "params", "slot"} {
+	for _, name := range []string{"", "jobs", "notifications", "packets", "params", "slot"} {
 		help.Reset()
 		if exit := run(t.Context(), append(strings.Fields(name), "--help"), strings.NewReader(""), &help, io.Discard); exit != 0 {
 			t.Errorf("help: exit %d", exit)

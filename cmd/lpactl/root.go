@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	root.AddCommand(
 		a.statusCommand(), a.cardsCommand(), a.euiccCommand(), a.profilesCommand(), a.probeCommand(),
 		a.installCommand(), a.enableCommand(), a.disableCommand(), a.deleteCommand(), a.nicknameCommand(), a.orderCommand(),
-		a.slotCommand(), a.relayCommand(), a.trustCommand(), a.apduCommand(), a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
+		a.slotCommand(), a.relayCommand(), a.trustCommand(), a.apduCommand(), a.packetsCommand(), a.notificationsCommand(), a.jobsCommand(), a.eventsCommand(),
 		a.paramsCommand(), a.doctorCommand(), a.bundleCommand(),
 		a.explainCommand(),
 	)

@@ -84,7 +84,7 @@ var arrows = []struct {
 
 	{"cmd/lpad", []string{"agent", "agent/api", "config", "internal/systemd", "apdu", "apdu/pcsc", "modem", "internal/systembus", "modem/atcard", "modem/atport", "modem/mm", "modem/nm", "modem/network", "modem/quirks", "agent/switchover"}, "picks implementations"},
 	{"cmd/lpad-pcsc", []string{"apdu/pcsc", "apdu/pcsc/reader"}, "the helper"},
-	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/relay", "agent/params", "agent/rsp"}, "no way round the socket; params and rsp are pure"},
+	{"cmd/lpactl", []string{"agent/client", "agent/api", "agent/packets", "agent/relay", "agent/params", "agent/rsp", "agent/rsp/es9p"}, "no way round the socket, but to servers with packets; params and rsp are pure"},
 	{"cmd/lpalab/...", []string{"agent/...", "apdu/...", "cmd/lpalab/lab", "cmd/lpalab/operator", "config", "modem/...", "packaging"}, "the lab may see all"},
 }
 
