@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,15 @@ import (
 	"lpad/modem/modemtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A device waits most of the time, for its managers and its modem.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var subscriptions = []modemtest.Subscription{
 	{IMSI: profileA.imsi, APN: "old.apn", Address: netip.MustParsePrefix("10.1.1.2/24"), Gateway: netip.MustParseAddr("10.1.1.1"), PLMN: "00101", Operator: "Test PLMN 1-1"},
@@ -126,7 +135,7 @@ func openTTY(t *testing.T, path string) *host {
 	return &host{t, f}
 }
 
-const answerTimeout = 5 * time.Second
+const answerTimeout = 30 * time.Second
 
 // read reads until the text so far ends with end.
 func (h *host) read(end string) (string, error) {
@@ -775,7 +784,7 @@ func TestUnreadPTY(t *testing.T) {
 			break
 		}
 	}
-	if d := time.Since(begin); d > 10*time.Second {
+	if d := time.Since(begin); d > 30*time.Second {
 		t.Errorf("the modem stood still for %v", d)
 	}
 }

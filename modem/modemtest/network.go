@@ -10,7 +10,7 @@ import (
 )
 
 // linkTimeout bounds one change of the link.
-const linkTimeout = 10 * time.Second
+const linkTimeout = time.Minute
 
 // The cell that the modem is always in, and the access technology LTE.
 const cell = `"00C3","000A2B1F",7`

@@ -37,7 +37,7 @@ type PCSCD struct {
 
 // pcscdReadyTimeout is how long pcscd may take to open its socket and the port
 // of the reader. It takes 50 ms on an idle machine.
-const pcscdReadyTimeout = 10 * time.Second
+const pcscdReadyTimeout = time.Minute
 
 // StartPCSCD starts a pcscd whose files are in dir, and returns when clients
 // and a card can connect. dir should be short: a socket is made below it. ctx

@@ -69,7 +69,7 @@ func TestDetect(t *testing.T) {
 // carries the switch out by the back-end that it began with, over a restart too.
 func TestAutoFollows(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startBare(ctx, t, bareOptions{})
 	bus := systembus.New(d.BusAddress())

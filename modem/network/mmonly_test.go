@@ -186,7 +186,7 @@ func TestModemManagerAlone(t *testing.T) {
 	for name, shared := range map[string]bool{"port of its own": false, "shared port": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			d := startBare(ctx, t, bareOptions{shared: shared})
 			listener, err := d.Listen("tcp", "10.99.0.1:443")
@@ -272,7 +272,7 @@ func TestModemManagerAlone(t *testing.T) {
 // rest and says which interface came of it.
 func TestModemManagerAlonePPP(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	dialect, _ := modemtest.DialectNamed("quectel-eg25")
 	dialect.Delays, dialect.RefreshHangsUp = modemtest.Delays{}, false
@@ -308,7 +308,7 @@ func (unreachable) Probe(_ context.Context, link modem.Link, _ string) error {
 // is under way.
 func TestModemManagerAloneKeeps(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startBare(ctx, t, bareOptions{})
 	listener, err := d.Listen("tcp", "10.99.0.1:443")
@@ -343,7 +343,7 @@ func TestModemManagerAloneKeeps(t *testing.T) {
 // link is bound to the interface that it names: there and back.
 func TestATAloneWithHook(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startBare(ctx, t, bareOptions{withoutMM: true})
 	listener, err := d.Listen("tcp", "10.99.0.1:443")
@@ -387,7 +387,7 @@ func TestATAloneWithHook(t *testing.T) {
 // is forbidden; with nothing up on the modem there are no turns to take.
 func TestWhoHasThePort(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startBare(ctx, t, bareOptions{shared: true})
 	held := func() bool {

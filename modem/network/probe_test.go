@@ -17,6 +17,7 @@ import (
 )
 
 func TestProbe(t *testing.T) {
+	t.Parallel() // one of the cases is one that nobody answers
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

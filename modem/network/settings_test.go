@@ -46,7 +46,7 @@ func (d *device) ids(ctx context.Context) []string {
 // does the deletion of the profile.
 func TestPurposesInNetworkManager(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -121,7 +121,7 @@ func TestPurposesInNetworkManager(t *testing.T) {
 // of the next lpad takes away what there is of them.
 func TestPurposesRolledBackAfterACut(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -200,7 +200,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 		tc.options.dialect.URCs = nil
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			d := startBare(ctx, t, tc.options)
 			var back backend = network.NewATOnly(d.port, d.config)
@@ -283,7 +283,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 // Without an AT port of lpad's the contexts are 3GPP profiles of ModemManager's.
 func TestPurposesAsProfiles(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startBare(ctx, t, bareOptions{})
 	m, err := d.mm.WaitSettled(ctx, "")
@@ -326,7 +326,7 @@ func TestPurposesAsProfiles(t *testing.T) {
 // written down.
 func TestRadioOnTrial(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	dialect := modemtest.TelitLE910
 	dialect.URCs = nil

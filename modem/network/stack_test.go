@@ -3,6 +3,8 @@ package network_test
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -29,7 +31,18 @@ import (
 	"lpad/modem/nm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A device waits most of the time, for its managers and its modem.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// limit is the longest that a test with a device may take, on a machine that has much else to do.
+const limit = 3 * time.Minute
 
 var subscriptions = []modemtest.Subscription{
 	{IMSI: profileA.imsi, APN: "old.apn", Address: netip.MustParsePrefix("10.1.1.2/24"), Gateway: netip.MustParseAddr("10.1.1.1"), PLMN: "00101", Operator: "Test PLMN 1-1"},
@@ -159,7 +172,7 @@ func (d *device) autoconnect(ctx context.Context) map[string]bool {
 
 func TestSwitchAndBack(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -250,7 +263,7 @@ func TestSwitchAndBack(t *testing.T) {
 // reset the modem again and again: the old connection comes up when it can.
 func TestRestoreWithoutCoverage(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -337,7 +350,7 @@ func (d *device) noOldAPN(mark int) {
 
 func TestWithoutATPort(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{withoutAT: true})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -358,7 +371,7 @@ func TestWithoutATPort(t *testing.T) {
 // the modem is held.
 func TestSharedPort(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{shared: true})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -373,7 +386,7 @@ func TestSharedPort(t *testing.T) {
 // comes after begins at Gate.
 func TestRestartInTheMiddle(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -410,7 +423,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 // profile that no network takes.
 func TestCandidates(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	d := startDevice(ctx, t, options{strict: true})
 	d.must(d.WaitConnected(ctx, "old"))
@@ -432,7 +445,7 @@ func TestCandidates(t *testing.T) {
 	_, err = s.Reread(ctx, target)
 	d.must(err)
 	d.step("reread")
-	short, cancel := context.WithTimeout(ctx, 8*time.Second)
+	short, cancel := context.WithTimeout(ctx, 16*time.Second)
 	defer cancel()
 	online, err := s.Verify(short, snapshot, target)
 	d.must(err)
@@ -452,7 +465,7 @@ func TestCandidates(t *testing.T) {
 	d.card.enable(0)
 	_, err = d.back.Reread(ctx, profileA.iccid)
 	d.must(err)
-	short, cancel = context.WithTimeout(ctx, 2*time.Second)
+	short, cancel = context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
 	if _, err = s.Verify(short, snapshot, wrong); fault.Of(err).Code != "registration-denied" {
 		t.Errorf("verify with a wrong access point only: %v", err)
