@@ -166,6 +166,13 @@ printf '[Service]\nWatchdogSec=3\nRestartSec=1\nStandardOutput=journal\nStandard
 	i.give("/etc/lpad/trust.d/lab.pem", string(w.PKI.CI.Certificate.PEM()))
 	i.give("/etc/lpad/lpad.d/lab.yaml", fmt.Sprintf("version: 1\ncard: {backend: at, at_port: %s}\nmodem: {manage: none}\nnetwork: {backend: none, dead_man: 60s}\n"+
 		"rsp: {notification_retry: 1s, addresses: {%s: %q}}\n", tty, lab.Host, l.Addr()))
+	i.sh(`cat >/etc/lpad/hooks.d/applied.d/10-look <<'END'
+#!/bin/sh
+i=0; while [ "$(ulimit -c)" != 0 ] && [ $i -lt 100 ]; do sleep 0.02; i=$((i+1)); done
+touch /etc/lpad/x /usr/x 2>/dev/null || echo "hook: $(id -un), files $(ulimit -n), $(sed -n 's/^NoNewPrivs:.//p' /proc/self/status), read-only"
+for d in /tmp /var/tmp /run/lpad /var/lib/lpad /dev/shm; do cp /bin/true $d/true 2>/dev/null || echo "hook: no writing in $d"; if $d/true 2>/dev/null; then echo "hook: executed in $d"; fi; rm -f $d/true; done
+END
+chmod 0755 /etc/lpad/hooks.d/applied.d/10-look`)
 	t.Log(i.sh("systemd-analyze security --offline=true --threshold=15 lpad.service | tail -1"))
 
 	const show = "systemctl show lpad.service -P "
@@ -240,10 +247,15 @@ printf '[Service]\nWatchdogSec=3\nRestartSec=1\nStandardOutput=journal\nStandard
 	}
 	until(t, "both notifications", func() bool { return len(w.SMDP.Notifications()) >= 2 })
 	log := i.sh("journalctl --no-pager -o cat -u lpad.service")
-	for _, text := range []string{"lpad hangs and is ended, to be started anew", "card main: a command to the card hangs, for 6s", "SIGABRT: abort", "goroutine ", "resuming job=" + job.ID} {
+	for _, text := range []string{"lpad hangs and is ended, to be started anew", "card main: a command to the card hangs, for 6s", "SIGABRT: abort", "goroutine ", "resuming job=" + job.ID,
+		// The maker's hook, called by lpad in its sandbox.
+		"hook: lpad, files 256, 1, read-only"} {
 		if !strings.Contains(log, text) {
 			t.Errorf("the log has no %q", text)
 		}
+	}
+	if strings.Contains(log, "hook: executed") || strings.Contains(log, "hook: no writing") {
+		t.Error("a hook could execute what it wrote, or could not write where lpad does")
 	}
 	until(t, "ready again", func() bool { return i.sh(show+"StatusText") == "ready" })
 

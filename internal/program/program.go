@@ -44,16 +44,43 @@ type Program struct {
 	Timeout time.Duration // after which it is killed
 
 	// Alone kills what the program has left in its process group when it has
-	// ended, and the program itself when lpad dies. Without it a program may
-	// leave something running, such as pppd.
+	// ended, and the program itself when lpad dies; it gets no privileges by what
+	// it executes (no_new_privs), and has the bounds of limits. Without it a
+	// program may leave something running, such as pppd, or call sudo.
 	Alone bool
 }
+
+// limits bound a program that is alone, and what it starts: no core dumps, so
+// many open files, and files of so many bytes.
+var limits = [...]struct {
+	resource int
+	most     uint64
+}{{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, 256}, {unix.RLIMIT_FSIZE, 64 << 20}}
 
 // Run runs the program and returns the first lines of its output and errors,
 // without the empty ones and with identifiers shortened, for they go into the
 // log, also when it fails. A program that was killed because
 // its time was up, or because ctx has ended, fails with that context's error.
 func (p Program) Run(ctx context.Context) (said []string, err error) {
+	if !p.Alone {
+		return p.run(ctx)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// The kernel sends the signal when the thread dies that has made the
+		// process, so that one must stay. It is never unlocked: what it has given up
+		// it cannot get back, and it ends with this goroutine.
+		runtime.LockOSThread()
+		if err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err == nil {
+			said, err = p.run(ctx)
+		}
+	}()
+	<-done
+	return said, err
+}
+
+func (p Program) run(ctx context.Context) (said []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.Path)
@@ -62,10 +89,6 @@ func (p Program) Run(ctx context.Context) (said []string, err error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = linger
 	if p.Alone {
-		// The kernel sends the signal when the thread dies that has made the
-		// process, so that one must stay.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	closeOnExec()
@@ -75,6 +98,9 @@ func (p Program) Run(ctx context.Context) (said []string, err error) {
 	err = cmd.Start()
 	if err == nil {
 		if p.Alone {
+			for _, l := range limits { // of one that has ended already it fails, and matters no more
+				_ = unix.Prlimit(cmd.Process.Pid, l.resource, &unix.Rlimit{Cur: l.most, Max: l.most}, nil)
+			}
 			killLeft(cmd.Process.Pid)
 		}
 		err = cmd.Wait()

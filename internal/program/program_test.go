@@ -64,6 +64,54 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A program that is alone gains nothing by what it executes, and is bounded; lpad
+// itself, and other programs, are as before.
+func TestAlone(t *testing.T) {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const bit = "NoNewPrivs:\t1"
+	if strings.Contains(string(status), bit) {
+		t.Skip("these tests run without new privileges")
+	}
+	// It takes a moment until the limits are set.
+	text := `i=0; while [ "$(ulimit -c)" != 0 ] && [ $i -lt 100 ]; do sleep 0.02; i=$((i+1)); done
+grep NoNewPrivs /proc/self/status; ulimit -c; ulimit -n; ulimit -f`
+	p := program.Program{Path: script(t, text), Env: os.Environ(), Timeout: 30 * time.Second, Alone: true}
+	said, err := p.Run(t.Context())
+	if got, want := strings.Join(said, "|"), bit+"|0|256|131072"; err != nil || got != want {
+		t.Errorf("alone: %q, want %q, %v", got, want, err)
+	}
+	p = program.Program{Path: script(t, "grep NoNewPrivs /proc/self/status"), Env: os.Environ(), Timeout: 30 * time.Second}
+	for range 20 {
+		if said, err := p.Run(t.Context()); err != nil || len(said) != 1 || said[0] == bit {
+			t.Errorf("not alone: %q, %v", said, err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob("/proc/self/task/*/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := 0
+		for _, file := range threads {
+			if strings.Contains(file, "/task/"+strconv.Itoa(os.Getpid())+"/") {
+				continue // Go cannot end the first thread, and lets it lie
+			}
+			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), bit) {
+				left++
+			}
+		}
+		if left == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d threads without new privileges are left", left)
+		}
+	}
+}
+
 // Ten megabytes are taken and forgotten, and the program ends well.
 func TestMuchIsPrinted(t *testing.T) {
 	p := program.Program{Path: script(t, `head -c 10000000 /dev/zero | tr '\0' x; echo; yes | head -c 1000; touch "$0.done"`), Env: os.Environ(), Timeout: time.Minute}
