@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"lpad/agent/api"
@@ -22,28 +21,41 @@ const (
 )
 
 // What needs no force: it reads, or concerns the channel alone, which is lpad's
-// own and is closed afterwards.
-var (
-	readingIns  = []byte{0xA4, 0xB0, 0xB2, 0xC0, 0xCA, 0xCB, 0xF2}                                          // SELECT, READ, GET RESPONSE, GET DATA, GET STATUS
-	readingTags = []ber.Tag{0xBF20, 0xBF22, 0xBF28, 0xBF2B, 0xBF2D, 0xBF3C, 0xBF3E, 0xBF43, 0xBF55, 0xBF56} // of ES10: what the eUICC, its profiles and its notifications are
+// own and is closed afterwards. SELECT, READ, GET RESPONSE, GET DATA, GET STATUS;
+// of ES10 (tags BFxx) what the eUICC, its profiles and its notifications are.
+const (
+	readingIns  = "\xA4\xB0\xB2\xC0\xCA\xCB\xF2"
+	readingTags = "\x20\x22\x28\x2B\x2D\x3C\x3E\x43\x55\x56"
+	es10Tags    = 0xBF
 )
 
-// ownOrders are the functions of ES10 that have an order of lpad's, with guards
-// and a journal, beside which nobody may pass.
-var ownOrders = map[ber.Tag]string{
-	0xBF31: "lpactl enable", 0xBF32: "lpactl disable", 0xBF33: "lpactl delete", 0xBF34: "lpactl delete",
-	0xBF30: "lpactl notifications drop", 0xBF36: "lpactl install",
+// ownOrder is the command of lpad's for a function of ES10 that has an order, with
+// guards and a journal, beside which nobody may pass.
+func ownOrder(tag ber.Tag) string {
+	switch tag {
+	case 0xBF31:
+		return "enable"
+	case 0xBF32:
+		return "disable"
+	case 0xBF33, 0xBF34:
+		return "delete"
+	case 0xBF30:
+		return "notifications drop"
+	case 0xBF36:
+		return "install"
+	}
+	return ""
 }
 
 // APDU sends commands to the ISD-R by hand, on a channel of their own. What is
 // recorded of them are instruction and length, never the data.
 func (b *backend) APDU(ctx context.Context, by string, r api.APDURequest) (api.APDUs, error) {
-	out := api.APDUs{Responses: []string{}}
+	var out api.APDUs
 	if n := len(r.Commands); n == 0 || n > api.MaxAPDUs {
-		return out, badRequest(fmt.Sprintf("the request has %d commands, 1 to %d are possible", n, api.MaxAPDUs), nil)
+		return out, badRequest(fmt.Sprintf("1 to %d commands are possible", api.MaxAPDUs), nil)
 	}
 	var commands []apdu.Command
-	said := ""
+	said := "commands by hand, by " + by + ":"
 	for i, text := range r.Commands {
 		raw, err := hex.DecodeString(text)
 		var c apdu.Command
@@ -57,7 +69,7 @@ func (b *backend) APDU(ctx context.Context, by string, r api.APDURequest) (api.A
 		said += fmt.Sprintf(" %02X(%d)", c.INS, len(raw))
 	}
 	if err := judge(commands, r.Force); err != nil {
-		b.log.Warn("commands by hand were refused", "ins", said[1:], "force", r.Force, "by", by, "err", err)
+		b.runner.Tell(api.EventAPDU, said+", refused")
 		return out, err
 	}
 	err := b.runner.WithCard(ctx, func(ctx context.Context) error {
@@ -65,28 +77,23 @@ func (b *backend) APDU(ctx context.Context, by string, r api.APDURequest) (api.A
 		if err != nil {
 			return err
 		}
-		b.log.Warn("commands by hand", "ins", said[1:], "force", r.Force, "by", by)
-		b.runner.Tell(api.EventAPDU, "commands by hand:"+said+", by "+by)
+		b.runner.Tell(api.EventAPDU, said)
+		var refused *apdu.StatusError
 		for _, c := range commands {
 			var got apdu.Response
-			var refused *apdu.StatusError
-			if got, err = ch.Transmit(ctx, c); err == nil || errors.As(err, &refused) {
-				out.Responses = append(out.Responses, strings.ToUpper(hex.EncodeToString(got.Marshal())))
+			if got, err = ch.Transmit(ctx, c); err != nil && !errors.As(err, &refused) {
+				break
 			}
-			if err != nil {
-				break // what follows was meant for a card that had obeyed
+			out.Responses = append(out.Responses, strings.ToUpper(hex.EncodeToString(got.Marshal())))
+			if err != nil { // what follows was meant for a card that had obeyed
+				err = nil
+				break
 			}
-		}
-		var refused *apdu.StatusError
-		if errors.As(err, &refused) {
-			err = nil
 		}
 		return errors.Join(err, end(context.WithoutCancel(ctx)))
 	})
 	if r.Force { // whatever is known of the card may not be so any more
-		if _, unread := b.runner.Refresh(ctx, 0); unread != nil {
-			b.log.Debug("card not read after commands by hand", "err", unread)
-		}
+		_, _ = b.runner.Refresh(ctx, 0)
 	}
 	return out, err
 }
@@ -98,42 +105,38 @@ func judge(commands []apdu.Command, force bool) error {
 	var chain []byte
 	blocks := 0
 	for i, c := range commands {
-		at := fmt.Sprintf("command %d", i+1)
-		needs := !slices.Contains(readingIns, c.INS)
+		refuse := func(text, next string) error {
+			return fault.New(fault.Fault{Code: "apdu-refused", Text: fmt.Sprintf("command %d %s", i+1, text), Who: fault.Technician, Next: next}, nil)
+		}
+		needs := strings.IndexByte(readingIns, c.INS) < 0 || c.CLA != 0 && c.CLA != 0x80
 		switch {
 		case apdu.ChannelOf(c.CLA) != 0:
-			return apduRefused(at+" names a logical channel", "write its class byte for channel 0: the channel is lpad's")
+			return refuse("names a logical channel", "write its class byte for channel 0: the channel is lpad's")
 		case c.INS == insManageChannel:
-			return apduRefused(at+" is MANAGE CHANNEL", "leave it out: lpad opens and closes the channel")
+			return refuse("is MANAGE CHANNEL", "leave it out: lpad opens and closes the channel")
 		case blocks > 0 && c.INS != insStoreData || c.INS == insStoreData && int(c.P2) != blocks:
-			return apduRefused(at+" is not the next block of its STORE DATA", "send the blocks of one function together, numbered from 0")
+			return refuse("is not the next block of its STORE DATA", "send the blocks of one function together, numbered from 0")
 		case c.INS == insStoreData:
 			chain = append(chain, c.Data...)
-			if blocks++; c.P1&0x80 == 0 && i+1 < len(commands) {
-				continue
-			}
-			if c.P1&0x80 == 0 {
-				return apduRefused("the last block of STORE DATA is missing", "send all of it in one request")
+			if blocks++; c.P1&0x80 == 0 {
+				if i+1 < len(commands) {
+					continue
+				}
+				return refuse("is not the last block of its STORE DATA", "send all of it in one request")
 			}
 			t, err := ber.Parse(chain)
 			if err != nil {
-				return apduRefused(at+" holds no function of ES10", "send exactly one function")
+				return refuse("holds no function of ES10", "send exactly one function")
 			}
-			if order, own := ownOrders[t.Tag]; own {
-				return apduRefused(fmt.Sprintf("%s is a function that lpad keeps a record of (%s)", at, t.Tag), "use "+order+", which takes care of the network too")
+			if order := ownOrder(t.Tag); order != "" {
+				return refuse("is a function that lpad keeps a record of", "use lpactl "+order+", which takes care of the network too")
 			}
-			needs, chain, blocks = !slices.Contains(readingTags, t.Tag), nil, 0
-		}
-		if cla := c.CLA; cla != 0 && cla != 0x80 {
-			needs = true
+			needs = t.Tag>>8 != es10Tags || strings.IndexByte(readingTags, byte(t.Tag)) < 0 || c.CLA != 0x80
+			chain, blocks = nil, 0
 		}
 		if needs && !force {
-			return apduRefused(at+" may change something on the card", "if that is what you want: --force")
+			return refuse("may change something on the card", "if that is what you want: --force")
 		}
 	}
 	return nil
-}
-
-func apduRefused(text, next string) error {
-	return fault.New(fault.Fault{Code: "apdu-refused", Text: text, Who: fault.Technician, Next: next}, nil)
 }

@@ -9,6 +9,7 @@ import (
 
 	"lpad/agent/api"
 	"lpad/apdu"
+	"lpad/apdu/ber"
 	"lpad/internal/fault"
 )
 
@@ -62,7 +63,7 @@ func TestJudge(t *testing.T) {
 		{"a notification", store("BF3003800101", 1), true, "lpactl notifications drop"},
 
 		{"second block alone", store(enable, 2)[1:], true, "not the next block"},
-		{"first block alone", store(enable, 2)[:1], true, "the last block of STORE DATA is missing"},
+		{"first block alone", store(enable, 2)[:1], true, "is not the last block"},
 		{"something between blocks", []string{store(enable, 2)[0], "80F20000", store(enable, 2)[1]}, true, "not the next block"},
 		{"no TLV", []string{"80E2910001FF"}, true, "no function"},
 		{"no data", []string{"80E29100"}, true, "no function"},
@@ -109,10 +110,8 @@ func FuzzJudge(f *testing.F) {
 			return
 		}
 		err := judge(commands, true)
-		for tag := range ownOrders {
-			if len(function) >= 2 && function[0] == byte(tag>>8) && function[1] == byte(tag) && err == nil {
-				t.Errorf("%X passes", function)
-			}
+		if len(function) >= 2 && ownOrder(ber.Tag(function[0])<<8|ber.Tag(function[1])) != "" && err == nil {
+			t.Errorf("%X passes", function)
 		}
 		var refused fault.Explainer
 		if err != nil && !errors.As(err, &refused) {

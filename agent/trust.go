@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"slices"
 
 	"lpad/agent/api"
 )
@@ -11,19 +10,25 @@ import (
 // lists too, as far as that is known: the card is not asked.
 func (b *backend) Trust(context.Context) (api.Trust, error) {
 	trust := b.trust.Load()
-	out := api.Trust{Roots: []api.TrustRoot{}, Dir: b.cfg.RSP.TrustDir, Skipped: trust.Skipped()}
-	var listed []string
-	if i := b.runner.View().Facts.Info2; i != nil {
-		out.CardKnown, listed = true, keys(i.Verification)
+	list := trust.Describe()
+	out := api.Trust{Roots: make([]api.TrustRoot, len(list)), Dir: b.cfg.RSP.TrustDir, Skipped: trust.Skipped()}
+	for i := range list {
+		r, to := &list[i], &out.Roots[i]
+		to.Name, to.Fingerprint, to.Source, to.Test, to.KeyID, to.Until = r.Name, r.Fingerprint, r.Origin, r.Test, r.SKI, r.Until
 	}
-	var known []string
-	for _, r := range trust.Describe() {
-		known = append(known, r.SKI)
-		out.Roots = append(out.Roots, api.TrustRoot{Name: r.Name, Fingerprint: r.Fingerprint, Source: r.Origin, Test: r.Test, KeyID: r.SKI, Until: r.Until,
-			OnCard: slices.Contains(listed, r.SKI)})
+	info := b.runner.View().Facts.Info2
+	if info == nil {
+		return out, nil
 	}
-	for _, key := range listed {
-		if !slices.Contains(known, key) {
+	out.CardKnown = true
+	for _, key := range keys(info.Verification) {
+		known := false
+		for i := range out.Roots {
+			if to := &out.Roots[i]; to.KeyID == key { // there are several certificates of one key
+				to.OnCard, known = true, true
+			}
+		}
+		if !known {
 			out.CardOnly = append(out.CardOnly, key)
 		}
 	}

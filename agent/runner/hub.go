@@ -76,11 +76,6 @@ func (h *Hub) publish(e Event) {
 	}
 }
 
-// Tell publishes an event of somebody else's.
-func (r *Runner) Tell(kind, text string) {
-	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: kind, Text: text})
-}
-
 // leave closes the channel of a watcher, once.
 func (h *Hub) leave(w chan Event) {
 	if _, here := h.watchers[w]; here {
@@ -128,4 +123,10 @@ func (h *Hub) latest() uint64 {
 		return 0
 	}
 	return h.ring[len(h.ring)-1].ID
+}
+
+// Tell publishes an event of somebody else's, and logs it.
+func (r *Runner) Tell(kind, text string) {
+	r.log.Warn(text)
+	r.hub.publish(Event{At: r.cfg.Now().UTC(), Type: kind, Text: text})
 }

@@ -108,6 +108,7 @@ var sessions = []session{
 		{command: "lpactl apdu 80E291000EBF310BA0065A0498001032810100", exit: 6},
 		{command: "lpactl events | grep apdu"},
 	}},
+	{name: "trust", lines: []line{{command: "lpactl trust"}}},
 	doctored("doctor-stopped", 3, "", func(t *testing.T, _ *lab.World, m *lab.Modem) { must(t, m.Stop()) }),
 	doctored("doctor-unplugged", 51, "", func(t *testing.T, _ *lab.World, m *lab.Modem) { must(t, os.Remove(filepath.Join(m.Dir, "ttyLAB0"))) }),
 	doctored("doctor-no-sim", 50, "", func(_ *testing.T, _ *lab.World, m *lab.Modem) {
@@ -355,6 +356,8 @@ var (
 		{jobID, "JOB"},
 		{regexp.MustCompile(`\b\d+\.\d s\b`), "TIME"},
 		{regexp.MustCompile(`\b\d+ (s|min|h|days)( |\b)`), "TIME$2"},
+		{regexp.MustCompile(`(?m)(lpad lab CI.* )[0-9A-F]{40} `), "${1}KEY "}, // made for each lab anew
+		{regexp.MustCompile(`(?m)(lpad lab CI +)\d{4}-\d\d-\d\d `), "${1}DATE "},
 		{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC|Z)?`), "DATE"},
 		{regexp.MustCompile(`\b\d\d:\d\d:\d\d(\.\d+)?\b`), "CLOCK"},
 		{serverPort, "ADDRESS"},
