@@ -2,15 +2,20 @@ package agent
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"lpad/agent/api"
 	"lpad/agent/params"
 	"lpad/agent/rsp"
+	"lpad/agent/rsp/rsptest/smdp"
 	"lpad/agent/runner"
 	"lpad/config"
 	"lpad/internal/fault"
@@ -183,5 +188,145 @@ func TestKeptDocumentThatCannotBeRead(t *testing.T) {
 	q.Kept = false
 	if _, _, err := s.Wanted(q); fault.Of(err).Code != "parameters-invalid" {
 		t.Errorf("one that an order brings: %v", err)
+	}
+}
+
+// TestEffective: what "lpactl params effective" says of every source alone and of
+// every pair: each value with its source, rank, scope and generation.
+func TestEffective(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "providers.xml")
+	if err := os.WriteFile(db, []byte(providers), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	document := func(name string, generation int) string {
+		return fmt.Sprintf(`{"version":1,"generation":%d,"apns":[{"name":"%s.example","purposes":["default","ia"]}],"radio":{"lteBands":[%d]}}`, generation, name, generation)
+	}
+	var order smdp.Order
+	inMetadata(t, document("profile", 1))(&order)
+	// What each source says alone of the access points, of the attach, and of the bands.
+	const (
+		none     = "network default 5"
+		database = "eins.example provider-database: Eins 4 plmn"
+		good     = "good.example last-good 4 iccid"
+	)
+	apn := map[string]string{"profile": "profile.example profile 1 iccid 1", "order": "order.example order 2 any 2", "oem": "oem.example oem: 10.json 3 any 3"}
+	bands := map[string]string{"profile": "[1] profile 1 iccid 1", "order": "[2] order 2 any 2", "oem": "[3] oem: 10.json 3 any 3"}
+	for _, tc := range []struct {
+		sources string
+		tried   []string // in this order
+		first   string   // who says the attach and the bands; empty: nobody
+	}{
+		{"", []string{none}, ""},
+		{"profile", []string{apn["profile"]}, "profile"},
+		{"order", []string{apn["order"]}, "order"},
+		{"oem", []string{apn["oem"]}, "oem"},
+		{"good", []string{good, none}, ""},
+		{"database", []string{database, none}, ""},
+		{"profile order", []string{apn["profile"], apn["order"]}, "profile"},
+		{"profile oem", []string{apn["profile"], apn["oem"]}, "profile"},
+		{"profile good", []string{apn["profile"]}, "profile"},
+		{"profile database", []string{apn["profile"]}, "profile"},
+		{"order oem", []string{apn["order"], apn["oem"]}, "order"},
+		{"order good", []string{apn["order"]}, "order"},
+		{"order database", []string{apn["order"]}, "order"},
+		{"oem good", []string{apn["oem"]}, "oem"},
+		{"oem database", []string{apn["oem"]}, "oem"},
+		{"good database", []string{good, database, none}, ""},
+		{"profile order oem good database", []string{apn["profile"], apn["order"], apn["oem"]}, "profile"},
+	} {
+		t.Run(tc.sources, func(t *testing.T) {
+			s := &settingsSource{cfg: config.Params{OEMDir: filepath.Join(dir, "none"), ProfileOIDs: []string{"1.3.6.1.4.1.1.1", paramsOID}}, log: slog.New(slog.DiscardHandler)}
+			s.cfg.ProviderDB = filepath.Join(dir, "none.xml")
+			q := runner.Question{SIM: modem.SIM{PLMN: "99901"}, Source: params.SourceOrder}
+			for _, source := range strings.Fields(tc.sources) {
+				switch source {
+				case "profile":
+					q.Profile.Proprietary = order.Proprietary
+				case "order":
+					q.Document = json.RawMessage(document("order", 2))
+				case "oem":
+					s.cfg.OEMDir = t.TempDir()
+					if err := os.Chmod(s.cfg.OEMDir, 0o700); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(filepath.Join(s.cfg.OEMDir, "10.json"), []byte(document("oem", 3)), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				case "good":
+					q.Good = &modem.APN{Name: "good.example"}
+				case "database":
+					s.cfg.ProviderDB = db
+				}
+			}
+			_, e, err := s.Wanted(q)
+			if err != nil || len(e.Notes) > 0 {
+				t.Fatalf("%v %q", err, e.Notes)
+			}
+			said := api.Effective{}
+			for _, p := range e.Parameters {
+				said.Parameters = append(said.Parameters, api.Parameter{Leaf: p.Leaf, Value: p.Value, Source: p.Source, Rank: p.Rank, Scope: p.Scope, Generation: p.Generation, State: p.State})
+			}
+			want := map[string]string{}
+			for i, text := range tc.tried {
+				leaf := "apns.default"
+				if i > 0 {
+					leaf = fmt.Sprintf("apns.default.%d", i+1)
+				}
+				want[leaf] = text
+			}
+			if tc.first != "" {
+				want["apns.ia"], want["radio.lteBands"] = apn[tc.first], bands[tc.first]
+			}
+			got := map[string]string{}
+			for _, p := range said.Parameters {
+				got[p.Leaf] = line(said, p.Leaf)
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("got  %q\nwant %q", got, want)
+			}
+		})
+	}
+}
+
+// line is a leaf without a scope of no documents.
+func line(e api.Effective, leaf string) string {
+	return strings.TrimSuffix(strings.ReplaceAll(said(e, leaf), " any 0", ""), " 0")
+}
+
+// Whose the metadata of a profile are is said by their OID, the first thing in
+// them, and by no other; what is ours and broken is left out and reported, and
+// costs nothing else.
+func TestMetadataOfOthers(t *testing.T) {
+	var order smdp.Order
+	inMetadata(t, `{"version":1,"apns":[{"name":"profile.example","purposes":["default"]}]}`)(&order)
+	ours := order.Proprietary
+	grown := append(slices.Clone(ours), 0) // one byte behind the object
+	grown[1]++
+	large := slices.Concat(ours[:14], []byte{0xE1, 120}, make([]byte, 120)) // the OID, and an object that is too large
+	large = append([]byte{0xB8, 0x81, byte(len(large) - 2)}, large[2:]...)
+	other := slices.Clone(ours)
+	other[13] ^= 1
+	for _, tc := range []struct {
+		name string
+		oids []string
+		b8   []byte
+		want string
+		note bool
+	}{
+		{"ours", []string{paramsOID}, ours, "profile.example", false},
+		{"ours, among several", []string{"1.3.6.1.4.1.1.1", "2.999.1", paramsOID}, ours, "profile.example", false},
+		{"no OID is configured", nil, ours, "", false},
+		{"others are configured", []string{"1.3.6.1.4.1.1.1", "1.3.6.1.4.1.99999.1", paramsOID + ".1"}, ours, "", false},
+		{"somebody else's", []string{paramsOID}, other, "", false},
+		{"nonsense", []string{paramsOID}, []byte{0xB8, 0x7F, 1}, "", false},
+		{"more than there may be", []string{paramsOID}, large, "", true},
+		{"something behind", []string{paramsOID}, grown, "", true},
+	} {
+		s := &settingsSource{cfg: config.Params{ProfileOIDs: tc.oids}, log: slog.New(slog.DiscardHandler)}
+		wanted, e, err := s.Wanted(runner.Question{Profile: rsp.Profile{Proprietary: tc.b8}})
+		if err != nil || len(wanted.Candidates) != 1 || wanted.Candidates[0].APN.Name != tc.want || (len(e.Notes) == 1 && strings.Contains(e.Notes[0], "parameters-invalid")) != tc.note {
+			t.Errorf("%s: %v %+v %q", tc.name, err, wanted.Candidates, e.Notes)
+		}
 	}
 }
