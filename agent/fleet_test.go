@@ -390,13 +390,13 @@ func TestDeclarationFiles(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("version: 1\ncode: file:../x\n"), 0o600)
 		}, "b.yaml:2: code: "},
 		{"a link to elsewhere", func(dir string) error { return os.Symlink("/etc/hostname", filepath.Join(dir, "b.yaml")) }, "b.yaml is left out"},
-		{"a folder", func(dir string) error { return os.Mkdir(filepath.Join(dir, "b.yaml"), 0o700) }, "it is not a file"},
+		{"a folder", func(dir string) error { return os.Mkdir(filepath.Join(dir, "b.yaml"), 0o700) }, "not a regular file"},
 		{"hidden, and other names", func(dir string) error {
 			os.WriteFile(filepath.Join(dir, ".a.yaml"), nil, 0o600)
 			return os.WriteFile(filepath.Join(dir, "a.yaml~"), nil, 0o600)
 		}, ""},
 		{"somebody else's", func(dir string) error { return os.Chown(filepath.Join(dir, "a.yaml"), 12345, 0) }, "belongs to the user 12345"},
-		{"too long", func(dir string) error { return os.WriteFile(filepath.Join(dir, "b.yaml"), make([]byte, 1<<20), 0o600) }, "larger than"},
+		{"too long", func(dir string) error { return os.WriteFile(filepath.Join(dir, "b.yaml"), make([]byte, 1<<20), 0o600) }, "longer than"},
 		{"too many", func(dir string) error {
 			for i := range maxDeclarations {
 				os.WriteFile(filepath.Join(dir, fmt.Sprintf("b%03d.yaml", i)), []byte("version: 1\nsource: smds\n"), 0o600)

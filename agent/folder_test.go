@@ -135,11 +135,11 @@ func TestFolder(t *testing.T) {
 		{"a folder that others may write to", func(dir string) error {
 			return firstError(write(dir, "a.json", good, 0o644), os.Chmod(dir, 0o777))
 		}, "network default", "is left out: others may write to it (mode 0777)"},
-		{"a large one", func(dir string) error { return write(dir, "a.json", good+strings.Repeat(" ", maxOEMFile), 0o644) }, "network default", "a.json is left out: it is larger"},
+		{"a large one", func(dir string) error { return write(dir, "a.json", good+strings.Repeat(" ", maxOEMFile), 0o644) }, "network default", "a.json is left out: longer than"},
 		{"a folder of this name", func(dir string) error {
 			return firstError(os.Mkdir(filepath.Join(dir, "a.json"), 0o755), write(dir, "b.json", good, 0o644))
-		}, "oem: b.json", "a.json is left out: it is not a file"},
-		{"a pipe", func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "a.json"), 0o600) }, "network default", "a.json is left out: it is not a file"},
+		}, "oem: b.json", "a.json is left out: not a regular file"},
+		{"a pipe", func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "a.json"), 0o600) }, "network default", "a.json is left out: not a regular file"},
 		{"a link out of the folder", func(dir string) error {
 			return firstError(write(filepath.Dir(dir), "x", good, 0o600), os.Symlink("../x", filepath.Join(dir, "a.json")))
 		}, "network default", "a.json is left out: "},

@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"lpad/agent/params"
 	"lpad/internal/redact"
+	"lpad/internal/smallfile"
 )
 
 // Bounds of the maker's folder. What is beyond is left out and reported.
@@ -142,12 +142,9 @@ func readTrusted(root *os.Root, name string, limit int64) (text []byte, mode fs.
 	if err != nil {
 		return nil, 0, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, 0, errors.New("it is not a file")
-	}
-	text, err = io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("it is larger than %d bytes", limit)
+	text, err = smallfile.ReadOpen(f, limit)
+	if named := (*fs.PathError)(nil); errors.As(err, &named) { // who reads it knows the name
+		err = named.Err
 	}
 	return text, st.Mode().Perm(), err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"lpad/config"
 	"lpad/internal/fault"
 	"lpad/internal/redact"
+	"lpad/internal/smallfile"
 	"lpad/modem"
 	"lpad/modem/carrierdb"
 )
@@ -315,10 +315,7 @@ func readSecret(root *os.Root, name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err == nil && len(b) > maxSecret {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxSecret)
-	}
+	b, err := smallfile.ReadOpen(f, maxSecret)
 	return strings.TrimRight(string(b), "\r\n"), err
 }
 

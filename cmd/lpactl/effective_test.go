@@ -28,7 +28,7 @@ func TestEffective(t *testing.T) {
 			{Leaf: "servers.ecs", Source: "order: fleet", Rank: 2, Scope: "iccid", Generation: 7, State: "applied"},
 		},
 		Suspended: []api.Suspended{{Source: "oem: 20-bands.json", Generation: 2, Code: "no-network", At: epoch, Job: "J7"}},
-		Notes:     []string{"oem: 30-old.json is left out: it is larger than 65536 bytes"},
+		Notes:     []string{"oem: 30-old.json is left out: longer than 65536 bytes"},
 	}
 	lpactl := func(exit int, in string, args ...string) (string, string) {
 		t.Helper()
@@ -49,7 +49,7 @@ radio.psm       {"tauSeconds":3600,"activeSeconds":10}                          
 sms.smsc        +491710760000                                                                                                                            oem: 10-fleet.json  3     plmn   1           applied
 servers.ecs     (unset)                                                                                                                                  order: fleet        2     iccid  7           applied
 suspended: oem: 20-bands.json, generation 2, since 2026-02-03 04:05:06 UTC: the modem found no network with it (job J7, no-network); it is used again when its generation changes
-note: oem: 30-old.json is left out: it is larger than 65536 bytes
+note: oem: 30-old.json is left out: longer than 65536 bytes
 `
 	if out, errs := lpactl(0, "", "effective"); squeeze(out) != squeeze(want) || errs != "" || d.last() != "effective " {
 		t.Errorf("asked %q, %s%s", d.last(), out, errs)

@@ -21,19 +21,25 @@ func Read(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return ReadOpen(f, limit)
+}
+
+// ReadOpen does so with a file that was opened already, as it must be where the
+// way to it matters; without waiting, if it was opened with O_NONBLOCK.
+func ReadOpen(f *os.File, limit int64) ([]byte, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("not a regular file")}
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: errors.New("not a regular file")}
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("longer than %d bytes", limit)}
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("longer than %d bytes", limit)}
 	}
 	return b, nil
 }
