@@ -58,7 +58,7 @@ type Step struct {
 // next; nil: nothing is to be done at present, and after the pause is to be looked
 // again, if that is above 0. The profile that the device shall be switched to comes last: the
 // network that it has is the one that is known to work.
-func Decide(all []*Declaration, on *Device, entries []Entry) (lines []Line, next *Step, pause time.Duration) {
+func Decide(all []*Declaration, on *Device, entries []*Entry) (lines []Line, next *Step, pause time.Duration) {
 	var list []*Declaration
 	for _, last := range []bool{false, true} {
 		for _, d := range all {

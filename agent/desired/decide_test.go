@@ -16,7 +16,7 @@ type device struct {
 	desired.Device
 	t       *testing.T
 	list    []*desired.Declaration
-	entries []desired.Entry
+	entries []*desired.Entry
 	log     []string // what was done
 
 	fail       map[job.Kind]*job.Problem // of the jobs of a kind; nil: they are done
@@ -221,7 +221,7 @@ func TestDecide(t *testing.T) {
 		{"the modem has not told", []string{one + "imei: 490154203237518\n"}, nil, "", ""},
 		{"a code that another card has used", []string{one}, func(d *device) {
 			other, _ := rsp.ParseEID("89049032000000000000000000000001")
-			d.entries = []desired.Entry{{Mark: mark(d.t, one), EID: other, ICCID: numbered(d.t, 9), Generation: d.list[0].Generation, End: desired.Converged}}
+			d.entries = []*desired.Entry{{Mark: mark(d.t, one), EID: other, ICCID: numbered(d.t, 9), Generation: d.list[0].Generation, End: desired.Converged}}
 		}, "install a, remember a", "a converged"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -291,7 +291,7 @@ func TestLater(t *testing.T) {
 		}, "remember a", "a converged"},
 		{"the file is gone", "-", nil, "", ""},
 		{"failed, then mended", one + "enabled: yes\n# mended\n", func(d *device) {
-			d.Profiles, d.entries = nil, []desired.Entry{{Mark: d.list[0].Mark, EID: d.EID, Generation: "0123456789abcdef", End: desired.Failed, Code: "x"}}
+			d.Profiles, d.entries = nil, []*desired.Entry{{Mark: d.list[0].Mark, EID: d.EID, Generation: "0123456789abcdef", End: desired.Failed, Code: "x"}}
 		}, "install a, remember a", "a converged"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -339,14 +339,16 @@ func TestPause(t *testing.T) {
 	d.wait = true
 	d.fail[job.Install] = &job.Problem{Code: "no-network", Retry: true}
 	d.run()
-	d.entries[0].Tries = 5
+	more := *d.entries[0]
+	more.Tries = 5
+	d.entries = desired.Put(d.entries, &more)
 	if _, step, pause := desired.Decide(d.list, &d.Device, d.entries); step != nil || pause != time.Minute {
 		t.Errorf("%v, pause %v", step, pause)
 	}
 }
 
 func TestEntriesAreBounded(t *testing.T) {
-	var entries []desired.Entry
+	var entries []*desired.Entry
 	for i := range 3 * desired.MaxEntries {
 		entries = desired.Put(entries, &desired.Entry{Mark: fmt.Sprintf("%08d", i)})
 	}
@@ -354,7 +356,7 @@ func TestEntriesAreBounded(t *testing.T) {
 		t.Errorf("%d entries, the first is %s", len(entries), entries[0].Mark)
 	}
 	other := &job.Job{State: job.Done, Order: job.Order{Kind: job.Install}}
-	if after := desired.After(entries, other, false, rsp.EID{}); len(after) != len(entries) || &after[0] != &entries[0] {
+	if after := desired.After(entries, other, false, rsp.EID{}); len(after) != len(entries) || after[0] != entries[0] {
 		t.Error("a job that nobody declared changes what is remembered")
 	}
 }

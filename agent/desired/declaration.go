@@ -80,11 +80,14 @@ type parser struct {
 	faults []error
 }
 
-func (p *parser) fail(line int, key, text string) {
+func (p *parser) failAt(line int, key, text string) {
 	if len(p.faults) < maxFaults {
 		p.faults = append(p.faults, errors.New(p.file+":"+strconv.Itoa(max(line, 1))+": "+key+": "+text))
 	}
 }
+
+// fail is about a member as a whole; one that is not there is missed in line 1.
+func (p *parser) fail(key, text string) { p.failAt(p.line[key], key, text) }
 
 // Parse reads one file. read gives those beside it that it names. private reports
 // that a secret stands in the text itself, which others must not be able to read
@@ -101,13 +104,13 @@ func Parse(file string, text []byte, read func(name string) ([]byte, error)) (d 
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
 	case len(text) > MaxFile:
-		p.fail(1, "file", "it is too long")
+		p.failAt(1, "file", "it is too long")
 	case err != nil && !errors.Is(err, io.EOF):
-		p.fail(1, "YAML", position(err))
+		p.failAt(1, "YAML", position(err))
 	case len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode || doc.Content[0].Anchor != "":
-		p.fail(doc.Line, "file", "members are wanted, such as code: and nickname:")
+		p.failAt(doc.Line, "file", "members are wanted, such as code: and nickname:")
 	case !errors.Is(dec.Decode(&more), io.EOF):
-		p.fail(more.Line, "file", "one document is wanted")
+		p.failAt(more.Line, "file", "one document is wanted")
 	default:
 		p.walk(doc.Content[0].Content)
 	}
@@ -140,7 +143,7 @@ func (p *parser) walk(nodes []*yaml.Node) {
 		k, v := nodes[i], nodes[i+1]
 		key := rsp.DisplayText(rsp.CutText(k.Value, 40))
 		if !slices.Contains(members, key) || p.line[key] != 0 {
-			p.fail(k.Line, key, "this member is not known, or is there twice")
+			p.failAt(k.Line, key, "this member is not known, or is there twice")
 			continue
 		}
 		p.line[key] = k.Line
@@ -154,7 +157,7 @@ func (p *parser) walk(nodes []*yaml.Node) {
 				limit = MaxFile
 			}
 			if n.Kind != yaml.ScalarNode || n.Anchor != "" || n.ShortTag() == "!!null" || n.Value == "" || len(n.Value) > limit {
-				p.fail(n.Line, key, "a plain value of 1 to "+strconv.Itoa(limit)+" bytes is wanted, without anchor and alias")
+				p.failAt(n.Line, key, "a plain value of 1 to "+strconv.Itoa(limit)+" bytes is wanted, without anchor and alias")
 			}
 			p.said[key] = append(p.said[key], n.Value)
 		}
@@ -171,17 +174,17 @@ func (p *parser) get(key string) string {
 	if name, is := strings.CutPrefix(text, "file:"); is && slices.Contains(files, key) {
 		b, err := p.read(strings.TrimSpace(name))
 		if err != nil {
-			p.fail(p.line[key], key, err.Error())
+			p.fail(key, err.Error())
 		}
 		p.sum.Write([]byte("\x00" + key + strconv.Itoa(len(b))))
 		p.sum.Write(b)
 		text = strings.TrimSpace(string(b))
 		if text == "" || len(text) > maxText && key != "parameters" {
-			p.fail(p.line[key], key, "its file is empty, or too long")
+			p.fail(key, "its file is empty, or too long")
 		}
 	}
 	if key != "parameters" && rsp.DisplayText(text) != text {
-		p.fail(p.line[key], key, "printable characters are wanted")
+		p.fail(key, "printable characters are wanted")
 	}
 	return text
 }
@@ -192,7 +195,7 @@ func (p *parser) yes(key string) bool {
 		return true
 	case "", "no", "false":
 	default:
-		p.fail(p.line[key], key, "yes or no is wanted")
+		p.fail(key, "yes or no is wanted")
 	}
 	return false
 }
@@ -200,42 +203,42 @@ func (p *parser) yes(key string) bool {
 // fill makes a declaration of what was said.
 func (p *parser) fill(d *Declaration) {
 	if p.get("version") != "1" {
-		p.fail(p.line["version"], "version", "1 is wanted")
+		p.fail("version", "1 is wanted")
 	}
 	if d.Name = p.get("name"); d.Name == "" {
 		d.Name = strings.TrimSuffix(p.file, ".yaml")
 	}
 	if len(d.Name) > maxName || strings.Trim(d.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
-		p.fail(p.line["name"], "name", "letters, digits, dots and dashes are wanted; without a name the file's counts")
+		p.fail("name", "letters, digits, dots and dashes are wanted; without a name the file's counts")
 	}
 	identity := d.Name
 	d.Source = job.Source(p.get("source"))
 	if code := p.get("code"); code != "" {
 		var err error
 		if d.Code, err = rsp.ParseActivationCode(code); err != nil || d.Source != "" { // its text shows nothing of the code
-			p.fail(p.line["code"], "code", "an activation code is wanted, and no source beside it: "+errorText(err))
+			p.fail("code", "an activation code is wanted, and no source beside it: "+errorText(err))
 		}
 		d.Source, identity = job.SourceActivationCode, strings.ToLower(d.Code.SMDP)+"\x00"+d.Code.MatchingID
 	} else if d.Source != job.SourceDefaultSMDP && d.Source != job.SourceSMDS {
-		p.fail(p.line["source"], "source", "default-smdp or smds is wanted, or a code")
+		p.fail("source", "default-smdp or smds is wanted, or a code")
 	}
 	d.Mark = markFor(string(d.Source) + "\x00" + identity)
 	confirm := p.get("confirmation_code")
 	if d.Code.ConfirmationCodeRequired && confirm == "" {
-		p.fail(p.line["code"], "confirmation_code", "the activation code needs one")
+		p.failAt(p.line["code"], "confirmation_code", "the activation code needs one")
 	}
 	d.ConfirmationCode = redact.NewSecret(confirm)
 	if d.Nickname = p.get("nickname"); d.Nickname == "" {
 		d.Nickname = rsp.CutText(d.Name, MaxNickname)
 	}
 	if len(d.Nickname) > MaxNickname {
-		p.fail(p.line["nickname"], "nickname", "at most "+strconv.Itoa(MaxNickname)+" bytes are wanted")
+		p.fail("nickname", "at most "+strconv.Itoa(MaxNickname)+" bytes are wanted")
 	}
 	d.Nickname += " [" + d.Mark + "]"
 	if iccid := p.get("iccid"); iccid != "" {
 		var err error
 		if d.ICCID, err = rsp.ParseICCID(iccid); err != nil {
-			p.fail(p.line["iccid"], "iccid", "18 to 20 digits are wanted")
+			p.fail("iccid", "18 to 20 digits are wanted")
 		}
 	}
 	if text := p.get("parameters"); text != "" {
@@ -246,18 +249,18 @@ func (p *parser) fill(d *Declaration) {
 	for i, text := range d.EIDs {
 		eid, err := rsp.ParseEID(text)
 		if err != nil {
-			p.fail(p.line["eid"], "eid", "32 digits are wanted")
+			p.fail("eid", "32 digits are wanted")
 		}
 		d.EIDs[i] = eid.String()
 	}
 	for _, imei := range d.IMEIs {
 		if len(imei) != imeiDigits || strings.Trim(imei, "0123456789") != "" {
-			p.fail(p.line["imei"], "imei", "15 digits are wanted")
+			p.fail("imei", "15 digits are wanted")
 		}
 	}
 	for _, key := range lists {
 		if p.line[key] != 0 && len(p.said[key]) == 0 {
-			p.fail(p.line[key], key, "an empty list is for no device")
+			p.fail(key, "an empty list is for no device")
 		}
 	}
 }

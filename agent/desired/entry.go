@@ -7,7 +7,7 @@ import (
 )
 
 // Entry is what is remembered of a declaration: what was done for it, and that its
-// code was used, also when its file is gone.
+// code was used, also when its file is gone. One that is in a list is not changed.
 type Entry struct {
 	Mark       string    `json:"mark"`
 	EID        rsp.EID   `json:"eid,omitzero"` // of the card that it is about
@@ -40,11 +40,11 @@ func (d *Declaration) Tag() string { return d.Mark + "." + d.Generation }
 // find finds what is remembered of a mark on a card, for a generation: of an older
 // one there remains which profile it is, for a code gives its profile once. A card
 // that is not known is taken to be the same one.
-func find(entries []Entry, tag string, eid rsp.EID) *Entry {
+func find(entries []*Entry, tag string, eid rsp.EID) *Entry {
 	mark, generation := tag[:markLength], tag[markLength+1:]
 	out := &Entry{Mark: mark, EID: eid, Generation: generation}
-	for i := range entries {
-		if e := &entries[i]; e.about(mark, eid) {
+	for _, e := range entries {
+		if e.about(mark, eid) {
 			if out.ICCID = e.ICCID; e.Generation == generation {
 				*out = *e
 			}
@@ -58,14 +58,14 @@ func (e *Entry) about(mark string, eid rsp.EID) bool {
 }
 
 // Put replaces what is remembered of a mark, in a new list.
-func Put(entries []Entry, e *Entry) []Entry {
-	out := make([]Entry, 0, len(entries)+1)
-	for i := range entries {
-		if !entries[i].about(e.Mark, e.EID) {
-			out = append(out, entries[i])
+func Put(entries []*Entry, e *Entry) []*Entry {
+	out := make([]*Entry, 0, len(entries)+1)
+	for _, o := range entries {
+		if !o.about(e.Mark, e.EID) {
+			out = append(out, o)
 		}
 	}
-	out = append(out, *e)
+	out = append(out, e)
 	return out[max(0, len(out)-MaxEntries):]
 }
 
@@ -88,7 +88,7 @@ func Transient(code string, retry bool) bool {
 }
 
 // After is what is remembered when an event has moved the job of a declaration.
-func After(entries []Entry, next *job.Job, loaded bool, eid rsp.EID) []Entry {
+func After(entries []*Entry, next *job.Job, loaded bool, eid rsp.EID) []*Entry {
 	o := &next.Order
 	if len(o.Declared) <= markLength || !loaded && !next.Ended() {
 		return entries

@@ -30,7 +30,7 @@ type Memory struct {
 	Suspended []Suspension `json:"suspended,omitempty"` // the oldest first
 	Staged    []Staged     `json:"-"`                   // the oldest first; each in a setting of its own
 
-	Declared []desired.Entry `json:"-"` // in a setting of its own
+	Declared []*desired.Entry `json:"-"` // in a setting of its own
 }
 
 // GoodAPN is an access point that carried data with a profile: the first to be

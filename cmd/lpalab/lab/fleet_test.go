@@ -190,6 +190,9 @@ func TestFleetKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			jobs := fleetStands(ctx, t, r.Daemon, "meter: converged")
+			if !tc.lost && tc.state != "confirming" && !strings.Contains(r.Log()[len(killed):], "msg=resuming") {
+				t.Error("it was killed in the middle of nothing")
+			}
 			if want := "install done"; jobs != want && !tc.lost {
 				t.Errorf("jobs %q, want %q", jobs, want)
 			}
