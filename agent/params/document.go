@@ -165,7 +165,7 @@ func Parse(text []byte, o Options) (*Document, error) {
 	version := int64(0)
 	r.members(root, map[string]func(*node){
 		"version":    func(n *node) { version = r.int(n, 1, Version) },
-		"generation": func(n *node) { d.Generation = r.int(n, 0, maxGeneration) },
+		"generation": func(n *node) { set(n, &d.Generation, func(n *node) int64 { return r.int(n, 0, maxGeneration) }) },
 		"scope":      func(n *node) { r.scope(n, &d.Scope) },
 		"apns":       func(n *node) { opt(r, n, &d.APNs, func(n *node) []APN { return r.apns(n, o) }) },
 		"roaming":    func(n *node) { r.roaming(n, d) },

@@ -215,6 +215,7 @@ func TestAccepted(t *testing.T) {
 		`"apns":[{"name":"a.b-c.D1","mtu":576,"pdnType":"v4"}]`,
 		`"apns":[{"name":"a","purposes":["default","ia","ims","mms","supl","dm","fota","bootstrap"],"auth":"pap-or-chap"}]`,
 		`"apns":[{"name":"a","purposes":null,"dns":null,"mtu":null,"user":null,"pdnType":null}]`,
+		`"generation":null,"scope":null,"limits":null`,
 		`"connectivity":{"checks":["tcp://a.example:443","dns:a.example","https://192.0.2.1/"]}`,
 	} {
 		parse(t, `{"version":1,`+members+`}`)
