@@ -135,15 +135,8 @@ func TestParametersAreReported(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, stop := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- a.Run(ctx) }()
-			defer func() {
-				stop()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-			}()
+			ctx := t.Context()
+			defer start(t, a)()
 			c := client.New(cfg.Socket)
 			defer c.Close()
 			begin := time.Now()

@@ -72,15 +72,8 @@ func TestClaims(t *testing.T) {
 // Which card is meant, while both are at work.
 func TestForCard(t *testing.T) {
 	a, cfg := twoCards(t)
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	ctx := t.Context()
+	defer start(t, a)()
 	c := client.New(cfg.Socket)
 	defer c.Close()
 	code := func(err error) string {
