@@ -11,8 +11,12 @@ import (
 	"lpad/agent/rsp/es9p"
 )
 
-// Relay has a technician's laptop carry connections to servers.
-func (b *backend) Relay(ctx context.Context, by string, take func() (net.Conn, error)) error {
+// Relay has a technician's laptop carry connections to servers, or takes one that
+// it was asked for.
+func (b *backend) Relay(ctx context.Context, by, connection string, take func() (net.Conn, error)) error {
+	if connection != "" {
+		return b.relay.Bring(connection, take)
+	}
 	taken := false
 	err := b.relay.Attach(ctx, by, func() (net.Conn, error) {
 		conn, err := take()

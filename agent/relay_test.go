@@ -37,12 +37,28 @@ func attached(t *testing.T, dial func(context.Context, string) (net.Conn, error)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	go func() { ended <- s.Attach(ctx, "somebody", l.Accept) }()
-	go func() { ended <- (&relay.Carrier{Dial: dial}).Carry(ctx, laptop) }()
+	go func() { ended <- (&relay.Carrier{Dial: dial, Bring: bring(t, s)}).Carry(ctx, laptop) }()
 	t.Cleanup(func() { cancel(); <-ended; <-ended })
 	for _, ok := s.Attached(); !ok; _, ok = s.Attached() {
 		time.Sleep(time.Millisecond)
 	}
 	return s
+}
+
+// bring is a Carrier's Bring without a socket of the daemon.
+func bring(t *testing.T, s *relay.Station) func(context.Context, string) (net.Conn, error) {
+	return func(_ context.Context, number string) (net.Conn, error) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		laptop, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		return laptop, s.Bring(number, l.Accept)
+	}
 }
 
 // TestWayThroughRelay: a relay goes before the direct way, which is taken when the
@@ -123,13 +139,13 @@ func TestDaemonWithRelay(t *testing.T) {
 	if r := status(); r != nil {
 		t.Errorf("%+v is attached", r)
 	}
-	conn, err := c.Relay(t.Context())
+	conn, err := c.Relay(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	carried := make(chan error, 1)
 	go func() {
-		carried <- (&relay.Carrier{Dial: func(context.Context, string) (net.Conn, error) { return nil, io.EOF }}).Carry(t.Context(), conn)
+		carried <- (&relay.Carrier{Dial: func(context.Context, string) (net.Conn, error) { return nil, io.EOF }, Bring: c.Relay}).Carry(t.Context(), conn)
 	}()
 	for limit := time.Now().Add(10 * time.Second); status() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
@@ -139,9 +155,13 @@ func TestDaemonWithRelay(t *testing.T) {
 	if r := status(); !strings.HasPrefix(r.By, "uid ") || r.Since.IsZero() {
 		t.Errorf("%+v", r)
 	}
-	_, err = c.Relay(t.Context())
+	_, err = c.Relay(t.Context(), "")
 	if p, ok := err.(*api.Problem); !ok || p.Code != "relay-attached" || p.Status != http.StatusConflict {
 		t.Errorf("a second relay: %v", err)
+	}
+	_, err = c.Relay(t.Context(), "7")
+	if p, ok := err.(*api.Problem); !ok || p.Code != "not-found" || p.Status != http.StatusNotFound {
+		t.Errorf("a connection that nobody has asked for: %v", err)
 	}
 	began := time.Now()
 	cancel()

@@ -35,7 +35,7 @@
 //	GET    /v1/jobs/{id}[?wait=30s]          Job; wait returns at its next change
 //	POST   /v1/jobs/{id}/answer              AnswerRequest   -> 200 Job
 //	POST   /v1/jobs/{id}/abort                               -> 200 Job
-//	POST   /v1/relay                                         -> 101 [RelayProtocol]
+//	POST   /v1/relay[?connection=N]                          -> 101 [RelayProtocol]
 //	GET    /v1/events[?job=ID]               server-sent events, each an Event;
 //	                                         Last-Event-ID resumes
 //
@@ -74,7 +74,7 @@ const (
 	MaxOrder  = 16 << 10
 )
 
-// RelayProtocol is what POST /v1/relay upgrades a connection to. Its frames are
+// RelayProtocol is what POST /v1/relay upgrades a connection to. Its lines are
 // described in the comment of package agent/relay.
 const RelayProtocol = "lpad-relay/1"
 
@@ -130,7 +130,7 @@ type Status struct {
 	Queued        int          `json:"queued"`        // jobs waiting
 	Notifications NoteStatus   `json:"notifications"`
 	Reports       NoteStatus   `json:"reports"`
-	Relay         *Relay       `json:"relay,omitempty"` // a laptop through which servers are reached
+	Relay         *Relay       `json:"relay,omitempty"`    // a laptop through which servers are reached
 	Declared      *Declared    `json:"declared,omitempty"` // of fleet.dir, for this card
 	Trust         []TrustRoot  `json:"trust"`
 	Clock         Clock        `json:"clock"`

@@ -94,9 +94,10 @@ type Backend interface {
 	Abort(ctx context.Context, by, id string) (api.Job, error)
 
 	// Relay has the caller carry connections to servers until ctx ends or the
-	// caller goes. take hands the connection over, which is Relay's to close then;
-	// an error without it is an answer as any other.
-	Relay(ctx context.Context, by string, take func() (net.Conn, error)) error
+	// caller goes; with the number of a connection it takes that one, and does not
+	// wait for its end. take hands the caller's connection over, which is whoever's
+	// it is to close then; an error without it is an answer as any other.
+	Relay(ctx context.Context, by, connection string, take func() (net.Conn, error)) error
 
 	// Watch sends events that came after the one with id after, then new ones,
 	// until ctx ends; then it closes the channel.

@@ -98,8 +98,8 @@ func (b *backend) SetSlot(ctx context.Context, by string, slot int) (api.Slot, e
 func (b *backend) Status(ctx context.Context) (api.Status, error) {
 	return api.Status{State: "ready"}, b.note(ctx, "status")
 }
-func (b *backend) Relay(ctx context.Context, by string, take func() (net.Conn, error)) error {
-	if err := b.note(ctx, "relay by %s", by); err != nil {
+func (b *backend) Relay(ctx context.Context, by, connection string, take func() (net.Conn, error)) error {
+	if err := b.note(ctx, "relay %sby %s", connection, by); err != nil {
 		return err
 	}
 	c, err := take()

@@ -1,7 +1,7 @@
 package apiserver
 
 import (
-	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -12,8 +12,8 @@ import (
 	"lpad/internal/fault"
 )
 
-// relay hands the connection over to whoever carries by it. It counts among the
-// connections of its user until it ends; no deadline of the socket bounds it.
+// relay hands the connection over to whoever carries by it, or is asked to. It counts
+// among the connections of its user until it ends; no deadline of the socket bounds it.
 func relay(s *Server, w http.ResponseWriter, r *http.Request) {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), api.RelayProtocol) || !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
 		s.answer(w, r, 0, nil, fault.New(fault.Fault{Code: api.CodeBadRequest, Text: "a relay is asked for with Connection: Upgrade and Upgrade: " + api.RelayProtocol,
@@ -23,30 +23,28 @@ func relay(s *Server, w http.ResponseWriter, r *http.Request) {
 	s.relays.Add(1)
 	defer s.relays.Done()
 	taken := false
-	err := s.backend.Relay(r.Context(), by(r), func() (net.Conn, error) {
+	err := s.backend.Relay(r.Context(), by(r), r.URL.Query().Get("connection"), func() (net.Conn, error) {
 		conn, in, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return nil, err
 		}
 		taken = true
-		if err = conn.SetDeadline(time.Time{}); err == nil {
+		if in.Reader.Buffered() > 0 {
+			err = errors.New("the caller speaks before it is answered")
+		}
+		if err == nil {
+			err = conn.SetDeadline(time.Time{})
+		}
+		if err == nil {
 			_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+api.RelayProtocol+"\r\n\r\n")
 		}
 		if err != nil {
 			conn.Close()
 			return nil, err
 		}
-		return handed{conn, in.Reader}, nil
+		return conn, nil
 	})
 	if err != nil && !taken {
 		s.answer(w, r, 0, nil, err)
 	}
 }
-
-// handed is a connection of which the server may have read something already.
-type handed struct {
-	net.Conn
-	in *bufio.Reader
-}
-
-func (c handed) Read(p []byte) (int, error) { return c.in.Read(p) }

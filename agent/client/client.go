@@ -208,16 +208,21 @@ func (c *Client) PutPacket(ctx context.Context, answer *api.Packet) error {
 	return err
 }
 
-// Relay makes the connection of a relay, for the Carrier of package agent/relay;
-// the caller closes it.
-func (c *Client) Relay(ctx context.Context) (net.Conn, error) {
+// Relay makes a connection of a relay, for the Carrier of package agent/relay: the
+// one that attaches it, or with a number the one that it was asked for. The caller
+// closes it.
+func (c *Client) Relay(ctx context.Context, connection string) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	in := bufio.NewReader(conn)
-	req, err := http.NewRequest("POST", "http://"+api.Host+api.Prefix+"/relay", nil)
+	query := ""
+	if connection != "" {
+		query = "?connection=" + url.QueryEscape(connection)
+	}
+	req, err := http.NewRequest("POST", "http://"+api.Host+api.Prefix+"/relay"+query, nil)
 	var resp *http.Response
 	if err == nil {
 		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {api.RelayProtocol}}

@@ -102,8 +102,8 @@ func (d *daemon) Packets(context.Context) (api.Packets, error) {
 func (d *daemon) PutPacket(_ context.Context, _ string, a *api.Packet) error {
 	return d.note("packet %s %d", a.ID, a.Status)
 }
-func (d *daemon) Relay(_ context.Context, by string, take func() (net.Conn, error)) error {
-	if err := d.note("relay by %s", by); err != nil {
+func (d *daemon) Relay(_ context.Context, by, connection string, take func() (net.Conn, error)) error {
+	if err := d.note("relay %sby %s", connection, by); err != nil {
 		return err
 	}
 	c, err := take()

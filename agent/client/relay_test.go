@@ -20,7 +20,7 @@ func TestRelay(t *testing.T) {
 	d.serve(t, s, anyone)
 	c := client.New(s)
 	defer c.Close()
-	conn, err := c.Relay(t.Context())
+	conn, err := c.Relay(t.Context(), "7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,20 +35,20 @@ func TestRelay(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	conn.Close()
-	if !strings.HasPrefix(d.asked[len(d.asked)-1], "relay by uid ") {
+	if !strings.HasPrefix(d.asked[len(d.asked)-1], "relay 7by uid ") {
 		t.Errorf("asked %q", d.asked)
 	}
 
 	d.err = fault.New(fault.Fault{Code: "relay-attached", Text: "taken", Retry: true, Who: fault.Technician, Next: "wait"}, nil)
-	if conn, err := c.Relay(t.Context()); code(err) != "relay-attached" {
+	if conn, err := c.Relay(t.Context(), ""); code(err) != "relay-attached" {
 		t.Errorf("a refusal: %v %v", conn, err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if conn, err := c.Relay(ended); !errors.Is(err, context.Canceled) {
+	if conn, err := c.Relay(ended, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("without a caller: %v %v", conn, err)
 	}
-	if conn, err := client.New(s + "-none").Relay(t.Context()); code(err) != "daemon-not-running" {
+	if conn, err := client.New(s+"-none").Relay(t.Context(), ""); code(err) != "daemon-not-running" {
 		t.Errorf("without a daemon: %v %v", conn, err)
 	}
 }

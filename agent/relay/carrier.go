@@ -3,19 +3,24 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
+	"time"
 )
 
 // maxCarried bounds the connections of a laptop together with those that the
 // device has given up and that have not come to their end.
-const maxCarried = 4 * maxStreams
+const maxCarried = 4 * maxConns
 
 // Carrier is the laptop's end.
 type Carrier struct {
 	// Dial connects to a server. The context ends with the link.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Bring makes the connection of a number to the device.
+	Bring func(ctx context.Context, number string) (net.Conn, error)
 	// Tell is told what happens, by one goroutine at a time. nil: nobody is.
 	Tell func(Event)
 
@@ -48,26 +53,50 @@ func (c *Carrier) Carry(ctx context.Context, conn net.Conn) error {
 	if p == (pace{}) {
 		p = usual
 	}
-	// The link ends first: the device is to hear that the laptop has gone, and not
-	// that its connections broke.
-	conns, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	l := newLink(conn, p)
 	var carried sync.WaitGroup
+	defer carried.Wait()
+	carrying, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer conn.Close() // first of all: the device is to hear at once that the laptop has gone
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	places := make(chan struct{}, maxCarried)
-	l.accept = func(s *stream) error {
-		select {
-		case places <- struct{}{}:
+	in := lines{conn: conn}
+	for last := uint64(0); ; {
+		said, err := in.next(time.Now().Add(p.dead))
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case timedOut(err):
+			return errSilent
+		case errors.Is(err, io.EOF):
+			return errGone
+		case err != nil:
+			return err
+		}
+		switch said.word {
+		case "ping":
+			if err := say(conn, p.dead, "pong"); err != nil {
+				return err
+			}
+		case "open":
+			_, _, err := ParseAddress(said.rest)
+			if err != nil || said.n <= last {
+				return errors.Join(errViolation, err)
+			}
+			last = said.n
+			select {
+			case places <- struct{}{}:
+			default:
+				return errViolation
+			}
+			carried.Go(func() {
+				defer func() { <-places }()
+				c.carry(carrying, conn, p.dead, said.n, said.rest)
+			})
 		default:
 			return errViolation
 		}
-		carried.Go(func() { defer func() { <-places }(); c.carry(conns, s) })
-		return nil
 	}
-	err := l.run(ctx)
-	cancel()
-	carried.Wait()
-	return err
 }
 
 func (c *Carrier) tell(e Event) {
@@ -79,89 +108,45 @@ func (c *Carrier) tell(e Event) {
 }
 
 // carry serves one connection.
-func (c *Carrier) carry(ctx context.Context, s *stream) {
-	defer s.Close()
-	// A connection that the device has given up is not dialled any longer.
-	dialling, gaveUp := context.WithCancel(ctx)
-	waited := make(chan struct{})
-	go func() { defer close(waited); s.awaitFailure(dialling); gaveUp() }()
-	server, err := c.Dial(dialling, s.address)
-	gaveUp()
-	<-waited
+func (c *Carrier) carry(ctx context.Context, conn net.Conn, dead time.Duration, n uint64, address string) {
+	server, err := c.Dial(ctx, address)
 	if err != nil {
-		c.tell(Event{Kind: Refused, Address: s.address, Error: err.Error()})
-		s.refuse(err)
+		c.tell(Event{Kind: Refused, Address: address, Error: err.Error()})
+		// An error of writing it is one of the link, which whoever reads it sees.
+		_ = say(conn, dead, fmt.Sprintf("failed %d %d %s", n, whyOf(err), plain(err.Error())))
 		return
 	}
+	defer server.Close()
+	device, err := c.Bring(ctx, strconv.FormatUint(n, 10))
+	if err != nil {
+		c.tell(Event{Kind: Refused, Address: address, Error: "the device does not want it any more: " + err.Error()})
+		return
+	}
+	defer device.Close()
 	remote := server.RemoteAddr().String()
-	c.tell(Event{Kind: Connected, Address: s.address, Remote: remote})
-	s.open()
+	c.tell(Event{Kind: Connected, Address: address, Remote: remote})
+	end := func() { server.Close(); device.Close() }
+	defer context.AfterFunc(ctx, end)()
 
-	e := Event{Kind: Closed, Address: s.address, Remote: remote}
-	var up, down error
-	defer context.AfterFunc(ctx, func() { server.Close() })()
+	e := Event{Kind: Closed, Address: address, Remote: remote}
+	var up error
 	var pumps sync.WaitGroup
 	pumps.Go(func() {
 		var tls records // who controls the device may speak to servers by TLS, and in no other way
-		e.Sent, up = pump(server, s, tls.check)
-		if up != nil { // the device has gone, or sends what is not to be carried
-			server.Close()
-			s.Close()
-			return
-		}
-		if half, ok := server.(interface{ CloseWrite() error }); ok {
-			up = half.CloseWrite()
-		}
+		e.Sent, up = pump(server, device, tls.check)
+		end()
 	})
-	e.Received, down = pump(s, server, nil)
-	if down == nil {
-		down = s.CloseWrite()
-		s.awaitFailure(ctx) // the device closes when it has read the end
-	} else {
-		s.Close()
-	}
-	server.Close()
+	var down error
+	e.Received, down = pump(device, server, nil)
+	end()
 	pumps.Wait()
-	for _, err := range []error{up, down} {
-		if errors.Is(err, errNotTLS) || e.Error == "" && err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, errReset) && ctx.Err() == nil {
-			e.Error = err.Error()
-		}
+	switch {
+	case errors.Is(up, errNotTLS):
+		e.Error = up.Error()
+	case down != nil && !errors.Is(down, net.ErrClosed) && ctx.Err() == nil:
+		e.Error = down.Error()
 	}
 	c.tell(e)
-}
-
-// refuse says that the server is not connected. The place of the connection is
-// free before the device hears of it, which may ask for another one then.
-func (s *stream) refuse(err error) {
-	s.mu.Lock()
-	over := s.closed || s.err != nil
-	s.closed = true
-	s.mu.Unlock()
-	if s.link.drop(s); !over {
-		s.link.send(frame{kind: kindFailed, stream: s.id, payload: append([]byte{byte(whyOf(err))}, plain(err.Error())...)})
-	}
-}
-
-// open says that the server is connected.
-func (s *stream) open() {
-	s.mu.Lock()
-	s.up = true
-	s.mu.Unlock()
-	s.link.send(frame{kind: kindOpened, stream: s.id})
-}
-
-// awaitFailure waits until the connection is over, or ctx.
-func (s *stream) awaitFailure(ctx context.Context) {
-	defer context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.turn.Broadcast()
-	})()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.err == nil && !s.closed && ctx.Err() == nil {
-		s.turn.Wait()
-	}
 }
 
 // pump copies and counts what check lets through; nil: everything.

@@ -2,39 +2,34 @@
 // a device without any is reached by a technician over the local socket, and his
 // laptop connects to the servers for it.
 //
-// Over one connection (POST /v1/relay, upgraded to [api.RelayProtocol]) both ends
-// speak frames. The daemon asks for connections to "host:port", the laptop looks
-// the name up and connects, and bytes are carried in both directions. What is
-// carried is the daemon's TLS: the laptop sees the server's name and the lengths.
+// The laptop attaches by one connection (POST /v1/relay, upgraded to
+// [api.RelayProtocol]), over which both ends speak lines. The daemon asks for
+// connections to "host:port"; the laptop looks the name up, connects, and brings
+// for each a connection of its own (POST /v1/relay?connection=N), which carries
+// the bytes as they are. Whatever makes one connection to the socket possible
+// makes several possible, so that there is nothing to multiplex: each has the
+// kernel's buffers and deadlines. What is carried is the daemon's TLS: the laptop
+// sees the server's name and the lengths.
 //
 // At the device, one [Station] has at most one laptop:
 //
 //	err := station.Attach(ctx, "uid 1000", take) // until the laptop has gone
+//	err := station.Bring("7", take)              // a connection that was asked for
 //	conn, err := station.Dial(ctx, "smdp.example.com:443")
 //
 // On the laptop, a [Carrier] dials what its [Rules] allow:
 //
-//	err := (&relay.Carrier{Rules: rules, Tell: show}).Carry(ctx, conn)
+//	err := (&relay.Carrier{Dial: rules.Dial, Bring: client.Relay, Tell: show}).Carry(ctx, conn)
 //
-// A frame is seven bytes and a payload: its kind, the number of the connection
-// (32 bits), the length of the payload (16 bits, at most 4096), numbers with the
-// highest byte first.
+// A line has at most 512 bytes and ends with a line feed:
 //
-//	1  open    device to laptop: connect to the address in the payload
-//	2  opened  laptop to device: it is connected
-//	3  failed  laptop to device: it is not; one byte why, then words
-//	4  data    both: bytes of the connection
-//	5  end     both: no more bytes come from this side
-//	6  reset   both: the connection is no more
-//	7  credit  both: so many bytes were taken (32 bits), and as many may follow
-//	8  ping    both, connection 0: are you there?
-//	9  pong    both, connection 0: yes
+//	open N HOST:PORT  device to laptop: bring connection N, of this address
+//	failed N WHY TEXT laptop to device: it is not to be had; WHY is a number
+//	ping              device to laptop: are you there?
+//	pong              laptop to device: yes
 //
-// Each side may be 64 KiB ahead of what the other has taken, for each of at most
-// eight connections, so that neither holds more than that for the other. Numbers
-// grow from 1 and are not used again; what comes late for a connection that is
-// gone is ignored. Anything else is a violation, and ends it all: both ends
-// believe nothing of each other.
+// The device has at most eight connections at a time. Anything else is a
+// violation, and ends it all: both ends believe nothing of each other.
 package relay
 
 import (
@@ -53,17 +48,16 @@ import (
 
 // Limits of a relay.
 const (
-	maxStreams = 8        // connections at a time: two for each of four cards
-	window     = 64 << 10 // bytes of one connection and direction that are under way
-	maxPayload = 4 << 10  // bytes of a frame: four seconds of a serial line of 9600 baud
-	maxAddress = 253 + 6  // a name, a colon and a port
-	maxText    = 200      // bytes of words of the other side
+	maxConns   = 8       // connections at a time: two for each of four cards
+	maxLine    = 512     // bytes, with its end
+	maxAddress = 253 + 6 // a name, a colon and a port
+	maxText    = 200     // bytes of words of the other side
 )
 
 // pace says when the other side counts as gone.
 type pace struct {
 	ping   time.Duration // between two questions whether it is there
-	dead   time.Duration // without a byte from it, or with a frame that it does not take
+	dead   time.Duration // without a line from it, or with one that it does not take
 	answer time.Duration // for a laptop to show that it is there, when another one wants its place
 }
 
@@ -80,10 +74,18 @@ var ErrLost = fault.New(fault.Fault{Code: "relay-lost", Text: "the relay went aw
 var ErrTaken = fault.New(fault.Fault{Code: "relay-attached", Text: "another relay is attached already", Retry: true, Who: fault.Technician,
 	Next: "use that one, or end it: lpactl status says whose it is"}, nil)
 
-// errReset is the end of a connection that the other side has given up.
-var errReset = fmt.Errorf("the relay's connection to the server broke: %w", syscall.ECONNRESET)
+// ErrNotAsked says that a connection was brought that nobody has asked for, or not
+// any longer.
+var ErrNotAsked = fault.New(fault.Fault{Code: "not-found", Text: "nobody waits for this connection of a relay", Who: fault.Technician,
+	Next: "attach a relay, and bring what it is asked for"}, nil)
 
-// why a laptop could not connect, as a frame says it. Other numbers are whyOther.
+// errViolation is a line that makes no sense.
+var errViolation = errors.New("the other end does not keep to the protocol")
+
+// errSilent ends a link whose other end does not show any more.
+var errSilent = errors.New("the other end does not answer any more")
+
+// why a laptop could not connect, as a line says it. Other numbers are whyOther.
 type why byte
 
 const (

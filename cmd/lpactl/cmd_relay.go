@@ -43,7 +43,7 @@ carried, so that a device cannot look into this machine's own networks. docs/rel
 				return usageError{fmt.Errorf("--allow: %w", err)}
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				return a.carry(ctx, c, &relay.Carrier{Dial: rules.Dial, Tell: a.ui.carried})
+				return a.carry(ctx, c, &relay.Carrier{Dial: rules.Dial, Bring: c.Relay, Tell: a.ui.carried})
 			})
 		},
 	}
@@ -55,7 +55,7 @@ carried, so that a device cannot look into this machine's own networks. docs/rel
 func (a *app) carry(ctx context.Context, c *client.Client, by *relay.Carrier) error {
 	var lost time.Time // zero: it was not attached yet
 	for {
-		conn, err := c.Relay(ctx)
+		conn, err := c.Relay(ctx, "")
 		var p *api.Problem
 		switch {
 		case ctx.Err() != nil && !lost.IsZero():

@@ -241,9 +241,12 @@ func (d *daemon) Status(context.Context) (api.Status, error) {
 		Reports:       api.NoteStatus{Pending: 2, Oldest: epoch.Add(-5 * time.Hour), Lost: 1}, Clock: api.Clock{Now: epoch}}, nil
 }
 func (d *daemon) Metrics(context.Context) (string, error) { return "# EOF\n", nil }
-func (d *daemon) Relay(ctx context.Context, by string, take func() (net.Conn, error)) error {
+func (d *daemon) Relay(ctx context.Context, by, connection string, take func() (net.Conn, error)) error {
 	if d.err != nil {
 		return d.err
+	}
+	if connection != "" {
+		return d.station.Bring(connection, take)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
