@@ -22,6 +22,14 @@ type Request struct {
 	OID        string // of the SM-DP+, if the activation code names one
 	Device     rsp.DeviceInfo
 	Facts      Facts // what is known of the card
+
+	// Of a session that goes on after a restart. Said is what the card has said to
+	// a function, by that of ES9+ that it was for ("initiateAuthentication" has
+	// its challenge, "authenticateClient" its response) and need not be asked
+	// again; nil, or empty: nothing. GoesOn reports, when something fails, that the
+	// session is to stay as it is, since it goes on later; nil: never.
+	Said   func(function string) []byte
+	GoesOn func() bool
 }
 
 // String shows a request without its matching id.
@@ -92,9 +100,11 @@ func authenticate(ctx context.Context, card Card, server Server, r *Request) (au
 	if err != nil {
 		return a, fmt.Errorf("device information: %w", err)
 	}
-	challenge, err := card.GetEUICCChallenge(ctx)
-	if err != nil {
-		return a, err
+	challenge := r.said("initiateAuthentication")
+	if challenge == nil {
+		if challenge, err = card.GetEUICCChallenge(ctx); err != nil {
+			return a, err
+		}
 	}
 	if a.server, err = server.InitiateAuthentication(ctx, challenge, r.Facts.Info1.Raw); err != nil {
 		return a, err // the card has only a challenge out, which the next one replaces
@@ -102,8 +112,11 @@ func authenticate(ctx context.Context, card Card, server Server, r *Request) (au
 	if err := checkServer(a.server, challenge, *r); err != nil {
 		return a, fmt.Errorf("check server: %w", err)
 	}
-	s := &Session{TransactionID: a.server.TransactionID, card: card, server: server}
-	proof, err := card.AuthenticateServer(ctx, a.server, params)
+	s := &Session{Request: *r, TransactionID: a.server.TransactionID, card: card, server: server}
+	proof := r.said("authenticateClient")
+	if proof == nil {
+		proof, err = card.AuthenticateServer(ctx, a.server, params)
+	}
 	if es10.IsRefusal(err) {
 		return a, err // the card has closed its session
 	}
@@ -121,6 +134,13 @@ func authenticate(ctx context.Context, card Card, server Server, r *Request) (au
 		return a, s.abort(ctx, rsp.CancelPostponed, nothingWaits(*r, err))
 	}
 	return a, nil
+}
+
+func (r *Request) said(function string) []byte {
+	if r.Said == nil {
+		return nil
+	}
+	return r.Said(function)
 }
 
 // nothingWaits explains the refusal of a server that was asked, without a

@@ -14,13 +14,14 @@ import (
 // MaxCascade is how many SM-DSs may refer to one another before the SM-DP+.
 const MaxCascade = 3
 
-// Discover asks the root SM-DS for events of this eUICC (SGP.22 v2.5, section
+// Discover asks the root SM-DS, r.Address, for events of this eUICC (SGP.22 v2.5, section
 // 3.6.2). That nothing is pending is an empty list and no error. Fetch each
 // event by [AuthenticateEvent].
-func Discover(ctx context.Context, card Card, open Opener, rootSMDS string, device rsp.DeviceInfo) ([]rsp.EventEntry, error) {
-	events, err := discover(ctx, card, open, &Request{Address: rootSMDS, Device: device})
+func Discover(ctx context.Context, card Card, open Opener, r Request) ([]rsp.EventEntry, error) {
+	r.MatchingID, r.OID, r.Facts = "", "", Facts{}
+	events, err := discover(ctx, card, open, &r)
 	if err != nil {
-		return nil, fmt.Errorf("discover at %s: %w", rootSMDS, err)
+		return nil, fmt.Errorf("discover at %s: %w", r.Address, err)
 	}
 	return events, nil
 }

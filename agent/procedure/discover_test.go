@@ -17,13 +17,13 @@ import (
 func TestDiscover(t *testing.T) {
 	b := newBench(t, setup{})
 	device := request().Device
-	events, err := procedure.Discover(b.ctx, b.euicc, b.open, smdsHost, device)
+	events, err := procedure.Discover(b.ctx, b.euicc, b.open, procedure.Request{Address: smdsHost, Device: device})
 	if err != nil || events == nil || len(events) != 0 {
 		t.Fatalf("nothing pending: %v, %v", events, err)
 	}
 	b.order(nil)
 	b.smds.AddEvent(smdp.Event{EID: euicc.TestEID, ID: "ORDER-1", Address: smdpHost})
-	events, err = procedure.Discover(b.ctx, b.euicc, b.open, smdsHost, device)
+	events, err = procedure.Discover(b.ctx, b.euicc, b.open, procedure.Request{Address: smdsHost, Device: device})
 	if err != nil || len(events) != 1 || events[0] != (rsp.EventEntry{EventID: "ORDER-1", RSPServerAddress: smdpHost}) {
 		t.Fatalf("events %v, %v", events, err)
 	}
@@ -53,7 +53,7 @@ func TestDiscoverRefusals(t *testing.T) {
 	device := request().Device
 	t.Run("SM-DP+ in place of an SM-DS", func(t *testing.T) {
 		b.order(func(o *smdp.Order) { o.MatchingID, o.EID = "", euicc.TestEID })
-		_, err := procedure.Discover(b.ctx, b.euicc, b.open, smdpHost, device)
+		_, err := procedure.Discover(b.ctx, b.euicc, b.open, procedure.Request{Address: smdpHost, Device: device})
 		if fault.Of(err).Code != "server-is-smdp" || !strings.Contains(calls(b.smdp), "cancelSession ok") {
 			t.Errorf("%v: %s", err, calls(b.smdp))
 		}
@@ -75,7 +75,7 @@ func TestDiscoverRefusals(t *testing.T) {
 	t.Run("no server", func(t *testing.T) {
 		closed := errors.New("no network")
 		open := func(string) (procedure.Server, error) { return nil, closed }
-		if _, err := procedure.Discover(b.ctx, b.euicc, open, smdsHost, device); !errors.Is(err, closed) {
+		if _, err := procedure.Discover(b.ctx, b.euicc, open, procedure.Request{Address: smdsHost, Device: device}); !errors.Is(err, closed) {
 			t.Errorf("discover: %v", err)
 		}
 		if _, _, err := procedure.AuthenticateEvent(b.ctx, b.euicc, open, rsp.EventEntry{EventID: "x", RSPServerAddress: smdpHost}, request()); !errors.Is(err, closed) {
@@ -85,7 +85,7 @@ func TestDiscoverRefusals(t *testing.T) {
 	t.Run("server refuses", func(t *testing.T) {
 		b.smds.Inject(smdp.Fault{Kind: smdp.Refuse, Function: smdp.InitiateAuthentication, Subject: "8.9", Reason: "5.1", Times: 1})
 		var refused *es9p.Error
-		if _, err := procedure.Discover(b.ctx, b.euicc, b.open, smdsHost, device); !errors.As(err, &refused) {
+		if _, err := procedure.Discover(b.ctx, b.euicc, b.open, procedure.Request{Address: smdsHost, Device: device}); !errors.As(err, &refused) {
 			t.Errorf("%v", err)
 		}
 		if _, _, err := procedure.AuthenticateEvent(b.ctx, b.euicc, b.open, rsp.EventEntry{EventID: "WRONG", RSPServerAddress: smdpHost}, request()); !errors.As(err, &refused) {

@@ -287,6 +287,10 @@ func (s *Session) Cancel(ctx context.Context, reason rsp.CancelReason) error {
 // abort cancels after a failure, even when ctx has ended, and returns the
 // failure.
 func (s *Session) abort(ctx context.Context, reason rsp.CancelReason, first error) error {
+	if s.Request.GoesOn != nil && s.Request.GoesOn() {
+		s.ended = true
+		return first
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CancelTimeout)
 	defer cancel()
 	err := s.Cancel(ctx, reason)

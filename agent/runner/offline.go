@@ -2,7 +2,7 @@ package runner
 
 import (
 	"context"
-	"slices"
+	"strings"
 
 	"lpad/agent/job"
 	"lpad/agent/packets"
@@ -31,47 +31,16 @@ func (r *Runner) way(j job.Job) Way {
 	return Way{}
 }
 
-// rewind begins a session of a job that is offline, and gives back the card for
-// it: one that is not asked again what it has said before a restart.
-func (r *Runner) rewind(j job.Job, card Card) Card {
-	if !j.Order.Offline || r.cfg.Offline == nil {
-		return card
+// rewind begins a session of a job that is offline: the card is not asked again
+// what it has said before a restart, and keeps its session when lpad is stopped.
+func (r *Runner) rewind(j job.Job, req *procedure.Request) {
+	if j.Order.Offline && r.cfg.Offline != nil {
+		box := r.cfg.Offline.Box
+		if box.Rewind(j.ID) {
+			r.log.Info("going on with the packets of before", "job", j.ID)
+		}
+		req.Said, req.GoesOn = box.Said, r.stopping.Load
 	}
-	if box := r.cfg.Offline.Box; box.Rewind(j.ID) {
-		r.log.Info("going on with the packets of before", "job", j.ID)
-	}
-	return &packetCard{card, r}
-}
-
-// packetCard is the card of a session by packets.
-type packetCard struct {
-	Card
-	r *Runner
-}
-
-// GetEUICCChallenge begins a session, unless one of before goes on.
-func (c *packetCard) GetEUICCChallenge(ctx context.Context) ([]byte, error) {
-	if b := c.r.cfg.Offline.Box.Said(packets.Initiate); b != nil {
-		return b, nil
-	}
-	return c.Card.GetEUICCChallenge(ctx)
-}
-
-// AuthenticateServer goes on with a session, unless that was done before.
-func (c *packetCard) AuthenticateServer(ctx context.Context, s rsp.ServerAuthentication, params []byte) ([]byte, error) {
-	if b := c.r.cfg.Offline.Box.Said(packets.Authenticate); b != nil {
-		return b, nil
-	}
-	return c.Card.AuthenticateServer(ctx, s, params)
-}
-
-// CancelSession ends a session, but not because lpad is stopped: it goes on then
-// when lpad is back.
-func (c *packetCard) CancelSession(ctx context.Context, id rsp.TransactionID, reason rsp.CancelReason) ([]byte, error) {
-	if c.r.stopping.Load() {
-		return nil, errStopping
-	}
-	return c.Card.CancelSession(ctx, id, reason)
 }
 
 // anew decides whether the session of a job that is offline is begun once more,
@@ -82,7 +51,7 @@ func (r *Runner) anew(ctx context.Context, j job.Job, err error) bool {
 		return false
 	}
 	f := fault.Of(err)
-	if !slices.Contains([]string{"session-unknown", "card-session-lost", "challenge-mismatch", "installation-interrupted"}, f.Code) && !channelLost(err) {
+	if !strings.Contains(forgotten, " "+f.Code+" ") && (es10.IsRefusal(err) || !strings.Contains(channelLost, " "+f.Code+" ") && !lineLost(err)) {
 		return false
 	}
 	if !r.cfg.Offline.Box.Void(f.Text) {
@@ -93,19 +62,13 @@ func (r *Runner) anew(ctx context.Context, j job.Job, err error) bool {
 	return r.insist(ctx, func(card Card) error { _, err := card.GetEID(ctx); return err }) == nil
 }
 
-// channelLost reports whether what went wrong is the way to the card: no word of
-// the card's eUICC, and none of a server.
-func channelLost(err error) bool {
-	if es10.IsRefusal(err) {
-		return false
-	}
-	switch fault.Of(err).Code {
-	case codeHangup, codeMissing, codeNoSIM, "card-channel-closed", "card-connection", "card-status", "card-conditions", "card-not-found", "card-undefined-error",
-		"pcsc-lost", "pcsc-error", "pcsc-no-card", "pcsc-card-mute", "pcsc-no-service", "modem-error", "modem-not-found", "modem-bad-parameter", "timeout", "no-euicc":
-		return true
-	}
-	return lineLost(err)
-}
+// Codes of what is no word of the eUICC's and none of a server's on the order:
+// one of the two does not know the session any more, or the way to the card broke.
+const (
+	forgotten   = " session-unknown card-session-lost challenge-mismatch installation-interrupted "
+	channelLost = " modem-hangup port-missing sim-missing card-channel-closed card-connection card-status card-conditions card-not-found card-undefined-error" +
+		" pcsc-lost pcsc-error pcsc-no-card pcsc-card-mute pcsc-no-service modem-error modem-not-found modem-bad-parameter timeout no-euicc "
+)
 
 // begunAnew is the event of a session that is begun anew after the offer.
 func (r *Runner) begunAnew(ctx context.Context, j job.Job, e job.Event, err error) (job.Event, error) {

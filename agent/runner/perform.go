@@ -160,7 +160,7 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 	}
 	found := job.Event{Kind: job.Authenticated}
 	err = r.onCard(ctx, func(card Card) (err error) {
-		card = r.rewind(j, card)
+		r.rewind(j, &req)
 		switch {
 		case j.Order.SMDP != "": // an activation code, or a discovery of before the restart
 		case j.Order.Source == job.SourceDefaultSMDP && facts.Addresses != nil && facts.Addresses.DefaultSMDP != "":
@@ -197,7 +197,8 @@ func (r *Runner) authenticate(ctx context.Context, j job.Job, code redact.Secret
 
 // authenticateEvent asks the SM-DS and goes where it points.
 func (r *Runner) authenticateEvent(ctx context.Context, card Card, open procedure.Opener, root string, req procedure.Request) error {
-	events, err := procedure.Discover(ctx, card, open, root, req.Device)
+	req.Address = root
+	events, err := procedure.Discover(ctx, card, open, req)
 	if err != nil {
 		return err
 	}
