@@ -337,6 +337,46 @@ func TestConvergeLater(t *testing.T) {
 	w.check("in the end", "install failed server-unavailable, install failed server-unavailable, install failed server-unavailable, install done", 1)
 }
 
+// What the card makes of the nickname at the installation: it is set later, or not
+// at all, and costs no download.
+func TestNicknameOfInstallation(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		fault euicc.Fault
+		jobs  string
+		named bool
+	}{
+		{"refused once", euicc.Fault{Do: euicc.AnswerResult, Function: 0xBF29, Result: 127, Times: 1}, "install done, nickname done", true},
+		{"the answer is lost", euicc.Fault{Do: euicc.LoseAnswer, Function: 0xBF29, Times: 1}, "install done", true},
+		{"never", euicc.Fault{Do: euicc.AnswerResult, Function: 0xBF29, Result: 127, Times: -1}, "install done" + strings.Repeat(", nickname failed card-undefined-error", 5), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newFleetWorld(t, nil)
+			w.Card.Inject(tc.fault)
+			w.declare("meter.yaml", declared)
+			w.start()
+			w.standing("meter: converged")
+			w.check(tc.name, tc.jobs, 1)
+			if p := w.profile(fleetNew); !p.Enabled || strings.HasPrefix(p.Nickname, "Meter uplink [") != tc.named {
+				t.Errorf("on the card: %+v", p)
+			}
+		})
+	}
+}
+
+// A profile that the card's default SM-DP+ has for this card needs no code.
+func TestConvergeFromDefaultServer(t *testing.T) {
+	w := newFleetWorld(t, nil)
+	w.Book(t, "", world.ICCID(t, "89358050000000000030"), 3000, func(o *smdp.Order) { o.EID = w.Card.EID() })
+	w.declare("meter.yaml", "version: 1\nsource: default-smdp\neid: "+w.Card.EID().String()+"\n")
+	w.start()
+	w.standing("meter: converged")
+	w.check("once", "install done", 1)
+	w.reflash()
+	w.standing("meter: converged")
+	w.check("flashed anew", "", 1)
+}
+
 // The nickname could not be set with the installation, and is later.
 func TestNicknameLater(t *testing.T) {
 	w := newFleetWorld(t, nil)

@@ -28,7 +28,8 @@ const (
 	MaxEntries = 64
 
 	// maxCounted is how often a download may break off after the server has begun to
-	// count. Servers void an order that was fetched too often.
+	// count, for servers void an order that was fetched too often; and how often a card
+	// is asked to take a nickname.
 	maxCounted = 5
 
 	maxExplained = 200 // bytes of Text
@@ -107,17 +108,17 @@ func After(entries []*Entry, next *job.Job, loaded bool, eid rsp.EID) []*Entry {
 		}
 	case next.State == job.Cancelled || p == nil:
 		e.Fail("cancelled", "somebody has aborted the job "+next.ID)
-	case Transient(p.Code, p.Retry) && next.Outcome() == job.OutcomeFailed:
-		e.Tries++
-		if p.State == job.Preparing || p.State == job.Loading {
-			if e.Counted++; e.Counted >= maxCounted {
-				e.Fail(p.Code, p.Text)
-			}
-		}
 	default:
+		if e.Tries++; p.State == job.Preparing || p.State == job.Loading {
+			e.Counted++
+		}
+		nickname := o.Kind == job.Nickname
+		if Transient(p.Code, p.Retry) && next.Outcome() == job.OutcomeFailed && e.Counted < maxCounted && !(nickname && e.Tries >= maxCounted) {
+			break
+		}
 		e.Fail(p.Code, p.Text)
-		if o.Kind == job.Nickname { // no reason to give the profile up
-			e.Renamed, e.End = true, ""
+		if nickname { // no reason to give the profile up
+			e.Renamed, e.End, e.Tries = true, "", 0
 		}
 	}
 	return Put(entries, e)
