@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"lpad/cmd/lpalab/lab"
 	"lpad/packaging"
 	"lpad/packaging/packagetest"
 )
@@ -42,9 +43,8 @@ func built(t *testing.T, variables ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "make", append([]string{"-C", "..", "programs", "BUILD=" + dir}, variables...)...)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("make programs: %v\n%s", err, out)
+	if err := lab.BuildPrograms(t.Context(), "..", dir, variables...); err != nil {
+		t.Fatal(err)
 	}
 	programs[key] = dir
 	return dir

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -15,17 +13,13 @@ import (
 )
 
 // programs are lpad and its helpers, built once for the tests that run them.
-// The Makefile knows the flags; what is tested is what is shipped.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lpad-test-")
 	if err != nil {
 		return "", err
 	}
 	built = dir
-	if out, err := exec.Command("make", "-C", "../..", "programs", "BUILD="+dir).CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
-	return dir, nil
+	return dir, lab.BuildPrograms(context.Background(), "../..", dir)
 })
 
 // built is the folder of the programs, empty while no test has needed them.

@@ -35,7 +35,7 @@ type commandFunc = func(ctx context.Context, name string, args ...string) *exec.
 
 // Times of a daemon.
 const (
-	startTimeout = 15 * time.Second
+	startTimeout = time.Minute // of a machine that has much else to do
 	stopTimeout  = 12 * time.Second
 )
 

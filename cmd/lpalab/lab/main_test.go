@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -34,9 +33,8 @@ func run(m *testing.M) int {
 	if err := os.Chmod(dir, 0o755); err != nil { // lpad may run as another user
 		return failed(err)
 	}
-	// The Makefile knows the flags; what is tested is what is shipped.
-	if out, err := exec.Command("make", "-C", "../../..", "programs", "BUILD="+dir).CombinedOutput(); err != nil {
-		return failed(fmt.Errorf("build the programs: %w\n%s", err, out))
+	if err := lab.BuildPrograms(context.Background(), "../../..", dir); err != nil {
+		return failed(err)
 	}
 	programs = dir
 	code := m.Run()

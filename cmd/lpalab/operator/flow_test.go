@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -41,10 +40,9 @@ func run(m *testing.M) int {
 		return failed(err)
 	}
 	defer os.RemoveAll(dir)
-	// The Makefile knows the flags; what is tested is what is shipped.
 	if modemtest.Missing() == "" {
-		if out, err := exec.Command("make", "-C", "../../..", "programs", "BUILD="+dir).CombinedOutput(); err != nil {
-			return failed(fmt.Errorf("build the programs: %w\n%s", err, out))
+		if err := lab.BuildPrograms(context.Background(), "../../..", dir); err != nil {
+			return failed(err)
 		}
 	}
 	programs = dir
