@@ -243,11 +243,14 @@ func (a *app) outcome(j api.Job) error {
 		if !a.json && j.Kind != "install" && j.Undelivered == 0 {
 			a.ui.printf("done\n")
 		}
+		switch {
+		case j.Undelivered == 1:
+			a.ui.note("1 notification waits for its server; it goes out by itself")
+		case j.Undelivered > 0:
+			a.ui.note("%d notifications wait for their server; they go out by themselves", j.Undelivered)
+		}
 		if done := doneSteps(j); j.Kind == "install" && len(done) > 0 && done[len(done)-1].n < 5 { // it was not to be enabled
 			a.ui.note("next: the profile is not in use yet: lpactl enable %s switches to it", j.ICCID)
-		}
-		if j.Undelivered > 0 {
-			a.ui.note("%d notifications wait for their server; they go out by themselves", j.Undelivered)
 		}
 		return nil
 	case j.Problem != nil:

@@ -58,6 +58,10 @@ type session struct {
 	then  func(t *testing.T, w *lab.World, m *lab.Modem)
 }
 
+// carry is run on a machine that has a network; the lab's server is known by its
+// options alone.
+const carry = "lpactl packets carry stick --trust-dir {trust} --address smdp.lpad.example={server}"
+
 const broken = "wrong" // how the doctor's lines begin that count: the others depend on the machine
 
 // doctored is a session in which something is broken before the doctor looks.
@@ -97,6 +101,24 @@ var sessions = []session{
 	{name: "relay", root: true, modem: lab.ModemOptions{Isolated: true}, first: &beside{"lpactl relay --allow {server}", "attached: "}, lines: []line{
 		{command: "lpactl install letter.jpg --yes"},
 	}},
+	{name: "packets", root: true, modem: lab.ModemOptions{Isolated: true}, lines: []line{
+		{command: "lpactl install letter.jpg --offline --yes --detach", then: func(t *testing.T, _ *lab.World, m *lab.Modem) {
+			c := m.Client()
+			defer c.Close()
+			eventually(t.Context(), t, "a packet waits", func() bool {
+				v, err := c.Packets(t.Context())
+				return err == nil && len(v.Packets) > 0
+			})
+		}},
+		{command: "lpactl packets get stick"},
+		{command: carry},
+		{command: "lpactl packets put stick --get stick"},
+		{command: carry},
+		{command: "lpactl packets put stick --get stick"},
+		{command: carry},
+		{command: "lpactl packets put stick"},
+		{command: "lpactl profiles"},
+	}},
 	{name: "abort", then: noProfile, lines: []line{
 		{command: "lpactl install letter.jpg", typing: []typing{{"[y/N] ", ctrlC}, {"[a/L] ", "a\n"}}, exit: 37},
 		{command: "lpactl install letter.jpg", typing: []typing{{"[y/N] ", ctrlC}, {"[a/L] ", "\n"}}, exit: 130},
@@ -111,10 +133,17 @@ var sessions = []session{
 	{name: "trust", lines: []line{{command: "lpactl trust"}}},
 	doctored("doctor-stopped", 3, "", func(t *testing.T, _ *lab.World, m *lab.Modem) { must(t, m.Stop()) }),
 	doctored("doctor-unplugged", 51, "", func(t *testing.T, _ *lab.World, m *lab.Modem) { must(t, os.Remove(filepath.Join(m.Dir, "ttyLAB0"))) }),
-	doctored("doctor-no-sim", 50, "", func(_ *testing.T, _ *lab.World, m *lab.Modem) {
+	doctored("doctor-no-sim", 50, "", func(t *testing.T, _ *lab.World, m *lab.Modem) {
 		for _, command := range []string{"+CPIN?", "+CCHO", "+CSIM", "+CGLA", "+CRSM"} {
 			m.AT.AddFault(modemtest.Fault{Command: command, Answer: "+CME ERROR: 10"})
 		}
+		c := m.Client()
+		defer c.Close()
+		eventually(t.Context(), t, "lpad misses the SIM", func() bool { // what it has read just now counts for a while
+			_, err := c.EUICC(t.Context())
+			s, _ := c.Status(t.Context())
+			return err != nil && s.Card.Problem != nil
+		})
 	}),
 	doctored("doctor-wrong-server", 11, " --smdp 'LPA:1$smdp.invalid$LAB-0001'", nil),
 	{name: "doctor-server-down", lines: []line{
@@ -200,6 +229,7 @@ func (s session) play(t *testing.T) string {
 	dir := t.TempDir()
 	code := letter(t, w.ActivationCode())
 	must(t, os.WriteFile(filepath.Join(dir, "letter.jpg"), code, 0o644))
+	must(t, os.Mkdir(filepath.Join(dir, "stick"), 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "letter.heic"), []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00"), 0o644))
 	must(t, os.WriteFile(filepath.Join(dir, "dark.jpg"), jpegOf(t, image.NewGray(image.Rect(0, 0, 640, 480))), 0o644))
 	var screen strings.Builder
@@ -209,7 +239,7 @@ func (s session) play(t *testing.T) string {
 		finish = s.beside(ctx, t, m, dir, &screen)
 	}
 	for _, l := range s.lines {
-		command := strings.ReplaceAll(l.command, "{job}", job)
+		command := strings.NewReplacer("{job}", job, "{server}", address(t, m), "{trust}", filepath.Join(m.Dir, "trust.d")).Replace(l.command)
 		left := l.typing
 		from := 0 // what was there before the last answer asks nothing
 		shown, exit := atTerminal(ctx, t, m, dir, command, func(all string, in io.Writer) {
@@ -246,17 +276,16 @@ func (s session) play(t *testing.T) string {
 	if s.then != nil {
 		s.then(t, w, m)
 	}
-	// The device of the lab is in a folder; the technician's is not.
-	return strings.NewReplacer(filepath.Join(m.Dir, "ttyLAB0"), "/dev/ttyUSB2", m.Socket, "/run/lpad/lpad.sock", m.Dir, "/etc/lpad").Replace(screen.String())
+	// The device of the lab is in a folder, of which the doctor shortens the number; the technician's is not.
+	shown := labPort.ReplaceAllString(screen.String(), "/dev/ttyUSB2")
+	return strings.NewReplacer(m.Socket, "/run/lpad/lpad.sock", m.Dir, "/etc/lpad").Replace(shown)
 }
 
 // beside starts the program of the other window, and returns what ends it, which
 // writes what that window shows behind the rest.
 func (s session) beside(ctx context.Context, t *testing.T, m *lab.Modem, dir string, screen *strings.Builder) (finish func()) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(m.Dir, "lpad.yaml"))
-	must(t, err)
-	command := strings.ReplaceAll(s.first.command, "{server}", serverPort.FindString(string(text)))
+	command := strings.ReplaceAll(s.first.command, "{server}", address(t, m))
 	ready, ended := make(chan io.Writer, 1), make(chan string, 1)
 	go func() {
 		told := false
@@ -282,6 +311,14 @@ func (s session) beside(ctx context.Context, t *testing.T, m *lab.Modem, dir str
 		t.Errorf("%s has ended before it was asked to\n%s", command, shown)
 	}
 	return func() {}
+}
+
+// address is where the SM-DP+ listens, as lpad is told.
+func address(t *testing.T, m *lab.Modem) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(m.Dir, "lpad.yaml"))
+	must(t, err)
+	return serverPort.FindString(string(text))
 }
 
 // atTerminal runs a command at a terminal. type_ is called whenever there is more on
@@ -345,6 +382,7 @@ func rendered(s string) string {
 }
 
 var (
+	labPort    = regexp.MustCompile(`/\S*/lpad-lab-[0-9…]+/ttyLAB0`)
 	serverPort = regexp.MustCompile(`\b127\.0\.0\.1:\d+\b`)
 	jobID      = regexp.MustCompile(`\b20\d{6}-\d{6}(-[0-9a-z]+)*\b`)
 	masks      = []struct {
@@ -355,7 +393,7 @@ var (
 		{regexp.MustCompile(`next: (systemctl start|systemctl status|start lpad|install the package)[^\n]*`), "next: START"},
 		{jobID, "JOB"},
 		{regexp.MustCompile(`\b\d+\.\d s\b`), "TIME"},
-		{regexp.MustCompile(`\b\d+ (s|min|h|days)( |\b)`), "TIME$2"},
+		{regexp.MustCompile(`\b\d+ (ms|s|min|h|days|bytes)( |\b)`), "TIME$2"},
 		{regexp.MustCompile(`(?m)(lpad lab CI.* )[0-9A-F]{40} `), "${1}KEY "}, // made for each lab anew
 		{regexp.MustCompile(`(?m)(lpad lab CI +)\d{4}-\d\d-\d\d `), "${1}DATE "},
 		{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC|Z)?`), "DATE"},
