@@ -116,7 +116,11 @@ func (w *Writer) Text() string {
 }
 
 func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(strings.ToValidUTF8(s, "?"))
+	s = strings.ToValidUTF8(s, "?")
+	if !strings.ContainsAny(s, "\\\n\"") { // as nearly always: making a replacer costs more than all the rest
+		return s
+	}
+	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s)
 }
 
 // number writes a figure; the bound of a bucket always looks like a fraction.
