@@ -16,6 +16,7 @@ import (
 
 	"lpad/agent/job"
 	"lpad/agent/rsp"
+	"lpad/internal/fault"
 	"lpad/internal/redact"
 )
 
@@ -215,8 +216,8 @@ func (p *parser) fill(d *Declaration) {
 	d.Source = job.Source(p.get("source"))
 	if code := p.get("code"); code != "" {
 		var err error
-		if d.Code, err = rsp.ParseActivationCode(code); err != nil || d.Source != "" { // its text shows nothing of the code
-			p.fail("code", "an activation code is wanted, and no source beside it: "+errorText(err))
+		if d.Code, err = rsp.ParseActivationCode(code); err != nil || d.Source != "" { // its text may show what stands in the wrong place
+			p.fail("code", "an activation code is wanted, and no source beside it: "+fault.Of(err).Code)
 		}
 		d.Source, identity = job.SourceActivationCode, strings.ToLower(d.Code.SMDP)+"\x00"+d.Code.MatchingID
 	} else if d.Source != job.SourceDefaultSMDP && d.Source != job.SourceSMDS {
@@ -263,13 +264,6 @@ func (p *parser) fill(d *Declaration) {
 			p.fail(key, "an empty list is for no device")
 		}
 	}
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // alphabet has no letters that are mistaken for digits.

@@ -122,6 +122,7 @@ func TestRefused(t *testing.T) {
 		{"bad source", "version: 1\nsource: " + secret + "\n", "f.yaml:2: source: default-smdp or smds is wanted"},
 		{"two sources", ok + "source: smds\n", "f.yaml:2: code: an activation code is wanted, and no source"},
 		{"bad code", "version: 1\ncode: 2$smdp.example.com$" + secret + "\n", "f.yaml:2: code: an activation code is wanted"},
+		{"an id in the place of the address", "version: 1\ncode: LPA:1$" + secret + "\n", "f.yaml:2: code: an activation code is wanted, and no source beside it: activation-code-address"},
 		{"confirmation code missing", "version: 1\ncode: " + code + "$$1\n", "f.yaml:2: confirmation_code: the activation code needs one"},
 		{"control characters", ok + "nickname: \"a\\u202eb\"\n", "f.yaml:3: nickname: printable"},
 		{"long nickname", ok + "nickname: " + strings.Repeat("x", desired.MaxNickname+1) + "\n", "f.yaml:3: nickname: at most"},
