@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"lpad/agent/relay"
 	"lpad/agent/rsp/es9p"
@@ -41,7 +42,12 @@ func dialer(station *relay.Station, device string, log *slog.Logger) es9p.DialFu
 		return direct
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := station.Dial(ctx, address)
+		first, end := ctx, func() {}
+		if at, ok := ctx.Deadline(); ok { // a laptop that does not answer leaves time for the direct way
+			first, end = context.WithDeadline(ctx, at.Add(-time.Until(at)/5))
+		}
+		conn, err := station.Dial(first, address)
+		end()
 		if errors.Is(err, relay.ErrNone) {
 			return direct(ctx, network, address)
 		}

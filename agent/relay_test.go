@@ -72,6 +72,7 @@ func TestWayThroughRelay(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", there)
 	})
 	fails := attached(t, func(context.Context, string) (net.Conn, error) { return nil, relay.ErrRules })
+	hangs := attached(t, func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() })
 	nowhere := map[string]string{"example.com": "127.0.0.1:1"}
 	for _, tc := range []struct {
 		name      string
@@ -84,6 +85,7 @@ func TestWayThroughRelay(t *testing.T) {
 		{name: "through it, where there is no direct way", relay: reaches, addresses: nowhere, asked: "127.0.0.1:1"},
 		{name: "through it, by the name", relay: reaches, asked: "example.com:8443"},
 		{name: "directly, since it does not get there", relay: fails, addresses: r.addresses},
+		{name: "directly, since it does not answer", relay: hangs, addresses: r.addresses},
 		{name: "neither", relay: fails, addresses: nowhere, code: "relay-refused"},
 		{name: "nobody is attached", relay: relay.NewStation(), addresses: r.addresses},
 		{name: "nobody is attached, and there is no way", relay: relay.NewStation(), addresses: nowhere, code: "connection-refused"},
@@ -93,6 +95,9 @@ func TestWayThroughRelay(t *testing.T) {
 			asked = nil
 			one := *r
 			one.relay, one.addresses = tc.relay, tc.addresses
+			if tc.relay == hangs {
+				one.timeout = 2 * time.Second
+			}
 			_, err := one.Report(t.Context(), to, "KEY", []byte("{}"), tc.link)
 			if fault.Of(err).Code != tc.code {
 				t.Errorf("%v", err)

@@ -164,7 +164,7 @@ func pump(to io.Writer, from io.Reader, check func([]byte) error) (int64, error)
 			put, err := to.Write(buf[:got])
 			n += int64(put)
 			if err != nil {
-				return n, err
+				return n, net.ErrClosed // whom it is for wants no more, which is no trouble
 			}
 		}
 		switch {
