@@ -85,19 +85,22 @@ func (d *deviceSource) heard() modem.Identity {
 }
 
 // present is who the modem is that is there now; zero when it has to be asked.
-func (d *deviceSource) present() modem.Identity {
+func (d *deviceSource) present() (id modem.Identity) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.presentLocked()
+	if d.stillThere() {
+		id = d.known
+	}
+	d.mu.Unlock()
+	return id
 }
 
-func (d *deviceSource) presentLocked() modem.Identity {
-	if d.met != nil {
-		if imei, open := d.met(); !open || imei != d.known.IMEI {
-			return modem.Identity{}
-		}
+// stillThere reports whether the modem that was asked is there now. Under d.mu.
+func (d *deviceSource) stillThere() bool {
+	if d.met == nil {
+		return true
 	}
-	return d.known
+	imei, open := d.met()
+	return open && imei == d.known.IMEI
 }
 
 // ask has the modem say who it is, once, and again when it may be another one. It
@@ -108,8 +111,8 @@ func (d *deviceSource) ask(ctx context.Context) modem.Identity {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if id := d.presentLocked(); id.IMEI != "" {
-		return id
+	if d.known.IMEI != "" && d.stillThere() {
+		return d.known
 	}
 	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
 	defer cancel()

@@ -20,7 +20,7 @@ func (b *backend) Order(ctx context.Context, by string, jws []byte, mayDelete bo
 	if err != nil {
 		return api.Job{}, err
 	}
-	o, b, err := b.addressee(ctx, jws, keys)
+	o, to, err := b.addressee(ctx, jws, keys)
 	if err != nil {
 		f := fault.Of(err)
 		b.log.Warn("a signed order is refused", "by", by, "code", f.Code, "err", f.Text)
@@ -30,62 +30,57 @@ func (b *backend) Order(ctx context.Context, by string, jws []byte, mayDelete bo
 		return api.Job{}, fault.New(fault.Fault{Code: api.CodeForbidden, Text: "you may not hand in an order that deletes a profile: it needs the level admin", Who: fault.Configuration,
 			Next: "have it handed in by somebody who may, or have an order signed that deletes nothing"}, nil)
 	}
-	return b.order(ctx, jobOrder(o, jws, by, b.cfg.RSP.Consent == "auto"), redact.Secret{})
+	return to.order(ctx, jobOrder(o, jws, by, to.cfg.RSP.Consent == "auto"), redact.Secret{})
 }
 
 // addressee verifies a signed order, and finds the card that it is for, where the
-// request names none: the one that fits what the order says of its device. It
-// gives back b where none does.
-func (b *backend) addressee(ctx context.Context, jws []byte, keys orders.Keys) (orders.Order, *backend, error) {
+// request names none: the one that fits what the order says of its device.
+func (b *backend) addressee(ctx context.Context, jws []byte, keys orders.Keys) (o *orders.Order, found *backend, err error) {
 	if !b.all || len(b.units) == 1 {
-		o, err := b.believe(ctx, jws, keys)
+		o, err = b.believe(ctx, jws, keys)
 		return o, b, err
 	}
-	var o orders.Order
-	var found *backend
 	var failed error
 	for _, u := range b.units {
 		one := &backend{b.Agent, u, false}
 		got, err := one.believe(ctx, jws, keys)
-		switch {
-		case err != nil:
-			// What is wrong with the order is wrong everywhere; which card it is not
-			// for, or cannot be told to be for just now, says less.
-			if f := fault.Of(err); f.Code != orders.CodeDevice && f.Code != fault.Of(runner.ErrClockNotSet).Code {
-				return orders.Order{}, b, err
-			} else if failed == nil || f.Retry {
-				failed = err
-			}
-			continue
-		case found != nil:
-			_, err := b.ForCard("", true) // says which cards there are
-			return orders.Order{}, b, err
+		switch f := fault.Of(err); {
+		case err == nil && found != nil:
+			_, err = b.ForCard("", true) // says which cards there are
+			return nil, nil, err
+		case err == nil:
+			o, found = got, one
+		case f.Code != orders.CodeDevice && err != runner.ErrClockNotSet:
+			return nil, nil, err // what is wrong with the order is wrong everywhere
+		case failed == nil || f.Retry:
+			failed = err
 		}
-		if o, found = got, one; !o.Device.EID.IsZero() { // no other has it
+		if found == one && !o.Device.EID.IsZero() { // no other has it
 			break
 		}
 	}
-	if found == nil {
-		return orders.Order{}, b, failed
+	if found != nil {
+		failed = nil
 	}
-	return o, found, nil
+	return o, found, failed
 }
 
 // believe verifies a signed order for the card of b.
-func (b *backend) believe(ctx context.Context, jws []byte, keys orders.Keys) (orders.Order, error) {
+func (b *backend) believe(ctx context.Context, jws []byte, keys orders.Keys) (*orders.Order, error) {
 	if err := b.knowTime(ctx); err != nil {
-		return orders.Order{}, err
+		return nil, err
 	}
-	o, err := orders.Verify(jws, keys, b.clock.Now(), b.here())
-	if f := fault.Of(err); err != nil && f.Code == orders.CodeDevice && f.Retry { // of what was not asked yet
-		b.lookWho(ctx)
-		o, err = orders.Verify(jws, keys, b.clock.Now(), b.here())
+	for again := false; ; again = true {
+		o, err := orders.Verify(jws, keys, b.clock.Now(), b.here())
+		if f := fault.Of(err); err == nil || again || f.Code != orders.CodeDevice || !f.Retry {
+			return &o, err
+		}
+		b.lookWho(ctx) // of what was not asked yet
 	}
-	return o, err
 }
 
 // jobOrder is a signed order in the words of a job.
-func jobOrder(o orders.Order, jws []byte, by string, consent bool) job.Order {
+func jobOrder(o *orders.Order, jws []byte, by string, consent bool) job.Order {
 	out := job.Order{Kind: job.Kind(o.Action), Parameters: o.Parameters, DeleteOld: o.DeleteOld, ReportTo: o.ReportTo, By: by,
 		Issuer: o.Issuer, Serial: o.Serial, Verified: !o.BySMDP, EnableAt: o.EnableAt}
 	if o.Action != orders.Install {

@@ -281,7 +281,7 @@ func (s *settingsSource) secrets(doc *params.Document, folder string, out map[st
 			failed = secretError(where, err)
 			continue
 		}
-		text, err := readSecret(root, name)
+		text, err := readSecret(root, s.config().OEMDir, name)
 		if err != nil {
 			failed = secretError("a password cannot be read", err)
 			continue
@@ -291,12 +291,13 @@ func (s *settingsSource) secrets(doc *params.Document, folder string, out map[st
 	return failed
 }
 
-func readSecret(root *os.Root, name string) (string, error) {
+// readSecret reads one password; root is open at dir.
+func readSecret(root *os.Root, dir, name string) (string, error) {
 	for at, c := range name + "/" { // no part of the way may be a link, which could lead to another's
 		if c != '/' {
 			continue
 		}
-		st, err := root.Lstat(name[:at])
+		st, err := os.Lstat(dir + "/" + name[:at])
 		if err == nil && at < len(name) != st.IsDir() || err == nil && at == len(name) && !st.Mode().IsRegular() {
 			err = fmt.Errorf("%s is not what it should be, a file in a folder", name[:at])
 		}

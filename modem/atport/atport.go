@@ -32,7 +32,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"lpad/apdu"
@@ -99,28 +98,29 @@ type Port struct {
 
 	off, offKnown bool // a re-read may have left the modem off; see OffMark
 
-	met atomic.Pointer[met] // nil: the line is closed
-}
-
-// met is a modem at the other end of an open line.
-type met struct {
-	imei string
-	lost <-chan struct{} // closed when the line has died
+	metMu sync.Mutex // guards what follows, and is held for no longer than that takes
+	met   string     // IMEI at the other end
+	lost  <-chan struct{}
 }
 
 // Met tells the IMEI of the modem at the other end, without waiting for anything.
 // While the line is closed, or has died, it may be another modem by now.
 func (p *Port) Met() (imei string, open bool) {
-	m := p.met.Load()
-	if m == nil {
-		return "", false
-	}
+	p.metMu.Lock()
+	imei, lost := p.met, p.lost
+	p.metMu.Unlock()
 	select {
-	case <-m.lost:
+	case <-lost:
 		return "", false
 	default:
-		return m.imei, true
+		return imei, lost != nil
 	}
+}
+
+func (p *Port) meeting(imei string, lost <-chan struct{}) {
+	p.metMu.Lock()
+	p.met, p.lost = imei, lost
+	p.metMu.Unlock()
 }
 
 // initTimeout bounds the first words with a modem.
@@ -182,7 +182,7 @@ func (p *Port) parts(ctx context.Context) (*atcard.Card, *atmodem.Modem, error) 
 		return nil, nil, errors.Join(fmt.Errorf("card at %s: %w", p.path, err), conn.Close())
 	}
 	p.conn, p.card, p.modem = conn, card, m
-	p.met.Store(&met{p.id.IMEI, conn.Done()})
+	p.meeting(p.id.IMEI, conn.Done())
 	return card, m, nil
 }
 
@@ -193,7 +193,7 @@ func (p *Port) closeLocked() error {
 	p.learnCard()
 	err := errors.Join(p.card.Close(), p.conn.Close())
 	p.conn, p.card, p.modem = nil, nil, nil
-	p.met.Store(nil)
+	p.meeting("", nil)
 	return err
 }
 
