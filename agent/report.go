@@ -92,7 +92,7 @@ func (r *reporter) post(ctx context.Context, to, key string, body []byte, device
 	transport := &http.Transport{
 		Protocols: &http1, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxReportAnswer,
 		TLSClientConfig: &tls.Config{RootCAs: roots, Time: r.clock.Now, MinVersion: tls.VersionTLS12},
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		DialContext: func(_ context.Context, network, address string) (net.Conn, error) { // the transport's own has no end
 			if other := r.addresses[strings.ToLower(u.Hostname())]; other != "" {
 				address = other
 			}
