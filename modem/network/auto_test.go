@@ -68,10 +68,7 @@ func TestDetect(t *testing.T) {
 // A lpad that started before ModemManager finds it when a switch begins, and
 // carries the switch out by the back-end that it began with, over a restart too.
 func TestAutoFollows(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startBare(ctx, t, bareOptions{})
+	ctx, d := startBare(t, bareOptions{})
 	bus := systembus.New(d.BusAddress())
 	t.Cleanup(func() {
 		if err := bus.Close(); err != nil {

@@ -46,9 +46,13 @@ type bareOptions struct {
 	hook      string // of this shell script; "": the example
 }
 
-func startBare(ctx context.Context, t *testing.T, o bareOptions) *bareDevice {
+// startBare starts a device for a test, as startDevice does.
+func startBare(t *testing.T, o bareOptions) (context.Context, *bareDevice) {
 	t.Helper()
 	modemtest.RequireStack(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
 	d := &bareDevice{t: t, card: &card{profiles: []profile{profileA, profileB}}, start: time.Now()}
 	var err error
 	d.Stack, err = modemtest.StartStack(ctx, modemtest.StackConfig{
@@ -85,7 +89,7 @@ func startBare(ctx context.Context, t *testing.T, o bareOptions) *bareDevice {
 		d.config.MM = d.mm
 	}
 	d.step("device up")
-	return d
+	return ctx, d
 }
 
 func (d *bareDevice) must(err error) {
@@ -185,10 +189,7 @@ func TestModemManagerAlone(t *testing.T) {
 	t.Parallel()
 	for name, shared := range map[string]bool{"port of its own": false, "shared port": true} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			d := startBare(ctx, t, bareOptions{shared: shared})
+			ctx, d := startBare(t, bareOptions{shared: shared})
 			listener, err := d.Listen("tcp", "10.99.0.1:443")
 			d.must(err)
 			defer func() { d.must(listener.Close()) }()
@@ -271,12 +272,9 @@ func TestModemManagerAlone(t *testing.T) {
 // A modem with nothing but PPP: the bearer is the data call, the hook does the
 // rest and says which interface came of it.
 func TestModemManagerAlonePPP(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
 	dialect, _ := modemtest.DialectNamed("quectel-eg25")
 	dialect.Delays, dialect.RefreshHangsUp = modemtest.Delays{}, false
-	d := startBare(ctx, t, bareOptions{dialect: dialect, hook: `case $LPAD_EVENT in up|renew) echo interface=ppp7 ;; esac`})
+	ctx, d := startBare(t, bareOptions{dialect: dialect, hook: `case $LPAD_EVENT in up|renew) echo interface=ppp7 ;; esac`})
 	back := network.NewMMOnly(d.config)
 	s := &switchover.Switch{Settings: back, Modem: back, Network: back, Prober: unreachable{}, Log: d.config.Log}
 	_, online := d.switchTo(ctx, s, 1, profileB)
@@ -307,10 +305,7 @@ func (unreachable) Probe(_ context.Context, link modem.Link, _ string) error {
 // What drops comes up again, and after a restart of lpad too; not while a switch
 // is under way.
 func TestModemManagerAloneKeeps(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startBare(ctx, t, bareOptions{})
+	ctx, d := startBare(t, bareOptions{})
 	listener, err := d.Listen("tcp", "10.99.0.1:443")
 	d.must(err)
 	defer func() { d.must(listener.Close()) }()
@@ -342,10 +337,7 @@ func TestModemManagerAloneKeeps(t *testing.T) {
 // Without managers the hook gets what the modem tells of its context, and the
 // link is bound to the interface that it names: there and back.
 func TestATAloneWithHook(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startBare(ctx, t, bareOptions{withoutMM: true})
+	ctx, d := startBare(t, bareOptions{withoutMM: true})
 	listener, err := d.Listen("tcp", "10.99.0.1:443")
 	d.must(err)
 	defer func() { d.must(listener.Close()) }()
@@ -386,10 +378,7 @@ func TestATAloneWithHook(t *testing.T) {
 // A port that is ModemManager's too is taken from it for the card, unless that
 // is forbidden; with nothing up on the modem there are no turns to take.
 func TestWhoHasThePort(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startBare(ctx, t, bareOptions{shared: true})
+	ctx, d := startBare(t, bareOptions{shared: true})
 	held := func() bool {
 		_, err := d.mm.Modem(ctx, "")
 		return errors.Is(err, mm.ErrNoModem)

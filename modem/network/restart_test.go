@@ -18,10 +18,7 @@ import (
 // TestManagersRestart: ModemManager, which forgets the inhibition, and
 // NetworkManager are killed and started again between the steps of a switch.
 func TestManagersRestart(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	mark := d.Modem.Log().Len()
 	snapshot, err := d.back.Snapshot(ctx)
@@ -50,10 +47,7 @@ func TestManagersRestart(t *testing.T) {
 // and what they do is done whole. (Five deaths: one more within ten seconds and
 // systemd would not start it again.)
 func TestNetworkManagerDies(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	d.normalise(ctx)
 	before := d.keyfiles()
@@ -127,10 +121,7 @@ func TestNetworkManagerDies(t *testing.T) {
 // times, not for as long as there is time, and not by NetworkManager in a loop;
 // and its words are in the error. NetworkManager dies in the middle of it.
 func TestRefusedAPN(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	d.applied(ctx, d.back, 1, profileB, modem.Settings{Default: modem.APN{Name: "wrong.apn", Type: modem.IPv4}})
 	_, err := d.back.Register(ctx)

@@ -45,10 +45,7 @@ func (d *device) ids(ctx context.Context) []string {
 // of the old profile's settings is in them; a rollback takes them away, and so
 // does the deletion of the profile.
 func TestPurposesInNetworkManager(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	all, err := d.nm.Mobile(ctx)
 	d.must(err)
@@ -120,10 +117,7 @@ func TestPurposesInNetworkManager(t *testing.T) {
 // A power cut in the middle of a switch with several connections: the rollback
 // of the next lpad takes away what there is of them.
 func TestPurposesRolledBackAfterACut(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	d.normalise(ctx)
 	before, contexts := d.keyfiles(), d.Modem.State().Contexts
@@ -199,10 +193,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 		// It tells of its SIM when ModemManager locks it, too, which is no switch.
 		tc.options.dialect.URCs = nil
 		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			d := startBare(ctx, t, tc.options)
+			ctx, d := startBare(t, tc.options)
 			var back backend = network.NewATOnly(d.port, d.config)
 			want := modem.Settings{Default: newAPN, Others: others, Radio: radio}
 			if !tc.options.withoutMM {
@@ -282,10 +273,7 @@ func TestSettingsWithoutNetworkManager(t *testing.T) {
 
 // Without an AT port of lpad's the contexts are 3GPP profiles of ModemManager's.
 func TestPurposesAsProfiles(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startBare(ctx, t, bareOptions{})
+	ctx, d := startBare(t, bareOptions{})
 	m, err := d.mm.WaitSettled(ctx, "")
 	d.must(err)
 	d.must(d.mm.Enable(ctx, m, true)) // ModemManager writes no profile on a modem that is not
@@ -325,12 +313,9 @@ func TestPurposesAsProfiles(t *testing.T) {
 // modem is on the air again. The second lpad knows of it by what the first has
 // written down.
 func TestRadioOnTrial(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
 	dialect := modemtest.TelitLE910
 	dialect.URCs = nil
-	d := startBare(ctx, t, bareOptions{dialect: dialect})
+	ctx, d := startBare(t, bareOptions{dialect: dialect})
 	_, err := d.mm.WaitSettled(ctx, "")
 	d.must(err)
 	first, contexts := d.radio(ctx), apns(d.Modem)

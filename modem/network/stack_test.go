@@ -69,9 +69,14 @@ type options struct {
 	strict    bool // the network refuses to let a modem attach with a wrong APN
 }
 
-func startDevice(ctx context.Context, t *testing.T, o options) *device {
+// startDevice starts a device for a test, which becomes parallel, with a
+// context that bounds it.
+func startDevice(t *testing.T, o options) (context.Context, *device) {
 	t.Helper()
 	modemtest.RequireStack(t)
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
 	d := &device{card: &card{profiles: []profile{profileA, profileB}}, t: t, start: time.Now()}
 	var err error
 	d.Stack, err = modemtest.StartStack(ctx, modemtest.StackConfig{
@@ -114,7 +119,7 @@ func startDevice(ctx context.Context, t *testing.T, o options) *device {
 	d.config = c
 	d.back = network.NewManagerStack(c)
 	d.step("device up")
-	return d
+	return ctx, d
 }
 
 func (d *device) step(what string) {
@@ -171,10 +176,7 @@ func (d *device) autoconnect(ctx context.Context) map[string]bool {
 }
 
 func TestSwitchAndBack(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	d.step("old connection up")
 	d.normalise(ctx)
@@ -262,10 +264,7 @@ func TestSwitchAndBack(t *testing.T) {
 // That there is no network is nothing that could be put back, and no reason to
 // reset the modem again and again: the old connection comes up when it can.
 func TestRestoreWithoutCoverage(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	snapshot, err := d.back.Snapshot(ctx)
 	d.must(err)
@@ -349,10 +348,7 @@ func (d *device) noOldAPN(mark int) {
 }
 
 func TestWithoutATPort(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{withoutAT: true})
+	ctx, d := startDevice(t, options{withoutAT: true})
 	d.must(d.WaitConnected(ctx, "old"))
 	mark := d.Modem.Log().Len()
 	snapshot, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
@@ -370,10 +366,7 @@ func TestWithoutATPort(t *testing.T) {
 // TestSharedPort: ModemManager uses every AT port; ours is opened only while
 // the modem is held.
 func TestSharedPort(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{shared: true})
+	ctx, d := startDevice(t, options{shared: true})
 	d.must(d.WaitConnected(ctx, "old"))
 	mark := d.Modem.Log().Len()
 	_, link := d.switchTo(ctx, d.back, 1, profileB, newAPN)
@@ -385,10 +378,7 @@ func TestSharedPort(t *testing.T) {
 // with it, and ModemManager has the modem again with the old SIM data; what
 // comes after begins at Gate.
 func TestRestartInTheMiddle(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{})
+	ctx, d := startDevice(t, options{})
 	d.must(d.WaitConnected(ctx, "old"))
 	bus := systembus.New(d.BusAddress())
 	config := d.config
@@ -422,10 +412,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 // TestCandidates: the first access point is wrong, the second right; then a
 // profile that no network takes.
 func TestCandidates(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	d := startDevice(ctx, t, options{strict: true})
+	ctx, d := startDevice(t, options{strict: true})
 	d.must(d.WaitConnected(ctx, "old"))
 	listener, err := d.Listen("tcp", "10.99.0.1:443")
 	d.must(err)
