@@ -39,7 +39,7 @@ func (a *Agent) attend(ctx context.Context) {
 	for ctx.Err() == nil {
 		after := a.units[0].runner.View().LastEvent
 		a.tell(false)
-		a.fleet.look() // also at what a watcher that was too slow has missed
+		a.fleet.look()                                                      // also at what a watcher that was too slow has missed
 		for events := a.units[0].runner.Watch(ctx, after); events != nil; { // of all cards
 			select {
 			case <-ctx.Done():
