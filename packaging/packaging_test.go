@@ -169,7 +169,7 @@ func TestAccounts(t *testing.T) {
 	}
 	config := run(t, "systemd-tmpfiles", "--cat-config", "--root="+root)
 	lines := slices.DeleteFunc(strings.Split(config, "\n"), func(l string) bool { return l == "" || strings.HasPrefix(l, "#") })
-	if len(lines) != 5 {
+	if len(lines) != 6 {
 		t.Errorf("systemd-tmpfiles reads %q", lines)
 	}
 }
