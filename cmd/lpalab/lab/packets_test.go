@@ -173,6 +173,15 @@ func TestPackets(t *testing.T) {
 						t.Errorf("status: %s", s.Stdout)
 					}
 				}
+				if tc.at == 0 { // as a technician would
+					r.carry()
+					got := lpactl(r.ctx, t, r.Daemon, 0, "packets", "put", r.stick, "--get", r.stick)
+					if left := r.files(".request.json"); number < 3 && (!strings.Contains(got.Stderr, fmt.Sprintf("packet %d of about 3", number+1)) ||
+						!strings.Contains(left, fmt.Sprintf("%s-%d-", id, number+1))) || strings.Contains(left, p.ID) {
+						t.Errorf("after packet %d: %s%s\non the stick: %s", number, got.Stdout, got.Stderr, left)
+					}
+					continue
+				}
 				if number != tc.at {
 					r.carry()
 					r.put()
