@@ -72,6 +72,13 @@ func (u *ui) status(s api.Status, last *api.Job) {
 		}
 	}
 	rows = append(rows, [2]string{"profile", profile}, [2]string{"network", networkLine(s.Network)})
+	if d := s.Declared; d != nil {
+		line := fmt.Sprintf("%d of %d profiles are as their files say", d.Converged, d.Total)
+		if d.Failed > 0 {
+			line += fmt.Sprintf(", %d failed", d.Failed)
+		}
+		rows = append(rows, [2]string{"declared", strings.Join(append([]string{line}, d.Lines...), "; ")})
+	}
 	if r := s.Relay; r != nil {
 		rows = append(rows, [2]string{"relay", "attached since " + r.Since.UTC().Format("15:04:05 UTC") + " by " + r.By})
 	}

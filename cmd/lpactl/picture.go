@@ -307,7 +307,7 @@ var activationCode = regexp.MustCompile(`(?i)\bLPA(?::|%3A)1(?:\$|%24)[^\s"'<>&#
 func codeIn(text string) string {
 	found := activationCode.FindString(text)
 	if found == "" {
-		if alone := strings.TrimSpace(text); !strings.ContainsAny(alone, " \t\r\n") && strings.HasPrefix(alone, "1$") {
+		if alone := strings.TrimSpace(text); !strings.ContainsAny(alone, " \t\r\n\"'<>") && strings.HasPrefix(alone, "1$") {
 			found = alone
 		}
 	}

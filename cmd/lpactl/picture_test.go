@@ -324,7 +324,7 @@ func FuzzReadPicture(f *testing.F) {
 
 // FuzzCodeIn: what is found in a text is part of it, and one word.
 func FuzzCodeIn(f *testing.F) {
-	for _, s := range []string{pictureCode, "scan LPA:1$a.b$c now", "https://x.example/?carddata=LPA:1%24a.b%24c&x=1", "1$a.b$c", "lpa:1$", "LPA:1%24%zz"} {
+	for _, s := range []string{pictureCode, "scan LPA:1$a.b$c now", "https://x.example/?carddata=LPA:1%24a.b%24c&x=1", "1$a.b$c", "lpa:1$", "LPA:1%24%zz", "1$a\"b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -24,6 +24,7 @@ func TestStatusFitsOneScreen(t *testing.T) {
 		Notifications: api.NoteStatus{Pending: 3, Oldest: epoch.Add(-time.Hour), LastError: &api.Problem{Title: long}},
 		Reports:       api.NoteStatus{Pending: 2, Lost: 1, LastError: &api.Problem{Title: long}},
 		Clock:         api.Clock{Now: epoch}, Journal: &api.Problem{Title: long, Next: long}, Next: "mend the card",
+		Declared: &api.Declared{Total: 9, Converged: 2, Failed: 1, Lines: []string{long, word}},
 	}
 	for i := range 20 {
 		full.Cards = append(full.Cards, api.CardStatus{Name: fmt.Sprint("card", i), Backend: "at", Path: word, State: "ready"})
@@ -46,6 +47,15 @@ func TestStatusFitsOneScreen(t *testing.T) {
 		if last := lines[len(lines)-1]; s.Next != "" && (!strings.HasPrefix(last, "next") || !strings.HasSuffix(last, s.Next)) {
 			t.Errorf("%s: the last line is %q", name, last)
 		}
+	}
+}
+
+// TestStatusOfDeclarations: how far the device is with what its files declare.
+func TestStatusOfDeclarations(t *testing.T) {
+	var out strings.Builder
+	(&ui{out: &out}).status(api.Status{State: "ready", Declared: &api.Declared{Total: 3, Converged: 1, Failed: 1, Lines: []string{"fleet: converged", "spare: refused"}}}, nil)
+	if want := "declared  1 of 3 profiles are as their files say, 1 failed; fleet: converged;\n          spare: refused\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in\n%s", want, &out)
 	}
 }
 
