@@ -219,7 +219,7 @@ func (c *crowd) fair(ctx context.Context, i int) {
 			if waited > 0 && !pause(ctx, time.Second) {
 				return
 			}
-			if err = c.ask(uid, gid, crowdQuestions[n%len(crowdQuestions)]); errors.Is(err, errTurnedAway) {
+			if err = Ask(c.Socket, uid, gid, n); errors.Is(err, errTurnedAway) {
 				c.count(func(r *CrowdResult) { r.Waited++ })
 			}
 		}
@@ -251,9 +251,11 @@ func (c *crowd) count(f func(*CrowdResult)) {
 
 var errTurnedAway = errors.New("told to come again")
 
-// ask asks one question and reads the whole answer.
-func (c *crowd) ask(uid, gid uint32, path string) error {
-	conn, err := DialAs(c.Socket, uid, gid)
+// Ask asks the n-th of a fair client's questions as a user of one group, over a
+// connection of its own, and reads the whole answer.
+func Ask(socket string, uid, gid uint32, n int) error {
+	path := crowdQuestions[n%len(crowdQuestions)]
+	conn, err := DialAs(socket, uid, gid)
 	if err != nil {
 		return err
 	}
