@@ -75,6 +75,9 @@ func (f *figures) device(ctx context.Context) error {
 	if err := f.stateWritten(ctx, dir); err != nil {
 		return fmt.Errorf("what an install and switch writes: %w", err)
 	}
+	if err := f.load(ctx); err != nil {
+		return fmt.Errorf("the socket under load: %w", err)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@
 //	lpalab flow                the founding flow: signed orders of an operator server, parameters, reports
 //	lpalab modem               the simulated modems; --modem NAME: one of them on two ttys
 //	lpalab bench               figures with their bounds
+//	lpalab crowd SOCKET        many clients of a socket at once, some of them bad
 //	lpalab matrix              the main job on every modem, by every way to its card, with every back-end
 //	lpalab faults              faults at every place, and what must hold after each
 //	lpalab notifications       kills at every step of a notification's life
