@@ -45,7 +45,7 @@ func (a *app) statusCommand() *cobra.Command {
 const (
 	screenWidth  = 80
 	screenHeight = 24
-	valueLines   = 3 // that one value may take
+	valueLines   = 8 // that one value may take where there is room
 )
 
 // status prints the status, with the job that ended last where none runs.

@@ -1021,7 +1021,7 @@ func TestNoWayToCard(t *testing.T) {
 				t.Errorf("it took %v", d)
 			}
 			r, err := d.Lpactl(ctx, nil, "status")
-			if err != nil || r.Exit != 0 || !strings.Contains(r.Stdout, "card-missing") || !strings.Contains(r.Stdout, p.Title) {
+			if err != nil || r.Exit != 0 || !strings.Contains(r.Stdout, "card-missing") || !strings.Contains(unwrapped(r.Stdout), p.Title) {
 				t.Errorf("status: %d, %v\n%s%s", r.Exit, err, r.Stdout, r.Stderr)
 			}
 		})
@@ -1096,7 +1096,7 @@ func TestWrongTrust(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := d.Lpactl(ctx, nil, "status")
-			if err != nil || !strings.Contains(r.Stdout, row.text) || !strings.Contains(d.Log(), row.text) {
+			if err != nil || !strings.Contains(unwrapped(r.Stdout), row.text) || !strings.Contains(d.Log(), row.text) {
 				t.Errorf("not told: %v\n%s%s", err, r.Stdout, d.Log())
 			}
 			r, err = d.Lpactl(ctx, nil, "status", "--json")
@@ -1113,3 +1113,6 @@ func TestWrongTrust(t *testing.T) {
 		})
 	}
 }
+
+// unwrapped is a screen without the ends of its lines.
+func unwrapped(screen string) string { return strings.Join(strings.Fields(screen), " ") }
