@@ -70,7 +70,7 @@ LONGEST  := ./cmd/lpalab/lab ./modem/network ./cmd/lpalab ./packaging ./modem/mo
 AGAIN ?= 0
 
 test: setup ## every test, with the race detector
-	@go test -json -race -cover -p $(PARALLEL) -timeout 8m $(LONGEST) ./... | go run ./internal/tools/testreport -again $(AGAIN) -cover $(COVER) $(if $(filter all,$(LPAD_REQUIRE)),-no-skips)
+	@{ go test -json -race -cover -p $(PARALLEL) -timeout 8m $(LONGEST) ./... || echo "exit $$?"; } | go run ./internal/tools/testreport -again $(AGAIN) -cover $(COVER) $(if $(filter all,$(LPAD_REQUIRE)),-no-skips)
 
 bench: setup build ## one line a figure: "bench: NAME VALUE UNIT bound BOUND ok|over"
 	@$(BUILD)/lpalab bench

@@ -1,7 +1,7 @@
 // Command testreport turns the output of "go test -json" into something a person can
 // read, and ends with one line: "N passed, N failed, N skipped".
 //
-//	go test -json -cover ./... | go run ./internal/tools/testreport [-cover 85:apdu,agent/rsp/...] [-no-skips] [-again 2]
+//	{ go test -json -cover ./...; echo "exit $?"; } | go run ./internal/tools/testreport [-cover 85:apdu,agent/rsp/...] [-no-skips] [-again 2]
 //
 // A test with subtests is not counted beside them. The output of a failed test
 // is printed whole, a skipped one with its reason. It exits with 1 when a test
@@ -45,7 +45,8 @@ type report struct {
 	parents                 map[string]bool     // tests that have subtests
 	failures                map[string]int      // by package
 	failedTests             []failedTest
-	grave                   bool // something that no second run excuses
+	grave                   bool   // something that no second run excuses
+	status                  string // of go test, where it is told
 	coverage                map[string]float64
 	slow                    []string
 	out                     io.Writer
@@ -191,6 +192,8 @@ func (r *report) read(events io.Reader) {
 			var e event
 			if json.Unmarshal([]byte(line), &e) == nil {
 				r.take(e)
+			} else if status, ok := strings.CutPrefix(strings.TrimSpace(line), "exit "); ok {
+				r.status = status
 			} else {
 				fmt.Fprint(r.out, line) // not JSON: the go command itself speaks
 			}
@@ -206,6 +209,10 @@ func (r *report) read(events io.Reader) {
 func run(events io.Reader, out io.Writer, want rules) bool {
 	r := newReport(out)
 	r.read(events)
+	if r.status != "" && r.status != "0" && r.failed == 0 {
+		r.failed, r.grave = 1, true
+		fmt.Fprintf(out, "FAIL: go test ended with status %s, and told of no failure\n", r.status)
+	}
 	r.secondLook(want.again)
 	for _, s := range r.slow {
 		fmt.Fprintln(out, s)

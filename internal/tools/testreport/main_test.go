@@ -56,6 +56,8 @@ func TestReport(t *testing.T) {
 			last: "1 passed, 0 failed, 1 skipped", says: []string{"nothing may be"}},
 		{name: "nothing ran", in: "", last: "0 passed, 0 failed, 0 skipped"},
 		{name: "what is no event", in: "# go: cannot find main module\n" + events("pass lpad/a TestX"), good: true, last: "1 passed, 0 failed, 0 skipped", says: []string{"cannot find"}},
+		{name: "the go command failed at something else", in: events("pass lpad/a TestX", "pass lpad/a") + "exit 2\n", last: "1 passed, 1 failed, 0 skipped", says: []string{"status 2"}},
+		{name: "its status is good", in: events("pass lpad/a TestX", "pass lpad/a") + "exit 0\n", good: true, last: "1 passed, 0 failed, 0 skipped"},
 		{name: "too little covered", in: events("pass lpad/a TestX", "output lpad/a/b  coverage: 84.9% of statements"), cover: "85:a/...",
 			last: "1 passed, 0 failed, 0 skipped", says: []string{"FAIL coverage of a/b is 84.9 %, at least 85 %"}},
 		{name: "not covered at all", in: events("pass lpad/a TestX"), cover: "85:a", last: "1 passed, 0 failed, 0 skipped", says: []string{"no coverage was measured for a"}},
@@ -112,7 +114,7 @@ func TestSecondLook(t *testing.T) {
 				return []byte(tc.again), nil
 			}
 			var out bytes.Buffer
-			good := run(strings.NewReader(events(tc.in...)), &out, rules{again: tc.most})
+			good := run(strings.NewReader(events(tc.in...)+"exit 1\n"), &out, rules{again: tc.most})
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 			if good != tc.good || runs != tc.runs || lines[len(lines)-1] != tc.last || good != strings.Contains(out.String(), "UNSTEADY lpad/a TestX/one") {
 				t.Errorf("good %v after %d runs, want %v after %d; last line %q\n%s", good, runs, tc.good, tc.runs, lines[len(lines)-1], &out)
