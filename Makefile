@@ -61,8 +61,8 @@ flow: setup build ## the founding flow: an operator's signed orders, parameters 
 # The coverage that the packages at the heart must keep, in percent.
 COVER := 85:apdu,apdu/ber,agent/job,agent/rsp,agent/rsp/bpp,agent/rsp/es10,agent/rsp/es9p
 
-# The lab's tests wait for radios and timers more than they compute: two packages more than there are processors.
-PARALLEL := $(shell echo $$(( $$(nproc) + 2 )))
+# The lab's tests wait for radios and timers more than they compute: one package more than there are processors.
+PARALLEL := $(shell echo $$(( $$(nproc) + 1 )))
 # Those that wait longest begin first.
 LONGEST  := ./cmd/lpalab/lab ./modem/network ./cmd/lpalab ./packaging ./modem/modemtest
 
