@@ -63,14 +63,14 @@ COVER := 85:apdu,apdu/ber,agent/job,agent/rsp,agent/rsp/bpp,agent/rsp/es10,agent
 
 # The lab's tests wait for radios and timers more than they compute: one package more than there are processors.
 PARALLEL := $(shell echo $$(( $$(nproc) + 1 )))
-# Those that wait longest begin first.
+# Those that wait longest begin first. "make lint" vets; what a debugger wants takes the linker half of its time.
 LONGEST  := ./cmd/lpalab/lab ./modem/network ./cmd/lpalab ./packaging ./modem/modemtest
 
 # So many tests that failed are run again, alone: two processors for real daemons and a race detector make some of them late. Each is named.
 AGAIN ?= 0
 
 test: setup ## every test, with the race detector
-	@{ go test -json -race -cover -p $(PARALLEL) -timeout 8m $(LONGEST) ./... || echo "exit $$?"; } | go run ./internal/tools/testreport -again $(AGAIN) -cover $(COVER) $(if $(filter all,$(LPAD_REQUIRE)),-no-skips)
+	@{ go test -json -race -cover -vet=off -ldflags=-w -p $(PARALLEL) -timeout 8m $(LONGEST) ./... || echo "exit $$?"; } | go run ./internal/tools/testreport -again $(AGAIN) -cover $(COVER) $(if $(filter all,$(LPAD_REQUIRE)),-no-skips)
 
 bench: setup build ## one line a figure: "bench: NAME VALUE UNIT bound BOUND ok|over"
 	@$(BUILD)/lpalab bench

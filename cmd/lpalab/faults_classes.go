@@ -28,6 +28,7 @@ type fault struct {
 	lasting  bool          // that one and all that follow, until the order has ended
 	block    int           // bytes of a STORE DATA block; 0: the daemon's choice
 	patience time.Duration // more time to converge, for the waits that the product is meant to have
+	told     time.Duration // how long a disk stays bad at most until the daemon says so; 0: toldLimit
 
 	apduDo     func(r *rig, transmit func() ([]byte, error)) ([]byte, error)
 	commandDo  func(r *rig, text string) *spoil

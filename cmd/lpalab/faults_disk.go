@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,7 +168,7 @@ func (d *disk) close() error { return unix.Unmount(d.dir, unix.MNT_DETACH) }
 //
 // At the moment when a file system gives up the error may be another one than
 // afterwards: "journal-write" stands for those that have no name of their own.
-func (r *rig) diskFault(code string, bad, good func() error) {
+func (r *rig) diskFault(f *fault, code string, bad, good func() error) {
 	if err := bad(); err != nil {
 		r.wrong(fmt.Errorf("the lab itself: %w", err))
 		return
@@ -175,7 +176,7 @@ func (r *rig) diskFault(code string, bad, good func() error) {
 	r.hold(1)
 	r.served.Go(func() {
 		defer r.hold(-1)
-		if p := r.awaitJournalProblem(toldLimit); p == nil {
+		if p := r.awaitJournalProblem(cmp.Or(f.told, toldLimit)); p == nil {
 			r.note("the daemon does not say anything of its disk: it had nothing to write")
 		} else {
 			r.note("the daemon says: %s, %s, %s", p.Code, p.Who, p.Next)
@@ -213,20 +214,20 @@ var diskKinds = []kind{
 	{"disk-full", "the disk is full from a write of the journal on, until the daemon has said so", diskScenarios, upTo(onAppend),
 		func(f *fault, _ rng) {
 			f.disk, f.patience = smallDisk, 20*time.Second
-			f.at, f.n, f.appendDo = onAppend, f.index, func(r *rig) { r.diskFault("disk-full", r.disk.fill, r.disk.free) }
+			f.at, f.n, f.appendDo = onAppend, f.index, func(r *rig) { r.diskFault(f, "disk-full", r.disk.fill, r.disk.free) }
 		}},
 	{"disk-full-start", "kill -9 when the journal has grown, and the disk is full when the daemon is started again", diskScenarios, every(onAppend, 2),
 		func(f *fault, _ rng) {
 			f.disk, f.patience = smallDisk, 20*time.Second
 			f.at, f.n, f.appendDo = onAppend, f.index, func(r *rig) {
-				r.diskFault("disk-full", func() error { return r.off(r.disk.fill) }, r.disk.free)
+				r.diskFault(f, "disk-full", func() error { return r.off(r.disk.fill) }, r.disk.free)
 			}
 		}},
 	{"disk-read-only", "kill -9 when the journal has grown, and the disk is read-only when the daemon is started again", diskScenarios, every(onAppend, 2),
 		func(f *fault, _ rng) {
 			f.disk, f.patience = smallDisk, 20*time.Second
 			f.at, f.n, f.appendDo = onAppend, f.index, func(r *rig) {
-				r.diskFault("disk-read-only", func() error {
+				r.diskFault(f, "disk-read-only", func() error {
 					return r.off(func() error { return r.disk.readOnly(true) })
 				}, func() error { return r.disk.readOnly(false) })
 			}
@@ -235,7 +236,7 @@ var diskKinds = []kind{
 		func(f *fault, _ rng) {
 			f.disk, f.patience = brokenDisk, 20*time.Second
 			f.at, f.n, f.appendDo = onAppend, f.index, func(r *rig) {
-				r.diskFault("disk-read-only", r.disk.fail, func() error {
+				r.diskFault(f, "disk-read-only", r.disk.fail, func() error {
 					return errors.Join(r.off(r.disk.repair), r.watchState())
 				})
 			}

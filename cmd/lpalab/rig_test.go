@@ -85,6 +85,7 @@ func TestBadDisk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			f.told = time.Minute // it has something to write, but the machine much else to do
 			res := run(ctx, p, dir, sc, f, false)
 			if !res.reached || !res.told || len(res.violations) > 0 {
 				t.Errorf("struck %v, told %v, violations %v\n%s", res.reached, res.told, res.violations, strings.Join(res.history, "\n"))
