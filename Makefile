@@ -24,7 +24,7 @@ COLLECT  := $(shell GOEXPERIMENT=nogreenteagc go version >/dev/null 2>&1 && echo
 # What the tests and the lab run for real, beside Go itself.
 PACKAGES := gcc libc6-dev pkg-config libpcsclite-dev pcscd vsmartcard-vpcd dbus polkitd modemmanager \
             network-manager mobile-broadband-provider-info iproute2 util-linux udev e2fsprogs mount \
-            systemd init-system-helpers
+            systemd init-system-helpers curl
 
 .PHONY: help setup build programs demo flow test bench fuzz size lint faults matrix soak man deb deb-twice cross clean
 
