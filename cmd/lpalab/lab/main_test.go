@@ -50,7 +50,7 @@ func failed(err error) int {
 }
 
 // limit is the longest that anything in these tests may take.
-const limit = 2 * time.Minute
+const limit = 4 * time.Minute
 
 // devices lets two tests at once have a whole device: each keeps a bus,
 // ModemManager and NetworkManager busy.
