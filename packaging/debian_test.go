@@ -197,10 +197,10 @@ const imageScript = `
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
-cp "$2" "$1/root/root/lpad.deb"
+cp "$2" "$1/root/lpad.deb"
 exec chroot "$1/root" sh -euc '
 	mkdir -p /etc/lpad/lpad.d; echo "version: 1" >/etc/lpad/lpad.d/50-device.yaml
-	dpkg --force-unsafe-io --install /root/lpad.deb >/root/log 2>&1 || { cat /root/log; exit 1; }
+	dpkg --force-unsafe-io --install /lpad.deb >/log 2>&1 || { cat /log; exit 1; }
 	id -un lpad
 	ls /etc/systemd/system/sockets.target.wants/lpad.socket /etc/systemd/system/multi-user.target.wants/lpad.service
 	cat /etc/lpad/lpad.d/50-device.yaml
